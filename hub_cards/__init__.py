@@ -1,0 +1,1 @@
+"""The published systems: one YAML each, and what is made from them."""

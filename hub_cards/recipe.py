@@ -1,0 +1,108 @@
+"""A system's YAML: what its model card states, which is also the recipe that it is trained by."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import yaml
+
+
+FOLDER = Path(__file__).parent
+RECIPE_NAME = "recipe.yaml"  # beside the weights of a trained model
+
+
+@dataclass
+class Recipe:
+    """
+    One system as its YAML states it.
+
+    Attributes:
+        system: its name.
+        description: what it is, in a sentence or two, for its card.
+        corpus: the corpus that it is trained on, by name.
+        model: `model_type` and fields of the model's config.
+        training: arguments of `train.py` by their own names, as defaults.
+        feature_extractor: arguments of the feature extractor that are not in the model's config.
+        demo_training: what of `training` is reduced on the demo corpus.
+        inferred: which of the values the source does not state, with the reason.
+        reported: results that the source reports.
+    """
+
+    system: str
+    description: str
+    corpus: str
+    model: dict
+    training: dict
+    feature_extractor: dict = field(default_factory=dict)
+    demo_training: dict = field(default_factory=dict)
+    inferred: dict = field(default_factory=dict)
+    reported: dict = field(default_factory=dict)
+
+
+def systems() -> list[str]:
+    """Names of the systems that have a YAML here."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def find_recipe(model: str) -> Path:
+    """
+    The YAML of a system of this folder, a YAML file, or the recipe in a trained model's folder.
+
+    Raises:
+        FileNotFoundError: none of them; the message gives the nearest name.
+    """
+    path = Path(model).expanduser()
+    if model in systems():
+        return FOLDER / f"{model}.yaml"
+    if path.is_dir():
+        if not (path / RECIPE_NAME).is_file():
+            raise FileNotFoundError(
+                f"{path} holds no {RECIPE_NAME}, so how to train it is not known. Put a copy of a YAML of "
+                f"{FOLDER} there."
+            )
+        return path / RECIPE_NAME
+    if path.is_file():
+        return path
+    raise FileNotFoundError(
+        f"--model {model} is neither a system ({', '.join(systems())}){nearest(model, systems())}, nor a "
+        "YAML file, nor the folder of a trained model."
+    )
+
+
+def load_recipe(path: Path) -> Recipe:
+    """
+    Raises:
+        ValueError: no mapping, an unknown or a missing key; the message names the file and the key.
+    """
+    with open(path, encoding="utf-8") as stream:
+        try:
+            content = yaml.safe_load(stream)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} is not a recipe: a mapping with the keys system, corpus, model, training is expected."
+        )
+    check_keys(content, [f.name for f in fields(Recipe)], str(path))
+    try:
+        return Recipe(**content)
+    except TypeError as error:
+        raise ValueError(f"{path} is incomplete: {str(error).split('__init__() ')[-1]}.") from error
+
+
+def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:
+    """
+    Raises:
+        ValueError: a given key is not valid; the message names it and the nearest valid one.
+    """
+    valid = list(valid)
+    for key in given:
+        if key not in valid:
+            raise ValueError(f"{where}: unknown key {key!r}{nearest(key, valid)}.")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """'; did you mean ...?' where a valid name is near, else ''."""
+    matches = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,26 @@
+"""The countermeasures. Importing this package registers them, and their feature extractor, with the Auto
+classes."""
+
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+
+from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+
+from .configuration_rawnet2 import RawNet2Config
+from .modeling_rawnet2 import RawNet2ForAudioClassification, RawNet2PreTrainedModel
+
+
+AntiSpoofingFeatureExtractor.register_for_auto_class()
+for config_class, model_class in ((RawNet2Config, RawNet2ForAudioClassification),):
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    AutoModelForAudioClassification.register(config_class, model_class, exist_ok=True)
+    AutoFeatureExtractor.register(config_class, AntiSpoofingFeatureExtractor, exist_ok=True)
+    # What is saved carries its own code, so that it loads where this package is not installed.
+    config_class.register_for_auto_class()
+    model_class.register_for_auto_class("AutoModelForAudioClassification")
+
+__all__ = [
+    "AntiSpoofingFeatureExtractor",
+    "RawNet2Config",
+    "RawNet2ForAudioClassification",
+    "RawNet2PreTrainedModel",
+]

@@ -1,0 +1,123 @@
+"""A bank of sinc band-pass filters applied to the waveform (Ravanelli & Bengio, SLT 2018), with the fixed
+banks of the
+ASVspoof countermeasures: RawNet2 (Tak et al., ICASSP 2021) and AASIST (Jung et al., ICASSP 2022)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+
+SCALES = ("linear", "mel", "inverse_mel")
+
+
+def hertz_to_mel(frequency: torch.Tensor) -> torch.Tensor:
+    """Hz to mel, 2595 log10(1 + f / 700)."""
+    return 2595 * torch.log10(1 + frequency / 700)
+
+
+def mel_to_hertz(mel: torch.Tensor) -> torch.Tensor:
+    """Mel to Hz, the inverse of [`hertz_to_mel`]."""
+    return 700 * (10 ** (mel / 2595) - 1)
+
+
+def band_edges(num_filters: int, scale: str, min_frequency: float, max_frequency: float) -> torch.Tensor:
+    """
+    Edges of `num_filters` neighbouring bands in Hz, float64, shape (num_filters + 1,): equally spaced on the
+    scale. The inverse-mel edges are the mel edges mirrored, so that the bands are narrow at the top.
+
+    Raises:
+        ValueError: unknown scale.
+    """
+    limits = torch.tensor([min_frequency, max_frequency], dtype=torch.float64)
+    if scale == "linear":
+        return torch.linspace(*limits.tolist(), num_filters + 1, dtype=torch.float64)
+    if scale not in SCALES:
+        raise ValueError(f"sinc scale {scale!r} is not one of {', '.join(SCALES)}.")
+    mel = torch.linspace(*hertz_to_mel(limits).tolist(), num_filters + 1, dtype=torch.float64)
+    edges = mel_to_hertz(mel)
+    return min_frequency + max_frequency - edges.flip(0) if scale == "inverse_mel" else edges
+
+
+def sinc_filters(low: torch.Tensor, high: torch.Tensor, filter_length: int) -> torch.Tensor:
+    """
+    Taps of band-pass filters: w(t) [2 f2 sinc(2 f2 t) - 2 f1 sinc(2 f1 t)] with the symmetric Hamming window
+    w.
+
+    Args:
+        low, high: (num_filters,), f1 and f2 in cycles per sample.
+        filter_length: number of taps; odd.
+
+    Returns:
+        (num_filters, filter_length), in the dtype of `low`.
+    """
+    half = (filter_length - 1) // 2
+    time = torch.arange(-half, half + 1, dtype=low.dtype, device=low.device)
+    window = torch.hamming_window(filter_length, periodic=False, dtype=low.dtype, device=low.device)
+    low, high = low[:, None], high[:, None]
+    return window * (2 * high * torch.sinc(2 * high * time) - 2 * low * torch.sinc(2 * low * time))
+
+
+class SincBank(nn.Module):
+    """
+    Sinc filter bank without padding. A fixed bank is computed once, in float64, and kept as a persistent
+    buffer; a learnable one has the band edges as parameters and is computed from them in every forward.
+
+    Args:
+        num_filters: number of bands.
+        filter_length: number of taps; an even length is raised by one.
+        scale: "linear", "mel" or "inverse_mel".
+        min_frequency, max_frequency: outermost edges in Hz.
+        sampling_rate: in Hz.
+        learnable: whether the edges are trained.
+    """
+
+    def __init__(
+        self,
+        num_filters: int,
+        filter_length: int,
+        *,
+        scale: str = "linear",
+        min_frequency: float = 0.0,
+        max_frequency: float = 8000.0,
+        sampling_rate: int = 16000,
+        learnable: bool = False,
+    ):
+        super().__init__()
+        self.filter_length = filter_length + 1 - filter_length % 2
+        self.band = (num_filters, scale, min_frequency, max_frequency)
+        self.sampling_rate = sampling_rate
+        self.learnable = learnable
+        low, high = self.initial_edges()
+        if learnable:
+            self.low = nn.Parameter(low.float())  # (num_filters,), cycles per sample
+            self.width = nn.Parameter((high - low).float())
+        else:
+            self.register_buffer("filters", sinc_filters(low, high, self.filter_length).float()[:, None])
+
+    def initial_edges(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lower and upper edge of every band in cycles per sample, float64, each (num_filters,)."""
+        with torch.device("cpu"):
+            edges = band_edges(*self.band) / self.sampling_rate
+        return edges[:-1], edges[1:]
+
+    def init_weights(self) -> None:
+        """Set the buffer or the parameters to the initial bank, but where they have been loaded."""
+        low, high = self.initial_edges()
+        if self.learnable:
+            init.copy_(self.low, low)
+            init.copy_(self.width, high - low)
+        else:
+            init.copy_(self.filters, sinc_filters(low, high, self.filter_length)[:, None])
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(batch, num_samples) to (batch, num_filters, num_samples - filter_length + 1)."""
+        if self.learnable:
+            low = self.low.abs()  # an edge that training pushes through zero comes back from it
+            filters = sinc_filters(low, low + self.width.abs(), self.filter_length)[:, None]
+        else:
+            filters = self.filters
+        return F.conv1d(waveform[:, None], filters.to(waveform.dtype))
+
+
+__all__ = ["SincBank", "band_edges", "sinc_filters"]

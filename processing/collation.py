@@ -1,0 +1,86 @@
+"""Rows to a batch: decode the part of each utterance that the crop needs, crop or pad it, and attach
+labels."""
+
+import hashlib
+
+import numpy as np
+import torch
+
+from .audio import count_samples, decode_audio
+from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+
+
+class AudioCollator:
+    """
+    Collates rows (see `rows.FEATURES`) into `input_values` (batch, num_samples) and `labels` (batch,).
+
+    The start of a random crop is a function of (seed, epoch, utterance), and the epoch stands in shared
+    memory: so it is the same in every loader worker, in every distribution over processes and after a resumed
+        run.
+
+    Args:
+        feature_extractor: crops and pads.
+        label_ids: the model's class index of each index of the rows' `ClassLabel`; `None` leaves labels out.
+        crop: "start", or "random" for training.
+        seed: of the random crop.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: AntiSpoofingFeatureExtractor,
+        label_ids: list[int] | None = None,
+        *,
+        crop: str = "start",
+        seed: int = 0,
+    ):
+        if crop not in ("start", "random"):
+            raise ValueError(f"crop {crop!r} is not one of start, random.")
+        self.feature_extractor = feature_extractor
+        self.label_ids = label_ids
+        self.crop = crop
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        """
+        Raises:
+            ValueError, FileNotFoundError: audio that cannot be decoded; the message names the file.
+        """
+        rate = self.feature_extractor.sampling_rate
+        waveforms = [
+            decode_audio(
+                row["audio"],
+                sampling_rate=rate,
+                start=self._crop_start(row),
+                num_samples=self.feature_extractor.num_samples,
+            )
+            for row in rows
+        ]
+        batch = dict(self.feature_extractor(waveforms, sampling_rate=rate, return_tensors="pt"))
+        if self.label_ids is not None:
+            batch["labels"] = torch.tensor([self.label_ids[row["label"]] for row in rows])
+        return batch
+
+    def _crop_start(self, row: dict) -> int:
+        if self.crop == "start":
+            return 0
+        utterance = int.from_bytes(hashlib.sha256(row["utterance_id"].encode()).digest()[:8], "little")
+        generator = np.random.default_rng([self.seed, int(self.epoch), utterance])
+        length = count_samples(row["audio"], sampling_rate=self.feature_extractor.sampling_rate)
+        return self.feature_extractor.crop_start(length, generator)
+
+
+def label_ids(rows_names: list[str], label2id: dict[str, int]) -> list[int]:
+    """
+    The model's class index of each of the rows' class names: the one place where the two orders meet, by
+    name.
+
+    Raises:
+        ValueError: the model lacks a label.
+    """
+    if missing := set(rows_names) - set(label2id):
+        raise ValueError(
+            f"The model has the labels {', '.join(label2id)}, but the rows need "
+            f"{', '.join(sorted(missing))}. Set id2label in its config to bonafide and spoof."
+        )
+    return [int(label2id[name]) for name in rows_names]

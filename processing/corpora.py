@@ -1,0 +1,136 @@
+"""Name, folder or Hub id to corpus, and the splits that training and evaluation use."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset, ReadInstruction
+
+from . import asvspoof2019, demo, in_the_wild
+from .audio_folder import ColumnNames, load_folder, load_hub
+from .rows import Corpus, check_one_class
+
+
+DEMO = "demo"
+DEMO_NOTE = "Synthetic demo corpus without any human voice: its numbers mean nothing about real speech."
+# A module here has NAME, SOURCE, find_root(data_dir) and load(data_dir, allow_missing=...).
+BY_NAME = {"asvspoof2019-la": asvspoof2019, "in-the-wild": in_the_wild}
+
+
+@dataclass
+class CorpusArguments:
+    """Which corpus, and how to read it."""
+
+    dataset: str | None = field(
+        default=None,
+        metadata={
+            "help": "Corpus: asvspoof2019-la, in-the-wild, demo, a folder, or the id of a data set on the "
+            "Hub. Without it, the layout of --data_dir decides; without both, the demo corpus is used."
+        },
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
+    allow_missing: bool = field(
+        default=False, metadata={"help": "Leave out listed utterances without audio, and record their count."}
+    )
+    train_split: str = field(
+        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%]."}
+    )
+    dev_split: str = field(
+        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%:]."}
+    )
+    eval_split: str = field(
+        default="eval", metadata={"help": "Split to evaluate on at the end, where there is one."}
+    )
+    audio_column: str | None = field(
+        default=None, metadata={"help": "Audio column, where it can't be guessed."}
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Label column, where it can't be guessed."}
+    )
+    id_column: str | None = field(
+        default=None, metadata={"help": "Column of the utterance id; default: file names."}
+    )
+    speaker_column: str | None = field(default=None, metadata={"help": "Column of the speaker."})
+    attack_column: str | None = field(default=None, metadata={"help": "Column of the attack."})
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the demo corpus is meant: by name, or because none is named."""
+        return self.dataset == DEMO or (self.dataset is None and self.data_dir is None)
+
+
+def load_corpus(arguments: CorpusArguments) -> Corpus:
+    """
+    Load the corpus that the arguments name.
+
+    Raises:
+        FileNotFoundError: a folder or audio files that are not there; the message says where the corpus is to
+            be had.
+        ValueError: a layout or label that is not understood.
+    """
+    name, data_dir = arguments.dataset, arguments.data_dir and Path(arguments.data_dir).expanduser()
+    if arguments.is_demo:
+        if data_dir:
+            raise ValueError("The demo corpus is made by this package: leave --data_dir out.")
+        corpus = asvspoof2019.load(demo.demo_corpus())
+        return Corpus("demo", corpus.splits, corpus.missing, note=DEMO_NOTE)
+    columns = ColumnNames(
+        arguments.audio_column,
+        arguments.label_column,
+        arguments.id_column,
+        arguments.speaker_column,
+        arguments.attack_column,
+    )
+    if name in BY_NAME:
+        module = BY_NAME[name]
+        if data_dir is None:
+            raise ValueError(
+                f"--dataset {name} needs --data_dir, the folder of {module.NAME}. It is to be had at "
+                f"{module.SOURCE}."
+            )
+        _must_exist(data_dir)
+        return module.load(data_dir, allow_missing=arguments.allow_missing)
+    if name is not None and data_dir is not None:
+        raise ValueError(
+            f"--dataset {name} is not one of the named corpora {', '.join([*BY_NAME, DEMO])}; a folder or a "
+            "Hub id is given by --dataset alone."
+        )
+    folder = data_dir or Path(name).expanduser()
+    if data_dir is None and not folder.exists():
+        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            _must_exist(folder)
+        return load_hub(name, columns)
+    _must_exist(folder)
+    for module in BY_NAME.values():
+        if module.find_root(folder):
+            return module.load(folder, allow_missing=arguments.allow_missing)
+    return load_folder(folder, columns)
+
+
+def take_split(corpus: Corpus, spec: str) -> Dataset:
+    """
+    Rows of a split, or of a slice of one in `datasets` notation: "dev", "train[:90%]".
+
+    Raises:
+        ValueError: the corpus has no such split, or the slice is empty or holds one class only.
+    """
+    lengths = {name: len(rows) for name, rows in corpus.splits.items()}
+    try:
+        instruction = ReadInstruction.from_spec(spec).to_absolute(lengths)[0]
+    except (ValueError, AssertionError, KeyError) as error:
+        raise ValueError(
+            f"{corpus.name} has no split {spec!r}, only "
+            f"{', '.join(f'{k} ({n:,})' for k, n in lengths.items())}. Name a split or a slice of one with "
+            "--train_split, --dev_split and --eval_split, e.g. --train_split 'train[:90%]' --dev_split "
+            "'train[90%:]'."
+        ) from error
+    rows = corpus.splits[instruction.splitname]
+    if instruction.from_ is not None or instruction.to is not None:
+        start, stop = instruction.from_ or 0, instruction.to if instruction.to is not None else len(rows)
+        rows = rows.select(range(start, stop))
+    check_one_class(rows, f"{corpus.name}, split {spec}")
+    return rows
+
+
+def _must_exist(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}.")

@@ -1,0 +1,149 @@
+"""Feature extractor of the countermeasures: crops or pads a waveform to the length that the model takes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.utils import TensorType, logging
+
+
+logger = logging.get_logger(__name__)
+
+PADDINGS = ("repeat", "zero")
+
+
+class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
+    r"""
+    Crops or pads mono waveforms to a fixed number of samples. It does not filter, normalise or resample.
+
+    Longer input is cropped at its start, shorter input is padded. Training may draw the start of the crop
+    instead: see [`~AntiSpoofingFeatureExtractor.crop_start`].
+
+    Args:
+        num_samples (`int`, *optional*, defaults to 64000):
+            Length of the output in samples. `None` keeps whole utterances, zero-pads them to the longest of
+            the batch and adds an `attention_mask`.
+        sampling_rate (`int`, *optional*, defaults to 16000):
+            The one sampling rate that is accepted, in Hz.
+        padding (`str`, *optional*, defaults to `"repeat"`):
+            How shorter input is filled up: `"repeat"` tiles it, as the ASVspoof baselines do, `"zero"`
+                appends zeros.
+    """
+
+    model_input_names = ["input_values"]
+
+    def __init__(
+        self,
+        num_samples: int | None = 64000,
+        sampling_rate: int = 16000,
+        padding: str = "repeat",
+        feature_size: int = 1,
+        padding_value: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(
+            feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs
+        )
+        if num_samples is not None and num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1 or None, not {num_samples}.")
+        if padding not in PADDINGS:
+            raise ValueError(f"padding {padding!r} is not one of {', '.join(PADDINGS)}.")
+        self.num_samples = num_samples
+        self.padding = padding
+
+    def crop_start(self, length: int, generator: np.random.Generator | None = None) -> int:
+        """
+        First sample of the crop of an utterance of `length` samples: 0, or drawn uniformly where a generator
+        is given.
+        """
+        if generator is None or self.num_samples is None or length <= self.num_samples:
+            return 0
+        return int(generator.integers(length - self.num_samples + 1))
+
+    def __call__(
+        self,
+        raw_speech: np.ndarray | Sequence[float] | Sequence[np.ndarray] | Sequence[Sequence[float]],
+        sampling_rate: int | None = None,
+        return_tensors: str | TensorType | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> BatchFeature:
+        """
+        Args:
+            raw_speech: one mono waveform of shape (samples,) or a list of them; floating point, amplitude in
+                [-1, 1].
+            sampling_rate: of `raw_speech`, in Hz; checked, never converted.
+            return_tensors: `"pt"` or `"np"`; lists of arrays otherwise.
+            generator: draws the start of the crop, for training; without it the crop is at the start.
+
+        Returns:
+            `input_values`, float32, (batch, num_samples); with `num_samples=None` (batch, longest) and
+            `attention_mask` of the same shape, 1 where there is signal.
+
+        Raises:
+            ValueError: another sampling rate, more than one channel, integer samples, no samples, NaN or
+                infinity.
+        """
+        if sampling_rate is None:
+            logger.warning_once(
+                f"Pass sampling_rate to {type(self).__name__}: without it, audio that was not sampled at "
+                f"{self.sampling_rate} Hz goes unnoticed and gets a meaningless score."
+            )
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"The waveform was sampled at {sampling_rate} Hz, but this model takes {self.sampling_rate} "
+                f"Hz. Resample it first, e.g. by torchaudio.functional.resample(waveform, {sampling_rate}, "
+                f"{self.sampling_rate})."
+            )
+        waveforms = [self._check(waveform, i) for i, waveform in enumerate(self._as_batch(raw_speech))]
+        if self.num_samples is None:
+            features = self._whole_utterances(waveforms)
+        else:
+            features = {"input_values": [self._crop_or_pad(waveform, generator) for waveform in waveforms]}
+        return BatchFeature(features, tensor_type=return_tensors)
+
+    def _as_batch(self, raw_speech) -> list:
+        if len(raw_speech) == 0:
+            raise ValueError("Empty audio: there is no sample, or no waveform in the list.")
+        if not isinstance(raw_speech, (list, tuple)):
+            if np.ndim(raw_speech) == 2 and len(raw_speech) == 1:  # one channel, or a batch of one: the same
+                return [raw_speech[0]]
+            return [raw_speech]
+        return [raw_speech] if np.ndim(raw_speech[0]) == 0 else list(raw_speech)
+
+    def _check(self, waveform, index: int) -> np.ndarray:
+        waveform = np.asarray(waveform)
+        if waveform.ndim != 1:
+            raise ValueError(
+                f"Waveform {index} has shape {waveform.shape}, but one channel of shape (samples,) is "
+                "expected. Average the channels first; give a batch as a list of 1-D arrays."
+            )
+        if waveform.size == 0:
+            raise ValueError(f"Waveform {index} is empty: there is nothing to score.")
+        if not np.issubdtype(waveform.dtype, np.floating):
+            raise ValueError(
+                f"Waveform {index} has dtype {waveform.dtype}, but floating point in [-1, 1] is expected: "
+                "divide 16-bit samples by 32768."
+            )
+        waveform = waveform.astype(np.float32, copy=False)
+        if not np.isfinite(waveform).all():
+            raise ValueError(
+                f"Waveform {index} contains NaN or infinity at sample {np.argmin(np.isfinite(waveform))}."
+            )
+        return waveform
+
+    def _crop_or_pad(self, waveform: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
+        if len(waveform) >= self.num_samples:
+            start = self.crop_start(len(waveform), generator)
+            return waveform[start : start + self.num_samples]
+        if self.padding == "repeat":
+            return np.resize(waveform, self.num_samples)
+        return np.pad(waveform, (0, self.num_samples - len(waveform)))
+
+    def _whole_utterances(self, waveforms: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
+        longest = max(len(waveform) for waveform in waveforms)
+        masks = [(np.arange(longest) < len(waveform)).astype(np.int64) for waveform in waveforms]
+        padded = [np.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms]
+        return {"input_values": padded, "attention_mask": masks}
+
+
+__all__ = ["AntiSpoofingFeatureExtractor"]

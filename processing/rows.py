@@ -1,0 +1,146 @@
+"""The row that every corpus gives: utterance_id, speaker_id, audio, attack, label, and what each corpus must
+hold to."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+from datasets import Audio, ClassLabel, Dataset, DatasetInfo, Features, Value
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+KEYS = ("bonafide", "spoof")
+FEATURES = Features(
+    {
+        "utterance_id": Value("string"),
+        "speaker_id": Value("string"),
+        "audio": Audio(decode=False),
+        "attack": Value("string"),
+        "label": ClassLabel(names=list(KEYS)),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """
+    A corpus and what must be said with every number that comes from it.
+
+    Attributes:
+        name: the name under which results are reported.
+        splits: rows (see `FEATURES`) by split name: "train", "dev" and "eval" where the corpus has them.
+        missing: per split, how many listed utterances were left out because their audio is absent.
+        note: a sentence that goes with all results, or "".
+    """
+
+    name: str
+    splits: dict[str, Dataset]
+    missing: dict[str, int] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass
+class ProtocolColumns:
+    """The columns of one protocol while its lines are read; `extra` holds a corpus's own string columns."""
+
+    utterance_id: list[str] = field(default_factory=list)
+    speaker_id: list[str] = field(default_factory=list)
+    attack: list[str] = field(default_factory=list)
+    key: list[str] = field(default_factory=list)
+    extra: dict[str, list[str]] = field(default_factory=dict)
+
+
+def check_columns(columns: ProtocolColumns, source: str) -> None:
+    """
+    Raises:
+        ValueError: no trial, or an utterance listed twice; the message names `source`.
+    """
+    ids = columns.utterance_id
+    if not ids:
+        raise ValueError(f"{source} lists no trial.")
+    if len(set(ids)) < len(ids):
+        name, times = Counter(ids).most_common(1)[0]
+        raise ValueError(
+            f"{source}: utterance {name} is listed {times} times ({len(ids) - len(set(ids))} lines too many "
+            "in all). Every trial must be listed once."
+        )
+
+
+def keep_present(
+    columns: ProtocolColumns, file_names: list[str], folder: Path, *, source: str, allow_missing: bool
+) -> tuple[ProtocolColumns, list[str], int]:
+    """
+    Check that every listed utterance has its file in `folder`; files that are not listed do not matter.
+
+    Returns:
+        The columns and paths of the utterances that are there, and the number of those that are missing.
+
+    Raises:
+        FileNotFoundError: files are missing and `allow_missing` is not set, or all are missing.
+    """
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    kept = [i for i, name in enumerate(file_names) if name in present]
+    num_missing = len(file_names) - len(kept)
+    paths = [f"{folder}{os.sep}{file_names[i]}" for i in kept]
+    if not num_missing:
+        return columns, paths, 0
+    first = next(name for name in file_names if name not in present)
+    message = (
+        f"{num_missing:,} of the {len(file_names):,} utterances listed in {source} have no audio file in "
+        f"{folder}; the first is {first}."
+    )
+    if not allow_missing or not kept:
+        raise FileNotFoundError(
+            f"{message} Complete the corpus" + (", or leave them out with --allow_missing." if kept else ".")
+        )
+    logger.warning("%s They are left out, and the count goes into the results.", message)
+    columns = ProtocolColumns(
+        *(
+            [column[i] for i in kept]
+            for column in (columns.utterance_id, columns.speaker_id, columns.attack, columns.key)
+        ),
+        extra={name: [column[i] for i in kept] for name, column in columns.extra.items()},
+    )
+    return columns, paths, num_missing
+
+
+def make_rows(columns: ProtocolColumns, paths: list[str]) -> Dataset:
+    """Rows of `FEATURES` and the corpus's own string columns; the audio stays on disk."""
+    features = Features({**FEATURES, **{name: Value("string") for name in columns.extra}})
+    audio = pa.StructArray.from_arrays(
+        [pa.nulls(len(paths), pa.binary()), pa.array(paths, pa.string())], names=["bytes", "path"]
+    )
+    table = pa.table(
+        {
+            "utterance_id": columns.utterance_id,
+            "speaker_id": columns.speaker_id,
+            "audio": audio,
+            "attack": columns.attack,
+            "label": pa.array([KEYS.index(key) for key in columns.key], pa.int64()),
+            **columns.extra,
+        },
+        schema=features.arrow_schema,
+    )
+    return Dataset(table, info=DatasetInfo(features=features))
+
+
+def check_one_class(rows: Dataset, source: str) -> None:
+    """
+    Raises:
+        ValueError: `rows` hold no trial of one of the classes.
+    """
+    counts = class_counts(rows)
+    if not all(counts.values()):
+        found = ", ".join(f"{count:,} {key}" for key, count in counts.items())
+        raise ValueError(f"{source}: bona fide and spoofed trials are needed, but there are {found}.")
+
+
+def class_counts(rows: Dataset) -> dict[str, int]:
+    """Number of trials by key, "bonafide" first."""
+    names = rows.features["label"].names
+    counts = Counter(rows.with_format("numpy", columns=["label"])["label"][:].tolist())
+    return {name: counts[index] for index, name in enumerate(names)}

@@ -1,0 +1,188 @@
+"""What the `Trainer` needs to train a countermeasure: the crop of training, dev EER, and checkpoints that
+survive a kill."""
+
+import ctypes
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from safetensors import SafetensorError, safe_open
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+from metrics.det import equal_error_rate
+
+from .collation import AudioCollator
+from .scores import cm_scores
+
+
+logger = logging.get_logger(__name__)
+
+
+class AntiSpoofingTrainer(Trainer):
+    """
+    [`Trainer`] with two collators, one for training and one for evaluation, so that only training crops at
+    random, and with a resumed run that goes on exactly where a killed one was.
+
+    Args:
+        eval_collator: crops rows for evaluation; `data_collator` does so for training.
+        **kwargs: of [`Trainer`].
+    """
+
+    def __init__(self, *, eval_collator: AudioCollator, **kwargs):
+        super().__init__(**kwargs)
+        self.eval_collator = eval_collator
+        self.add_callback(EpochCallback(self.data_collator))
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """As in [`Trainer`], with the collator of evaluation."""
+        train_collator, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = train_collator
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        """
+        As in [`Trainer`]; where the checkpoint is that of a run that had stopped early, only the best model
+        is loaded.
+        """
+        if resume_from_checkpoint is not None:
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
+            if stopped_early(state):
+                self.state = state
+                self._load_best_model()
+                return None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        # An old checkpoint of the same step must not vouch, by its last file, for a half-written new one.
+        stale = Path(
+            self._get_output_dir(trial),
+            f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}",
+            "trainer_state.json",
+        )
+        if self.args.should_save:
+            stale.unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the collator of training the epoch, which the random crop depends on."""
+
+    def __init__(self, collator: AudioCollator):
+        self.collator = collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.collator.epoch.fill_(int(state.epoch or 0))
+
+
+def eer_metric(label2id: dict[str, int]):
+    """
+    `compute_metrics` for the [`Trainer`]: the EER (a fraction) of the evaluation split and its numbers of
+    trials.
+    """
+
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        logits = (
+            prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+        )
+        scores = cm_scores(np.asarray(logits), label2id)
+        is_bonafide = prediction.label_ids == int(label2id["bonafide"])
+        eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
+        return {"eer": eer, "num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}
+
+    return compute_metrics
+
+
+def stopped_early(state: TrainerState) -> bool:
+    """Whether the patience of early stopping was used up when the checkpoint was saved."""
+    stopping = state.stateful_callbacks.get("EarlyStoppingCallback")
+    return stopping is not None and (
+        stopping["attributes"]["early_stopping_patience_counter"]
+        >= stopping["args"]["early_stopping_patience"]
+    )
+
+
+def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
+    """
+    The checkpoint to go on from, by the argument `--resume_from_checkpoint`: a folder, or "last" (or "true")
+    for the newest complete one, where `None`, the beginning, is the answer as long as there is none.
+
+    Raises:
+        FileExistsError: nothing is to be resumed, but `output_dir` holds a run that would be overwritten.
+        ValueError: the folder named is not a complete checkpoint.
+    """
+    if resume_from is None:
+        if (output_dir / "config.json").is_file() or any(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+            raise FileExistsError(
+                f"{output_dir} already holds a run. Go on with it by --resume_from_checkpoint last, or "
+                "choose another --output_dir."
+            )
+        return None
+    if resume_from.lower() in ("last", "true"):
+        return last_complete_checkpoint(output_dir)
+    if problem := checkpoint_problem(Path(resume_from)):
+        raise ValueError(
+            f"--resume_from_checkpoint {resume_from}: no complete checkpoint ({problem}). Give a checkpoint "
+            "folder, or `last`."
+        )
+    return Path(resume_from)
+
+
+def last_complete_checkpoint(output_dir: Path) -> Path | None:
+    """
+    The newest checkpoint that was written to its end; newer ones that were not are passed over with a
+    warning. `None` if there is no checkpoint.
+    """
+    checkpoints = [
+        path for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if re.search(r"-\d+$", path.name)
+    ]
+    for path in sorted(checkpoints, key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
+        problem = checkpoint_problem(path)
+        if problem is None:
+            return path
+        logger.warning(f"Checkpoint {path} is incomplete ({problem}) and is passed over.")
+    return None
+
+
+def checkpoint_problem(path: Path) -> str | None:
+    """What keeps a checkpoint from being resumed from, or `None`. Nothing is unpickled."""
+    try:
+        json.loads((path / "trainer_state.json").read_bytes())  # the file that the Trainer writes last
+        for name in path.glob("*.safetensors"):
+            with safe_open(name, framework="numpy"):  # checks the header against the length of the file
+                pass
+        random_states = list(path.glob("rng_state*.pth"))
+        for name in (path / "optimizer.pt", path / "scheduler.pt", *random_states):
+            with zipfile.ZipFile(name) as archive:
+                if archive.testzip():
+                    return f"{name.name} is damaged"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, zipfile.BadZipFile) as error:
+        return f"cut off: {error}"
+    if not random_states or not any(path.glob("*.safetensors")):
+        return "weights or random states are missing"
+    return None
+
+
+def keep_freed_memory() -> None:
+    """
+    Make glibc keep memory that was freed for the next allocation. By default it hands every large activation
+    back to the system and faults it in again, which costs a third to a half of a training step on a CPU.
+    Elsewhere than on glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in (
+            (-1, 2**31 - 1),
+            (-2, 256 * 2**20),
+            (-4, 0),
+        ):  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX
+            mallopt(parameter, value)

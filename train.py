@@ -1,0 +1,343 @@
+"""Train a countermeasure: accelerate launch train.py --model rawnet2 [--data_dir LA] [any
+TrainingArguments]."""
+
+import dataclasses
+import inspect
+import json
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import (
+    CONFIG_MAPPING,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    EarlyStoppingCallback,
+    HfArgumentParser,
+    PreTrainedModel,
+    TrainingArguments,
+    set_seed,
+)
+
+from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, nearest, systems
+from modeling import AntiSpoofingFeatureExtractor
+from processing.collation import AudioCollator, label_ids
+from processing.corpora import CorpusArguments, load_corpus, take_split
+from processing.results import describe_environment, describe_model, evaluate_scores, write_results
+from processing.rows import Corpus, class_counts
+from processing.scores import write_text
+from processing.scoring import score_rows
+from processing.training import AntiSpoofingTrainer, eer_metric, find_checkpoint, keep_freed_memory
+
+
+# Where the recipe is silent. The recipe overrides these, and the command line overrides both.
+DEFAULTS = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eer",
+    "greater_is_better": False,
+    "restore_callback_states_from_checkpoint": True,
+    "remove_unused_columns": False,
+    "logging_steps": 10,
+    "ddp_find_unused_parameters": False,
+    "dataloader_pin_memory": torch.cuda.is_available(),
+    "report_to": "tensorboard",
+    "dataloader_num_workers": min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0,
+}
+
+
+@dataclass
+class ModelArguments:
+    """What is trained, beyond `TrainingArguments`."""
+
+    model: str = field(
+        metadata={
+            "help": f"A system ({', '.join(systems())}), a YAML file, or a trained model's folder to go on "
+            "from."
+        }
+    )
+    crop: str = field(
+        default="start",
+        metadata={"help": "Where training crops: start or random.", "choices": ["start", "random"]},
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations in a row without a lower dev EER."}
+    )
+
+
+@dataclass
+class Run:
+    """All that a run is asked to do, as [`parse_arguments`] finds it out."""
+
+    recipe: Recipe
+    model_args: ModelArguments
+    corpus_args: CorpusArguments
+    args: TrainingArguments
+    overrides: dict  # what the command line changes of the recipe's training
+    reduced: dict  # what is reduced of it on the demo corpus
+
+
+class ArgumentParser(HfArgumentParser):
+    """[`HfArgumentParser`] whose errors are one line, and not the usage of all `TrainingArguments`."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(argv: list[str]) -> None:
+    """Train, evaluate and save what the arguments ask for."""
+    started = time.time()
+    keep_freed_memory()
+    try:
+        run = parse_arguments(argv)
+        checkpoint = find_checkpoint(Path(run.args.output_dir), run.args.resume_from_checkpoint)
+        with PartialState().main_process_first():
+            corpus = load_corpus(run.corpus_args)
+        specs = split_specs(run.corpus_args, corpus)
+        splits = {split: take_split(corpus, spec) for split, spec in specs.items()}
+        announce(run, corpus, specs, splits)
+        set_seed(run.args.seed)
+        model, extractor = build(run, class_counts(splits["train"]))
+        ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.exit(f"train.py: error: {error}")
+
+    patience = run.model_args.early_stopping_patience
+    trainer = AntiSpoofingTrainer(
+        model=model,
+        args=run.args,
+        train_dataset=splits["train"],
+        eval_dataset=splits["dev"],
+        data_collator=AudioCollator(extractor, ids, crop=run.model_args.crop, seed=run.args.seed),
+        eval_collator=AudioCollator(extractor, ids),
+        processing_class=extractor,
+        compute_metrics=eer_metric(model.config.label2id),
+        callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
+    )
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    folder = Path(run.args.output_dir)
+    evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
+    results = save_and_evaluate(trainer, folder, corpus, evaluated)
+    if trainer.is_world_process_zero():
+        write_training_record(
+            folder, run, trainer, {split: class_counts(rows) for split, rows in splits.items()}, started
+        )
+        report(folder, results)
+
+
+def parse_arguments(argv: list[str]) -> Run:
+    """
+    The recipe that `--model` names gives the defaults, and the command line overrides them.
+
+    Raises:
+        ValueError, FileNotFoundError: a recipe that is not there or not valid.
+        SystemExit: an argument that is not known, with the nearest one, or not valid.
+    """
+    parser = ArgumentParser(
+        (ModelArguments, CorpusArguments, TrainingArguments),
+        prog="train.py",
+        description=__doc__,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(**DEFAULTS)
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        parser.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], options)}")
+
+    path = find_recipe(given.model)
+    recipe = load_recipe(path)
+    valid = {action.dest for action in parser._actions} - {"help", "model"}
+    check_keys(recipe.training, valid, f"{path}, training")
+    check_keys(recipe.demo_training, valid, f"{path}, demo_training")
+    corpus_args = CorpusArguments(
+        **{f.name: getattr(given, f.name) for f in dataclasses.fields(CorpusArguments)}
+    )
+    reduced = recipe.demo_training if corpus_args.is_demo else {}
+    output_dir = f"runs/{recipe.system}" + ("-demo" if corpus_args.is_demo else "")
+    parser.set_defaults(**{"output_dir": output_dir, **recipe.training, **reduced})
+
+    model_args, corpus_args, args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    if args.push_to_hub:
+        parser.error(
+            "--push_to_hub is not supported: upload the finished folder, e.g. by `hf upload ORG/NAME FOLDER`"
+        )
+    chosen = {
+        parser._option_string_actions[token.split("=")[0]].dest for token in argv if token.startswith("--")
+    }
+    chosen -= {"output_dir", "resume_from_checkpoint"}
+    trained = [f.name for f in (*dataclasses.fields(ModelArguments), *dataclasses.fields(TrainingArguments))]
+    overrides = {key: getattr(given, key) for key in trained if key in chosen and key != "model"}
+    reduced = {key: value for key, value in reduced.items() if key not in chosen}
+    return Run(recipe, model_args, corpus_args, args, overrides, reduced)
+
+
+def split_specs(corpus_args: CorpusArguments, corpus: Corpus) -> dict[str, str]:
+    """Our three splits and what they are called in the corpus; "eval" only where the corpus has it."""
+    specs = {"train": corpus_args.train_split, "dev": corpus_args.dev_split, "eval": corpus_args.eval_split}
+    if corpus_args.eval_split == "eval" and "eval" not in corpus.splits:
+        del specs["eval"]
+    return specs
+
+
+def build(run: Run, train_counts: dict[str, int]) -> tuple[PreTrainedModel, AntiSpoofingFeatureExtractor]:
+    """
+    The model and its feature extractor: new ones by the recipe, or those of the folder that `--model` names.
+
+    Raises:
+        ValueError: a key of the recipe that the config or the feature extractor does not have, or a bad
+            value.
+    """
+    settings, extractor_settings = dict(run.recipe.model), run.recipe.feature_extractor
+    model_type = settings.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{run.recipe.system}: unknown model_type "
+            f"{model_type!r}{nearest(model_type, CONFIG_MAPPING.keys())}."
+        )
+    config_class = CONFIG_MAPPING[model_type]
+    check_keys(settings, [f.name for f in dataclasses.fields(config_class)], f"{run.recipe.system}, model")
+    valid = set(inspect.signature(AntiSpoofingFeatureExtractor.__init__).parameters) - {
+        "self",
+        "kwargs",
+        "num_samples",
+    }
+    check_keys(extractor_settings, valid, f"{run.recipe.system}, feature_extractor")
+    if settings.get("class_weights") == "balanced":
+        total = sum(train_counts.values())
+        settings["class_weights"] = {name: total / (2 * count) for name, count in train_counts.items()}
+
+    if Path(run.model_args.model).is_dir():
+        model = AutoModelForAudioClassification.from_pretrained(run.model_args.model)
+        model.config.class_weights = settings.get("class_weights")
+        return model, AutoFeatureExtractor.from_pretrained(run.model_args.model)
+    config = config_class(**settings)
+    extractor = AntiSpoofingFeatureExtractor(
+        num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
+    )
+    return AutoModelForAudioClassification.from_config(config), extractor
+
+
+def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, Dataset]) -> None:
+    """Say what is going to be done, before it takes long."""
+    say = PartialState().print
+    if corpus.note:
+        say(corpus.note)
+    say(f"System: {run.recipe.system}")
+    for key, value in run.reduced.items():
+        say(f"Reduced on the demo corpus: {key} {value} instead of {run.recipe.training.get(key)}")
+    for key, value in run.overrides.items():
+        say(f"From the command line: {key} {value}")
+    for split, rows in splits.items():
+        say(f"Corpus: {describe_split(corpus, specs[split], class_counts(rows))}")
+    if "eval" not in splits:
+        say("The corpus has no eval split: only the dev EER, by which the model is chosen, will be known.")
+
+
+def describe_split(corpus: Corpus, spec: str, counts: dict[str, int]) -> str:
+    """Corpus, split and counts in words."""
+    missing = corpus.missing.get(spec.split("[")[0], 0)
+    classes = f"{counts['bonafide']:,} bona fide, {counts['spoof']:,} spoof"
+    text = f"{corpus.name} {spec}, {sum(counts.values()):,} trials ({classes}"
+    return text + (f", {missing:,} missing)" if missing else ")")
+
+
+def save_and_evaluate(
+    trainer: AntiSpoofingTrainer, folder: Path, corpus: Corpus, splits: dict[str, tuple[str, Dataset]]
+) -> list[dict]:
+    """
+    Save the model, score dev and eval in float32 with what was saved, and write scores and results of each.
+    The dev EER threshold becomes the `decision_threshold` of the config. The files of the model appear in
+    `folder` when they are complete, the config last.
+    """
+    unfinished = folder / ".unfinished"
+    if trainer.is_world_process_zero():
+        trainer.model.save_pretrained(unfinished)
+        trainer.eval_collator.feature_extractor.save_pretrained(unfinished)
+    trainer.accelerator.wait_for_everyone()
+    model = AutoModelForAudioClassification.from_pretrained(unfinished)
+    all_results = []
+    for role, (spec, rows) in splits.items():
+        started = time.time()
+        scores = score_rows(
+            model,
+            trainer.eval_collator,
+            rows,
+            batch_size=trainer.args.per_device_eval_batch_size,
+            num_workers=trainer.args.dataloader_num_workers,
+            description=f"Scoring {role}",
+        ).numpy()
+        results = evaluate_scores(corpus, spec, rows, scores)
+        if role == "dev":
+            model.config.decision_threshold = results["eer_threshold"]
+            if trainer.is_world_process_zero():
+                model.config.save_pretrained(unfinished)
+                publish_files(unfinished, folder)
+        if trainer.is_world_process_zero():
+            seconds = {"seconds": round(time.time() - started, 1)}
+            write_results(
+                folder / "results" / role,
+                {**results, **describe_model(folder), **seconds, **describe_environment()},
+                rows,
+                scores,
+            )
+        all_results.append(results)
+    trainer.accelerator.wait_for_everyone()
+    return all_results
+
+
+def publish_files(source: Path, folder: Path) -> None:
+    """Move the files of a complete model into place, config.json, which makes it loadable, last."""
+    for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
+        os.replace(path, folder / path.name)
+    source.rmdir()
+
+
+def write_training_record(
+    folder: Path, run: Run, trainer: AntiSpoofingTrainer, counts: dict[str, dict[str, int]], started: float
+) -> None:
+    """Write the recipe as it was run, the Trainer's log, and what it took."""
+    recipe = dataclasses.asdict(run.recipe)
+    recipe["training"] |= {key: value for key, value in run.overrides.items() if key in recipe["training"]}
+    write_text(folder / RECIPE_NAME, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+    trainer.state.save_to_json(str(folder / "trainer_state.json"))
+    record = {
+        "system": run.recipe.system,
+        "overridden": run.overrides,
+        "reduced_on_demo": run.reduced,
+        "counts": counts,
+        "class_weights": trainer.model.config.class_weights,
+        "num_parameters": trainer.model.num_parameters(),
+        "num_processes": trainer.args.world_size,
+        "seconds": round(time.time() - started, 1),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        **describe_environment(),
+    }
+    write_text(folder / "training.json", json.dumps(record, indent=2, default=str) + "\n")
+
+
+def report(folder: Path, results: list[dict]) -> None:
+    """Print what the run was for."""
+    for result in results:
+        print(
+            f"{result['corpus']} {result['split']}: EER {100 * result['eer']:.3f} % of "
+            f"{result['num_trials']:,} trials ({result['num_bonafide']:,} bona fide, {result['num_spoof']:,} "
+            f"spoof, {result['num_missing']:,} missing)"
+        )
+    if results[0].get("note"):
+        print(results[0]["note"])
+    print(f"Model, scores and results: {folder.resolve()}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
