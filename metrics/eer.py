@@ -61,7 +61,7 @@ class EqualErrorRate(evaluate.Metric):
     def _compute(self, predictions, references):
         scores, keys = np.asarray(predictions), np.asarray(references)
         if unknown := set(keys) - {"bonafide", "spoof"}:
-            raise ValueError(f"references must be 'bonafide' or 'spoof', not {sorted(unknown)[0]!r}.")
+            raise ValueError(f"references must be 'bonafide' or 'spoof', not {str(sorted(unknown)[0])!r}.")
         bonafide_scores, spoof_scores = scores[keys == "bonafide"], scores[keys == "spoof"]
         eer, threshold = equal_error_rate(bonafide_scores, spoof_scores)
         return {

@@ -222,8 +222,9 @@ def _float_pcm(frame: av.AudioFrame) -> np.ndarray:
 def _mono(pcm: np.ndarray) -> np.ndarray:
     """(samples, channels) -> (samples,), by columns: numpy's mean along so short an axis is slow."""
     channels = pcm.shape[1]
-    if channels > 1:
-        logger.warning_once(f"Audio of {channels} channels is mixed down to one by their mean (said once).")
+    if channels == 1:
+        return pcm[:, 0]
+    logger.warning_once(f"Audio of {channels} channels is mixed down to one by their mean (said once).")
     return sum(pcm.T) / channels
 
 
@@ -242,13 +243,13 @@ def _block_sizes(rate: int, sampling_rate: int) -> tuple[int, int, int]:
     """
     Source samples in a block, samples that become of them, source samples that the filter needs beside it.
 
-    Resampling goes in blocks of about 1/4 s at fixed places, so that a part has the bits of the whole: the
+    Resampling goes in blocks of about 1/2 s at fixed places, so that a part has the bits of the whole: the
     order in which a convolution adds depends on the length of its input.
     """
     if rate == sampling_rate:
         return 1, 1, 0
     step, new_step = (r // math.gcd(rate, sampling_rate) for r in (rate, sampling_rate))
-    steps = max(1, sampling_rate // (4 * new_step))
+    steps = max(1, sampling_rate // (2 * new_step))
     margin = math.ceil(_resampler(rate, sampling_rate).width / step) * step
     return steps * step, steps * new_step, margin
 

@@ -11,18 +11,17 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import soundfile
-import torch
 from huggingface_hub.constants import HF_HOME
 from torchaudio.functional import melscale_fbanks
-from torchaudio.transforms import InverseSpectrogram, Spectrogram
 from transformers.utils import logging
 
 
 logger = logging.get_logger(__name__)
 
-VERSION = 1  # and seed: to be raised with every change of the sound
+VERSION = 2  # and seed: to be raised with every change of the sound
 SAMPLE_RATE = 16_000
 FFT_SIZE, WINDOW, HOP = 1024, 512, 128  # samples
+HANN = np.hanning(WINDOW + 1)[:-1]
 Rng = np.random.Generator
 Split = tuple[str, range, int, tuple[str, ...]]  # protocol suffix, speakers, utterances, their attacks
 SPLITS: dict[str, Split] = {
@@ -72,25 +71,23 @@ def _write(root: Path, name: str, suffix: str, speakers: range, size: int, attac
 def synthesise(voice: Rng, rng: Rng) -> np.ndarray:
     """2 to 6 s of syllables; `voice` draws what stays the same in a speaker, `rng` all else."""
     f0, tract, breath, brightness = voice.uniform([90, 0.9, 0.02, 1000], [240, 1.12, 0.1, 2000])
-    length = int(rng.uniform(2, 6) * SAMPLE_RATE)
-    frames = length // HOP + 1
+    length = 2 * int(rng.uniform(1, 3) * SAMPLE_RATE)  # even, for the transform in `transmit`
     targets = []  # a row for each frame: gains of harmonics and noise, f0, 7 formants and their widths in Hz
-    while len(targets) < frames + 10:
+    while len(targets) < length // HOP + 11:
         voiced, hissing, span = ((1, 0, 33), (0, 1, 17), (0, 0, 33))[rng.choice(3, p=(0.6, 0.25, 0.15))]
         gains = voiced * rng.uniform(0.5, 1), voiced * breath + hissing * rng.uniform(0.1, 0.6)
         formants = 500 * tract * np.arange(1, 15, 2) * (1 + rng.uniform(-1, 1, 7) / 1.7 ** np.arange(1, 8))
         widths = (50 + formants / 25) * np.exp(hissing * rng.uniform(0, 2, 7))
         targets += [[*gains, f0 * rng.uniform(0.8, 1.2), *formants, *widths]] * rng.integers(span // 2, span)
-    contours = np.apply_along_axis(np.convolve, 0, targets, np.hanning(11) / 5, "valid")[:frames].T
-    harmonic, noise, pitch = (_per_sample(contour, length) for contour in contours[:3])
+    tracks = np.apply_along_axis(np.convolve, 0, targets, np.hanning(11) / 5, "valid")[: length // HOP + 1].T
+    harmonic, noise, pitch = (_per_sample(track, length) for track in tracks[:3])
     cycles = np.cumsum(pitch) / SAMPLE_RATE
     shimmer, jitter = (np.interp(cycles, np.arange(3000), rng.normal(0, d, 3000)) for d in (0.06, 0.006))
-    decay, cosine = np.exp(-pitch / brightness), np.cos(2 * np.pi * (cycles + jitter))
-    pulses = (decay * cosine - decay**2) / (1 - 2 * decay * cosine + decay**2)  # sum of decay^k cos(k phase)
-    turbulence = (1 + harmonic * cosine) * np.diff(rng.normal(size=length + 1))
-    spectrum = _stft(harmonic * (1 + shimmer) * pulses + noise * turbulence)
+    wave = np.exp(2j * np.pi * (cycles + jitter) - pitch / brightness)
+    hiss = (1 + harmonic * wave.real) * np.diff(rng.normal(size=length + 1))
+    spectrum = _stft(harmonic * (1 + shimmer) * (wave / (1 - wave)).real + noise * hiss)  # sum of wave^k
     delay = np.exp(-2j * np.pi * np.fft.rfftfreq(FFT_SIZE))[:, None]  # z^-1
-    for formant, width in zip(contours[3:10], contours[10:], strict=True):
+    for formant, width in zip(tracks[3:10], tracks[10:], strict=True):
         pole = np.exp(np.pi * (2j * formant - width) / SAMPLE_RATE)
         spectrum *= abs(1 - pole) ** 2 / (1 - 2 * pole.real * delay + abs(pole) ** 2 * delay**2)
     return _istft(spectrum, length)
@@ -103,7 +100,7 @@ def lpc_vocoder(signal: np.ndarray, rng: Rng) -> np.ndarray:
     lags, past = np.arange(18), correlation[1:19].T
     predictor = np.linalg.solve(correlation[abs(lags - lags[:, None])].T, past[..., None])[..., 0]
     residual = correlation[0] - np.sum(predictor * past, axis=1)  # energy, (frames,)
-    window = np.correlate(np.hanning(WINDOW), np.hanning(WINDOW), "full")[WINDOW - 1 :, None]  # (lags, 1)
+    window = np.correlate(HANN, HANN, "full")[WINDOW - 1 :, None]  # (lags, 1)
     periodicity = correlation[40:200] / correlation[0] * (window[0] / window[40:200]) ** 0.8  # 400 to 80 Hz
     cycles = np.cumsum(_per_sample(1 / (40 + periodicity.argmax(axis=0)), len(signal)))
     pulses = np.diff(np.floor(cycles), prepend=0) / np.sqrt(np.gradient(cycles))  # power 1, as the noise
@@ -128,8 +125,7 @@ def random_phases(signal: np.ndarray, rng: Rng, mel_bands: int | None = None, ro
 
 def transmit(signal: np.ndarray, rng: Rng) -> np.ndarray:
     """The channel that both classes pass: 80 Hz high-pass, noise floor, polarity and level -> int16."""
-    length = len(signal)
-    signal = np.fft.irfft(np.fft.rfft(signal) * (np.fft.rfftfreq(length, 1 / SAMPLE_RATE) > 80), length)
+    signal = np.fft.irfft(np.fft.rfft(signal) * (np.fft.rfftfreq(len(signal), 1 / SAMPLE_RATE) > 80))
     signal += signal.std() * 10 ** rng.uniform(-2.5, -1.75) * rng.normal(size=len(signal))
     gain = min(10 ** rng.uniform(-1.5, -1.2) / signal.std(), 0.98 / abs(signal).max())
     return np.round(rng.choice([-1, 1]) * 32767 * gain * signal).astype(np.int16)
@@ -140,11 +136,14 @@ def _per_sample(contour: np.ndarray, num_samples: int) -> np.ndarray:
 
 
 def _stft(signal: np.ndarray) -> np.ndarray:
-    return Spectrogram(FFT_SIZE, WINDOW, HOP, power=None).double()(torch.from_numpy(signal)).numpy()
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(signal, WINDOW // 2), WINDOW)[::HOP]
+    return np.fft.rfft(frames * HANN, FFT_SIZE).T  # (frequencies, frames)
 
 
 def _istft(spectrum: np.ndarray, num_samples: int) -> np.ndarray:
-    return InverseSpectrogram(FFT_SIZE, WINDOW, HOP).double()(torch.from_numpy(spectrum), num_samples).numpy()
+    parts = (np.fft.irfft(spectrum.T)[:, :WINDOW] * HANN).reshape(-1, WINDOW // HOP, HOP)
+    overlaps = [np.pad(parts[:, i], ((i, WINDOW // HOP - i), (0, 0))) for i in range(WINDOW // HOP)]
+    return sum(overlaps).ravel()[WINDOW // 2 :][:num_samples] / 1.5  # what the squared windows add up to
 
 
 ATTACKS = {"D01": lpc_vocoder, "D02": random_phases, "D03": partial(random_phases, mel_bands=40, rounds=16)}

@@ -1,7 +1,4 @@
-"""A Hugging Face Hub on loopback that serves repositories from folders on disk, for the real client libraries.
-
-The repository `user/name` of type "datasets" is the folder `root/datasets/user/name`, its one revision "main".
-"""
+"""A Hugging Face Hub on loopback: serves repositories from folders on disk to the real client libraries."""
 
 import hashlib
 import json
@@ -15,43 +12,49 @@ from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
-REPOSITORY = r"(?P<id>[^/]+/[^/]+)"
-INFO = re.compile(rf"/api/(?P<type>\w+)/{REPOSITORY}(?:/revision/(?P<revision>[^/]+))?")
-TREE = re.compile(rf"/api/(?P<type>\w+)/{REPOSITORY}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
-PATHS = re.compile(rf"/api/(?P<type>\w+)/{REPOSITORY}/paths-info/(?P<revision>[^/]+)")
-FILE = re.compile(rf"/(?:(?P<type>datasets|spaces)/)?{REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+API = r"/api/(?P<kind>models|datasets|spaces)/(?P<id>[^/]+/[^/]+)"
+INFO = re.compile(rf"{API}(?:/revision/(?P<revision>[^/]+))?")
+TREE = re.compile(rf"{API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
+FILE = re.compile(
+    r"/(?:(?P<kind>datasets|spaces)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
+)
+CLIENT_SETTINGS = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_")  # prefixes of environment variables
 
 
-class HubError(Exception):
+class NotFound(Exception):
     """Answered as 404 with this `X-Error-Code`."""
 
 
 class Hub(ThreadingHTTPServer):
-    """The server; `requests` logs what was asked of it, as "GET /api/datasets/user/name"."""
+    """
+    Attributes:
+        root: the data set `user/name` is the folder `root/datasets/user/name`, a model `root/models/user/name`.
+            Each has one revision, "main", whose commit hash changes with its files.
+        requests: what was asked for, in order, as "GET /api/datasets/user/name".
+    """
 
     daemon_threads = True
 
     def __init__(self, root: Path):
         super().__init__(("127.0.0.1", 0), Handler)
         self.root, self.requests = root, []
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Environment of a process whose Hugging Face libraries use this Hub and keep their caches in `home`."""
-        ours = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_TOKEN": "hf_dummy", "HF_HUB_DISABLE_XET": "1"}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE_"))}
-        return kept | ours | {"NO_PROXY": "127.0.0.1"}
+        """For a process whose Hugging Face libraries are to use this Hub and keep their caches in `home`."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(CLIENT_SETTINGS)}
+        ours = {"HF_ENDPOINT": f"http://127.0.0.1:{self.server_port}", "HF_HOME": str(home)}
+        return {**kept, **ours, "HF_TOKEN": "hf_dummy", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
 
-    def files(self, repo_type: str, repo_id: str, revision: str | None) -> tuple[str, dict[str, bytes]]:
-        """Commit hash and content by path of a repository at a revision."""
-        folder = self.root / repo_type / repo_id
+    def files(self, kind: str, repo_id: str, revision: str | None) -> tuple[str, dict[str, bytes]]:
+        """Commit hash of a repository and the content of its files by path."""
+        folder = self.root / kind / repo_id
         if not folder.is_dir():
-            raise HubError("RepoNotFound")
+            raise NotFound("RepoNotFound")
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-        commit = hashlib.sha1(repr([(name, blob_id(files[name])) for name in files]).encode()).hexdigest()
+        commit = hashlib.sha1(repr([(path, blob_id(files[path])) for path in files]).encode()).hexdigest()
         if revision not in (None, "main", commit):
-            raise HubError("RevisionNotFound")
+            raise NotFound("RevisionNotFound")
         return commit, files
 
 
@@ -59,63 +62,45 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Hub
 
-    def log_message(self, *_) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
     def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.requests.append(f"{self.command} {unquote(self.path)}")
-        print(self.command, self.path, body, dict(self.headers).get("Range"), flush=True)
         path = unquote(urlsplit(self.path).path)
-        for pattern, answer in ((TREE, self.tree), (PATHS, self.paths), (INFO, self.info), (FILE, self.file)):
-            if match := pattern.fullmatch(path):
-                fields = match.groupdict()
+        for route, answer in ((TREE, self.send_tree), (INFO, self.send_info), (FILE, self.send_file)):
+            if match := route.fullmatch(path):
+                asked = match.groupdict()
                 try:
-                    commit, files = self.server.files(
-                        fields["type"] or "models", fields["id"], fields["revision"]
-                    )
-                    return answer(commit, files, fields, body)
-                except HubError as error:
-                    return self.send(404, b"", {"X-Error-Code": str(error)})
-        print("UNKNOWN")
-        self.send(404, b"")
+                    files = self.server.files(asked["kind"] or "models", asked["id"], asked["revision"])
+                    return answer(asked, *files)
+                except NotFound as error:
+                    return self.send(404, **{"X-Error-Code": str(error)})
+        self.send(404)
 
-    def info(self, commit: str, files: dict[str, bytes], fields: dict, body: bytes) -> None:
-        siblings = [{"rfilename": name} for name in files]
-        self.send_json({"id": fields["id"], "sha": commit, "private": False, "siblings": siblings, "tags": [], "downloads": 0})
+    do_HEAD = do_GET
 
-    def tree(self, commit: str, files: dict[str, bytes], fields: dict, body: bytes) -> None:
-        top = f"{fields['path']}/" if fields["path"] else ""
-        query = parse_qs(urlsplit(self.path).query)
-        below = {name for name in files if name.startswith(top)}
-        below |= {str(parent) for name in below for parent in Path(name).parents if str(parent).startswith(top)} - {"."}
-        if query.get("recursive") not in (["True"], ["true"], ["1"]):
-            below = {name for name in below if "/" not in name[len(top) :]}
-        if top and not below:
-            raise HubError("EntryNotFound")
-        self.send_json([entry(name, files) for name in sorted(below)])
+    def send_info(self, asked: dict, commit: str, files: dict[str, bytes]) -> None:
+        siblings = [{"rfilename": path} for path in files]
+        self.send_json({"id": asked["id"], "sha": commit, "private": False, "tags": [], "siblings": siblings})
 
-    def paths(self, commit: str, files: dict[str, bytes], fields: dict, body: bytes) -> None:
-        asked = json.loads(body)["paths"] if body[:1] == b"{" else parse_qs(body.decode())["paths"]
-        folders = {str(parent) for name in files for parent in Path(name).parents}
-        self.send_json([entry(name, files) for name in asked if name in files or name in folders])
+    def send_tree(self, asked: dict, commit: str, files: dict[str, bytes]) -> None:
+        top = f"{asked['path']}/" if asked["path"] else ""
+        recursive = parse_qs(urlsplit(self.path).query).get("recursive") == ["true"]
+        folders = {parent.as_posix(): None for path in files for parent in Path(path).parents[:-1]}
+        below = {path: content for path, content in {**folders, **files}.items() if path.startswith(top)}
+        if not below:
+            raise NotFound("EntryNotFound")
+        shown = [path for path in sorted(below) if recursive or "/" not in path.removeprefix(top)]
+        self.send_json([tree_entry(path, below[path]) for path in shown])
 
-    def file(self, commit: str, files: dict[str, bytes], fields: dict, body: bytes) -> None:
-        if fields["path"] not in files:
-            raise HubError("EntryNotFound")
-        content = files[fields["path"]]
-        self.send(200, content, {"ETag": f'"{blob_id(content)}"', "X-Repo-Commit": commit})
+    def send_file(self, asked: dict, commit: str, files: dict[str, bytes]) -> None:
+        if asked["path"] not in files:
+            raise NotFound("EntryNotFound")
+        content = files[asked["path"]]
+        self.send(200, content, **{"ETag": f'"{blob_id(content)}"', "X-Repo-Commit": commit})
 
-    def send_json(self, value: object) -> None:
-        self.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def send_json(self, value: dict | list) -> None:
+        self.send(200, json.dumps(value).encode(), **{"Content-Type": "application/json"})
 
-    def send(self, status: int, content: bytes, headers: dict[str, str] = {}) -> None:
+    def send(self, status: int, content: bytes = b"", **headers: str) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -123,22 +108,28 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
+    def log_message(self, *_) -> None:
+        """Nothing on stderr: `Hub.requests` is the log."""
+
 
 def blob_id(content: bytes) -> str:
-    """Git's hash of a file."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()  # as git names a file's content
 
 
-def entry(name: str, files: dict[str, bytes]) -> dict:
-    if name not in files:
-        return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
-    return {"type": "file", "path": name, "oid": blob_id(files[name]), "size": len(files[name])}
+def tree_entry(path: str, content: bytes | None) -> dict:
+    """A file, or a folder if `content` is `None`."""
+    entry = {"path": path, "oid": blob_id(content or b"")}
+    return (
+        {**entry, "type": "directory"} if content is None else {**entry, "type": "file", "size": len(content)}
+    )
 
 
 @contextmanager
 def serve(root: Path) -> Iterator[Hub]:
     """A running Hub of the repositories in `root`."""
     with Hub(root) as hub:
-        Thread(target=hub.serve_forever, daemon=True).start()
-        yield hub
-        hub.shutdown()
+        Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
+        try:
+            yield hub
+        finally:
+            hub.shutdown()

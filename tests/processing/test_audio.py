@@ -6,6 +6,7 @@ import tracemalloc
 from functools import cache
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -196,7 +197,7 @@ def wholes(tmp_path_factory) -> dict:
 
 
 @pytest.mark.parametrize("name", [*(f"{rate}.wav" for rate in RATES), "16000.flac", "44100.flac"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.integers(0, 31_999), num_samples=st.integers(1, 40_000))
 def test_part_has_the_bits_of_the_slice(wholes, name, start, num_samples):
     path, whole = wholes[name]
@@ -363,6 +364,18 @@ def test_file_that_was_cut_off_is_an_error_not_a_shorter_signal(tmp_path, name, 
         decode_audio(path)
 
 
+@pytest.mark.parametrize(("name", "lost"), [("a.flac", 1), ("a.flac", 3), ("a.m4a", 10)])
+def test_file_that_was_cut_off_between_two_packets_is_an_error(tmp_path, name, lost):
+    path = write(tmp_path / name)
+    with av.open(path) as container:
+        sizes = [packet.size for packet in container.demux(audio=0) if packet.size]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - sum(sizes[-lost:])])
+
+    with pytest.raises(ValueError, match=f"{name} was cut off"):
+        decode_audio(path)
+
+
 def test_intact_beginning_of_a_flac_that_was_cut_off_is_read(tmp_path):
     path = write(tmp_path / "a.flac")
     whole = decode_audio(path)
@@ -390,10 +403,8 @@ def test_damaged_flac_is_an_error_or_as_it_was(tmp_path, seed):
 
 
 def test_playlist_under_an_audio_name_does_not_open_other_files(tmp_path):
-    other = write(tmp_path / "other.aac")
-    (tmp_path / "a.wav").write_text(
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{other}\n#EXT-X-ENDLIST\n"
-    )
+    write(tmp_path / "other.wav")
+    (tmp_path / "a.wav").write_text("ffconcat version 1.0\nfile 'other.wav'\n")
 
     with pytest.raises(ValueError, match="a.wav can't be decoded"):
         decode_audio(tmp_path / "a.wav")
@@ -429,7 +440,7 @@ def test_mixing_down_is_said_once(tmp_path, caplog):
 # Long files
 
 
-@pytest.fixture(scope="module", params=[("16000.wav", 30), ("44100.flac", 30), ("16000.ogg", 8)])
+@pytest.fixture(scope="module", params=[("16000.wav", 30), ("44100.flac", 10), ("16000.ogg", 5)])
 def long_file(request, tmp_path_factory) -> Path:
     """A rate as its name, and minutes."""
     name, minutes = request.param
@@ -450,7 +461,7 @@ def test_first_seconds_of_a_long_file_take_little_memory(long_file):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert samples.shape == (64_000,)
-    assert peak < 4_000_000  # the whole takes 115 MB in 30 minutes, 31 MB in 8
+    assert peak < 4_000_000  # the shortest takes 19 MB whole
 
 
 @pytest.mark.skipif(
@@ -463,7 +474,7 @@ def test_first_seconds_of_a_long_file_read_a_small_part_of_it(long_file):
     before = bytes_read()
     decode_audio(long_file, num_samples=64_000)
 
-    assert bytes_read() - before < 500_000  # of 2 to 130 MB
+    assert bytes_read() - before < 500_000  # of 1.4 to 58 MB
 
 
 # Real corpora

@@ -1,5 +1,4 @@
-"""The demo corpus: official layout, whole or absent, the same each time, no class given away by a mere
-level."""
+"""The demo corpus: official layout, whole or absent, the same each time, no trivial cue to the class."""
 
 import os
 import re
@@ -185,19 +184,14 @@ def test_making_leaves_the_global_generators_alone(tmp_path):
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
-def test_the_number_of_threads_moves_no_sample_by_more_than_the_last_bit(corpus, tmp_path):
+def test_the_number_of_threads_does_not_matter(corpus, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        again = demo_corpus(tmp_path, splits=TINY)
+        made = flac_bytes(demo_corpus(tmp_path, splits=TINY))
     finally:
         torch.set_num_threads(threads)
-    for trial in read_trials(again):
-        one, many = (
-            soundfile.read(root / trial.path.relative_to(again), dtype="int16")[0].astype(int)
-            for root in (again, corpus)
-        )
-        assert abs(one - many).max() <= 1
+    assert made == {name: content for name, content in flac_bytes(corpus).items() if name in made}
 
 
 def test_a_made_corpus_is_used_again(corpus):

@@ -1,0 +1,140 @@
+"""The crop-and-pad contract of the feature extractor."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoFeatureExtractor
+
+import modeling  # noqa: F401  registers the feature extractor
+from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+
+
+def noise(length: int) -> np.ndarray:
+    return np.random.default_rng(length).uniform(-1, 1, length).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def extractor() -> AntiSpoofingFeatureExtractor:
+    return AntiSpoofingFeatureExtractor()
+
+
+@pytest.mark.parametrize("length", [64_000, 64_001, 30 * 60 * 16_000])
+def test_long_audio_is_cropped_at_its_start(extractor, length):
+    waveform = noise(length)
+
+    values = extractor(waveform, sampling_rate=16000, return_tensors="np")["input_values"]
+
+    assert values.shape == (1, 64_000) and values.dtype == np.float32
+    np.testing.assert_array_equal(values[0], waveform[:64_000])
+
+
+@pytest.mark.parametrize("length", [1, 63_999, 20_000])
+def test_short_audio_is_tiled_not_zero_padded(extractor, length):
+    waveform = noise(length)
+
+    values = extractor(waveform, sampling_rate=16000, return_tensors="np")["input_values"][0]
+
+    np.testing.assert_array_equal(values, [waveform[i % length] for i in range(64_000)])
+
+
+@pytest.mark.parametrize("length", [1, 63_999])
+def test_short_audio_is_zero_padded_where_asked(length):
+    waveform = noise(length)
+
+    values = AntiSpoofingFeatureExtractor(padding="zero")(waveform, sampling_rate=16000)["input_values"][0]
+
+    np.testing.assert_array_equal(values, np.concatenate([waveform, np.zeros(64_000 - length, np.float32)]))
+
+
+@given(length=st.integers(1, 200), num_samples=st.integers(1, 100), seed=st.integers(0, 2**32 - 1))
+def test_random_crop_is_a_slice_and_repeats_with_its_seed(length, num_samples, seed):
+    extractor = AntiSpoofingFeatureExtractor(num_samples=num_samples)
+    waveform = np.arange(length, dtype=np.float32)
+
+    crops = [
+        extractor(waveform, sampling_rate=16000, generator=np.random.default_rng(seed))["input_values"][0]
+        for _ in range(2)
+    ]
+
+    np.testing.assert_array_equal(crops[0], crops[1])
+    assert len(crops[0]) == num_samples
+    if length >= num_samples:
+        np.testing.assert_array_equal(np.diff(crops[0]), 1)
+    else:
+        assert crops[0][0] == 0
+
+
+def test_random_crop_reaches_the_first_and_the_last_sample():
+    extractor = AntiSpoofingFeatureExtractor(num_samples=4)
+    generator = np.random.default_rng(0)
+
+    starts = {extractor.crop_start(6, generator) for _ in range(200)}
+
+    assert starts == {0, 1, 2}
+
+
+def test_whole_utterances_are_zero_padded_to_the_longest_with_a_mask():
+    extractor = AntiSpoofingFeatureExtractor(num_samples=None)
+
+    batch = extractor([noise(3), noise(5)], sampling_rate=16000, return_tensors="pt")
+
+    assert batch["input_values"].shape == (2, 5)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert batch["input_values"][0, 3:].tolist() == [0, 0]
+
+
+def test_batch_of_tensors_lists_and_float64_arrays_comes_out_as_float32(extractor):
+    batch = extractor([torch.ones(5), [0.5] * 7, np.zeros(3)], sampling_rate=16000, return_tensors="pt")
+
+    assert batch["input_values"].shape == (3, 64_000)
+    assert batch["input_values"].dtype == torch.float32
+    assert batch["input_values"][:, 0].tolist() == [1.0, 0.5, 0.0]
+
+
+def test_one_channel_with_a_channel_axis_is_accepted(extractor):
+    waveform = noise(10)
+
+    values = extractor(waveform[None], sampling_rate=16000)["input_values"][0]
+
+    np.testing.assert_array_equal(values[:10], waveform)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (np.zeros((2, 100), np.float32), r"shape \(2, 100\).*one channel"),
+        (np.zeros((100, 2), np.float32), r"shape \(100, 2\).*one channel"),
+        ([np.zeros((2, 100), np.float32)], r"shape \(2, 100\).*one channel"),
+        (np.zeros(0, np.float32), "[Ee]mpty"),
+        ([np.ones(3, np.float32), np.zeros(0, np.float32)], "Waveform 1 is empty"),
+        ([], "[Ee]mpty"),
+        (np.array([0.0, np.nan]), "NaN or infinity at sample 1"),
+        (np.array([np.inf, 0.0]), "NaN or infinity at sample 0"),
+        (np.zeros(5, np.int16), "divide 16-bit samples by 32768"),
+    ],
+)
+def test_bad_waveform_is_an_error_that_says_what_is_wrong(extractor, waveform, message):
+    with pytest.raises(ValueError, match=message):
+        extractor(waveform, sampling_rate=16000)
+
+
+def test_other_sampling_rate_is_refused_and_never_resampled(extractor):
+    with pytest.raises(ValueError, match="sampled at 8000 Hz, but this model takes 16000 Hz"):
+        extractor(noise(100), sampling_rate=8000)
+
+
+@pytest.mark.parametrize("settings", [{"padding": "mirror"}, {"num_samples": 0}])
+def test_bad_setting_is_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        AntiSpoofingFeatureExtractor(**settings)
+
+
+def test_saved_extractor_comes_back_by_the_auto_class(tmp_path):
+    AntiSpoofingFeatureExtractor(num_samples=64_600, padding="zero").save_pretrained(tmp_path)
+
+    loaded = AutoFeatureExtractor.from_pretrained(tmp_path)
+
+    assert type(loaded) is AntiSpoofingFeatureExtractor
+    assert (loaded.num_samples, loaded.padding, loaded.sampling_rate) == (64_600, "zero", 16000)

@@ -1,0 +1,141 @@
+"""A saved model in an environment and a folder where this package is not: the scores of `train.py`'s own
+evaluation."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import soundfile
+from transformers import AutoModelForAudioClassification
+
+from modeling import AntiSpoofingFeatureExtractor
+from processing.collation import AudioCollator
+from processing.corpora import CorpusArguments, load_corpus
+from processing.scoring import score_rows
+
+
+SCRIPT = """
+import importlib.util, json, sys
+import soundfile, torch
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+
+assert importlib.util.find_spec("modeling") is None and importlib.util.find_spec("processing") is None
+model_dir, files, by_path = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3] == "path"
+config = AutoConfig.from_pretrained(model_dir, trust_remote_code=True)
+extractor = AutoFeatureExtractor.from_pretrained(model_dir, trust_remote_code=True)
+model = AutoModelForAudioClassification.from_pretrained(model_dir, trust_remote_code=True).eval()
+classifier = pipeline("audio-classification", model=model_dir, trust_remote_code=True)
+answers = []
+for file in files:
+    waveform, rate = soundfile.read(file, dtype="float32")
+    waveform = waveform.mean(1) if waveform.ndim == 2 else waveform
+    answer = {"pipeline": classifier(file if by_path else {"array": waveform, "sampling_rate": rate})}
+    if rate == 16000:
+        with torch.no_grad():
+            logits = model(**extractor(waveform, sampling_rate=rate, return_tensors="pt")).logits[0]
+        answer["score"] = float(logits[config.label2id["bonafide"]] - logits[config.label2id["spoof"]])
+    answers.append(answer)
+print(json.dumps({"threshold": config.decision_threshold, "answers": answers}))
+"""
+
+
+class Elsewhere:
+    """A second environment with the same libraries but without this package, and a folder of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+        site = next((folder / "venv" / "lib").iterdir()) / "site-packages"
+        # A path file adds the libraries; the path files in there, an editable install among them, are not
+        # read.
+        (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        (folder / "bin").mkdir()
+        (folder / "bin" / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+
+    def ask(self, model: Path, files: list[Path], *, by_path: bool = False) -> dict:
+        """What the Auto classes and the pipeline say of each file there."""
+        environment = {
+            **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+            "HF_HOME": str(self.folder / "hf_home"),
+            "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        }
+        process = subprocess.run(
+            [
+                self.folder / "venv" / "bin" / "python",
+                "-c",
+                SCRIPT,
+                model,
+                json.dumps(list(map(str, files))),
+                "path" if by_path else "array",
+            ],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == 0, process.stderr
+        return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Elsewhere:
+    return Elsewhere(tmp_path_factory.mktemp("elsewhere"))
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory, trained) -> Path:
+    """A copy of the trained folder, so that nothing is found where it was saved."""
+    return shutil.copytree(
+        trained, tmp_path_factory.mktemp("moved") / "model", ignore=shutil.ignore_patterns("checkpoint-*")
+    )
+
+
+def sigmoid(scores) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.asarray(scores, dtype=np.float64)))
+
+
+def bonafide_probability(answer: dict) -> float:
+    return next(entry["score"] for entry in answer["pipeline"] if entry["label"] == "bonafide")
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_auto_classes_and_pipeline_give_the_scores_of_training(elsewhere, moved, la_corpus, by_path):
+    scores = dict(
+        (line.split()[0], float(line.split()[3]))
+        for line in (moved / "results" / "eval" / "scores.txt").read_text().splitlines()
+    )
+    files = [la_corpus / "ASVspoof2019_LA_eval" / "flac" / f"{utterance}.flac" for utterance in scores]
+
+    said = elsewhere.ask(moved, files, by_path=by_path)
+
+    np.testing.assert_allclose([a["score"] for a in said["answers"]], list(scores.values()), atol=1e-5)
+    probabilities = [bonafide_probability(answer) for answer in said["answers"]]
+    np.testing.assert_allclose(probabilities, sigmoid(list(scores.values())), atol=1e-5)
+    assert (
+        said["threshold"]
+        == json.loads((moved / "results" / "dev" / "results.json").read_text())["eer_threshold"]
+    )
+
+
+def test_pipeline_scores_audio_at_other_rates_as_the_evaluation_does(elsewhere, moved, tmp_path):
+    generator = np.random.default_rng(0)
+    for label in ("bonafide", "spoof"):
+        (tmp_path / "corpus" / label).mkdir(parents=True)
+        for rate in (8000, 22050, 44100, 48000):
+            stereo = 0.1 * generator.standard_normal((2 * rate, 2))
+            soundfile.write(tmp_path / "corpus" / label / f"{label}{rate}.wav", stereo, rate)
+    rows = load_corpus(CorpusArguments(data_dir=str(tmp_path / "corpus"))).splits["train"]
+
+    said = elsewhere.ask(moved, [row["audio"]["path"] for row in rows])
+
+    model = AutoModelForAudioClassification.from_pretrained(moved)  # registered here: no remote code
+    scores = score_rows(model, AudioCollator(AntiSpoofingFeatureExtractor.from_pretrained(moved)), rows)
+    probabilities = [bonafide_probability(answer) for answer in said["answers"]]
+    np.testing.assert_allclose(probabilities, sigmoid(scores), atol=1e-5)

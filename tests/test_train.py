@@ -1,0 +1,406 @@
+"""`train.py` as its users run it: what it prints and writes, what it refuses, and a run that is killed and
+resumed."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+import train
+from metrics.det import equal_error_rate
+from processing import asvspoof2019
+from processing.collation import AudioCollator
+from processing.scoring import score_rows
+
+
+def read_scores(path) -> dict[str, float]:
+    return {line.split()[0]: float(line.split()[3]) for line in path.read_text().splitlines()}
+
+
+def results_of(run, split) -> dict:
+    return json.loads((run / "results" / split / "results.json").read_text())
+
+
+def test_trained_folder_is_complete_and_holds_no_pickle(trained):
+    names = {path.name for path in trained.iterdir()}
+
+    assert names >= {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "configuration_rawnet2.py",
+        "modeling_rawnet2.py",
+        "sinc.py",
+        "feature_extraction_antispoofing.py",
+        "recipe.yaml",
+        "trainer_state.json",
+        "training.json",
+        "results",
+    }
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
+    assert list(trained.glob("**/events.out.tfevents.*"))
+
+
+def test_small_network_learns_the_made_corpus(trained):
+    assert results_of(trained, "dev")["eer"] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("split", "ending", "classes"), [("dev", "dev.trl", (8, 8)), ("eval", "eval.trl", (6, 6))]
+)
+def test_score_file_has_the_protocols_trials_and_gives_the_reported_eer(
+    trained, la_corpus, split, ending, classes
+):
+    protocol = la_corpus / "ASVspoof2019_LA_cm_protocols" / f"ASVspoof2019.LA.cm.{ending}.txt"
+    expected = [(f[1], f[3], f[4]) for f in map(str.split, protocol.read_text().splitlines())]
+
+    lines = [line.split() for line in (trained / "results" / split / "scores.txt").read_text().splitlines()]
+    results = results_of(trained, split)
+
+    assert [tuple(line[:3]) for line in lines] == expected
+    scores = {key: [float(line[3]) for line in lines if line[2] == key] for key in ("bonafide", "spoof")}
+    assert results["eer"] == equal_error_rate(scores["bonafide"], scores["spoof"])[0]
+    assert (results["num_bonafide"], results["num_spoof"], results["num_missing"]) == (*classes, 0)
+    assert (results["corpus"], results["split"]) == ("ASVspoof 2019 LA", split)
+
+
+def test_decision_threshold_is_the_dev_eer_threshold(trained):
+    config = json.loads((trained / "config.json").read_text())
+
+    assert config["decision_threshold"] == results_of(trained, "dev")["eer_threshold"]
+
+
+def test_saved_weights_are_those_of_the_lowest_dev_eer(trained):
+    state = json.loads((trained / "trainer_state.json").read_text())
+    history = [entry for entry in state["log_history"] if "eval_eer" in entry]
+    best = min(history, key=lambda entry: entry["eval_eer"])  # the first of equals
+
+    saved = load_file(trained / "model.safetensors")
+    checkpoint = load_file(trained / f"checkpoint-{best['step']}" / "model.safetensors")
+
+    assert best["eval_eer"] == results_of(trained, "dev")["eer"]
+    assert all(torch.equal(saved[name], checkpoint[name]) for name in checkpoint)
+
+
+def test_scores_are_the_logit_of_bonafide_minus_that_of_spoof(trained, la_corpus):
+    model = AutoModelForAudioClassification.from_pretrained(trained).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(trained)
+    scores = read_scores(trained / "results" / "dev" / "scores.txt")
+
+    for utterance in list(scores)[:4]:
+        waveform, rate = soundfile.read(
+            la_corpus / "ASVspoof2019_LA_dev" / "flac" / f"{utterance}.flac", dtype="float32"
+        )
+        with torch.no_grad():
+            logits = model(**extractor(waveform, sampling_rate=rate, return_tensors="pt")).logits[0]
+        assert scores[utterance] == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)  # 1 is bona fide
+
+
+def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, train_script):
+    output = train_script.run(
+        *("--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run", "--use_cpu"),
+        # 16 and 12 trials are no multiple of 2 * 3
+        *("--num_train_epochs", 1, "--per_device_eval_batch_size", 3),
+        launch=("--multi_gpu", "--num_processes", "2", "--main_process_port", "0"),
+    )
+
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "run")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "run")
+    rows = asvspoof2019.load(la_corpus).splits["eval"]
+    one_process = score_rows(model, AudioCollator(extractor), rows)
+    scores = read_scores(tmp_path / "run" / "results" / "eval" / "scores.txt")
+
+    assert json.loads((tmp_path / "run" / "training.json").read_text())["num_processes"] == 2
+    assert list(scores) == rows["utterance_id"][:]
+    np.testing.assert_allclose(list(scores.values()), one_process, atol=1e-5)
+    assert output.count("Model, scores and results") == 1  # one process speaks
+
+
+def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
+    tmp_path, tiny_recipe, la_corpus, train_script
+):
+    # Checkpoints every 4 of 6 steps per epoch, so most lie in the middle of an epoch; the crop is random.
+    arguments = [
+        "--model",
+        tiny_recipe,
+        "--data_dir",
+        la_corpus,
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        4,
+    ]
+    arguments += ["--save_strategy", "steps", "--save_steps", 4, "--logging_steps", 1]
+    train_script.run(*arguments, "--output_dir", tmp_path / "whole")
+
+    killed = tmp_path / "killed"
+    half_written = killed / "checkpoint-8" / "optimizer.pt"
+    half_written.parent.mkdir(parents=True)
+    os.mkfifo(half_written)  # the run blocks here, in the middle of its second checkpoint
+    process = train_script.start(*arguments, "--output_dir", killed, "--resume_from_checkpoint", "last")
+    with open(half_written, "rb") as pipe:
+        written = pipe.read(100)
+        train_script.kill(process)
+    half_written.unlink()
+    half_written.write_bytes(written)
+    assert not (killed / "config.json").exists()
+    output = train_script.run(*arguments, "--output_dir", killed, "--resume_from_checkpoint", "last")
+
+    assert "checkpoint-8 is incomplete" in output
+    whole_weights, resumed_weights = (
+        load_file(run / "model.safetensors") for run in (tmp_path / "whole", killed)
+    )
+    assert all(torch.equal(value, resumed_weights[name]) for name, value in whole_weights.items())
+    for split in ("dev", "eval"):
+        texts = [(run / "results" / split / "scores.txt").read_text() for run in (tmp_path / "whole", killed)]
+        assert texts[0] == texts[1]
+    losses = [
+        [
+            e["loss"]
+            for e in json.loads((run / "trainer_state.json").read_text())["log_history"]
+            if "loss" in e
+        ]
+        for run in (tmp_path / "whole", killed)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 24
+
+
+def test_resuming_a_run_that_had_stopped_early_does_not_train_on(
+    tmp_path, tiny_recipe, la_corpus, train_script
+):
+    arguments = ["--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run"]
+    arguments += ["--learning_rate", 0, "--early_stopping_patience", 1, "--num_train_epochs", 50]
+    train_script.run(*arguments)
+    scores = (tmp_path / "run" / "results" / "eval" / "scores.txt").read_text()
+    for path in ("config.json", "model.safetensors", "results"):  # as if killed after the last checkpoint
+        target = tmp_path / "run" / path
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    train_script.run(*arguments, "--resume_from_checkpoint", "last")
+
+    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 12
+    assert (tmp_path / "run" / "results" / "eval" / "scores.txt").read_text() == scores
+
+
+def test_training_goes_on_from_a_saved_models_folder(tmp_path, trained, la_corpus, train_script):
+    train_script.run(
+        *("--model", trained, "--data_dir", la_corpus, "--output_dir", tmp_path / "next"),
+        *("--learning_rate", 0, "--num_train_epochs", 1),
+    )
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "next"))
+    parameters = [name for name in before if "running_" not in name and "num_batches" not in name]
+    assert all(torch.equal(before[name], after[name]) for name in parameters)
+
+
+def test_command_line_overrides_the_recipe_and_is_recorded(
+    trained, tmp_path, tiny_recipe, la_corpus, train_script
+):
+    output = train_script.run(
+        *("--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run"),
+        *(
+            "--num_train_epochs",
+            1,
+            "--lr_scheduler_type",
+            "linear",
+            "--weight_decay",
+            0.5,
+            "--bf16",
+            "--use_cpu",
+        ),
+    )
+
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    expected = {"num_train_epochs": 1.0, "lr_scheduler_type": "linear", "weight_decay": 0.5}
+    assert record["overridden"] == {**expected, "bf16": True, "use_cpu": True}
+    assert recipe["training"]["lr_scheduler_type"] == "linear"
+    assert "From the command line: weight_decay 0.5" in output
+    assert json.loads((trained / "training.json").read_text())["overridden"] == {}
+
+
+def test_folder_in_audiofolder_layout_trains_and_balances_its_classes(tmp_path, tiny_recipe, train_script):
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("dev", 8)):
+        for i in range(count):
+            label = "Real" if i % 4 == 0 else "FAKE"
+            (tmp_path / "data" / split / label).mkdir(parents=True, exist_ok=True)
+            path = tmp_path / "data" / split / label / f"{i}.wav"
+            soundfile.write(path, 0.1 * generator.standard_normal((6000, 2)), 22050)
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    recipe["model"]["class_weights"] = "balanced"
+    tiny_recipe.write_text(yaml.safe_dump(recipe))
+
+    output = train_script.run(
+        *("--model", tiny_recipe, "--dataset", tmp_path / "data", "--output_dir", tmp_path / "run"),
+        *("--num_train_epochs", 1),
+    )
+
+    assert "no eval split" in output
+    assert results_of(tmp_path / "run", "dev")["num_spoof"] == 6
+    weights = json.loads((tmp_path / "run" / "config.json").read_text())["class_weights"]
+    assert weights == {"bonafide": 12 / (2 * 3), "spoof": 12 / (2 * 9)}
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs `train.py` with arguments that it refuses and returns what it says."""
+
+    def run(*arguments) -> str:
+        with pytest.raises(SystemExit) as stop:
+            train.main([str(argument) for argument in arguments])
+        assert stop.value.code != 0
+        return str(stop.value.code) + capsys.readouterr().err
+
+    return run
+
+
+def test_unknown_argument_is_an_error_with_the_nearest_name(refused):
+    assert "unknown argument --learning_rat (did you mean '--learning_rate'?)" in refused(
+        "--model", "rawnet2", "--learning_rat", "1e-3"
+    )
+
+
+def test_abbreviated_argument_is_unknown(refused):
+    assert "unknown argument --num_train_epoch" in refused("--model", "rawnet2", "--num_train_epoch=3")
+
+
+def test_unknown_model_is_an_error_that_lists_the_systems(refused):
+    message = refused("--model", "rawnet3")
+
+    assert "rawnet2-plateau" in message and "did you mean 'rawnet2'" in message
+
+
+def test_missing_model_is_an_error_of_one_line(refused):
+    message = refused()
+
+    assert "--model" in message and len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "nearest"),
+    [
+        ("training", "learning_rte", "learning_rate"),
+        ("model", "sinc_filter", "sinc_filters"),
+        ("feature_extractor", "paddin", "padding"),
+        ("demo_training", "max_step", "max_steps"),
+    ],
+)
+def test_unknown_yaml_key_is_an_error_with_the_nearest_name(
+    refused, tiny_recipe, la_corpus, section, key, nearest
+):
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    recipe.setdefault(section, {})[key] = 1
+    tiny_recipe.write_text(yaml.safe_dump(recipe))
+
+    message = refused(
+        "--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tiny_recipe.parent / "run"
+    )
+
+    assert f"{section}: unknown key '{key}' (did you mean '{nearest}'?)" in message
+
+
+def test_value_of_the_wrong_type_in_the_yaml_is_an_error(refused, tiny_recipe, la_corpus):
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    recipe["training"]["learning_rate"] = "small"
+    tiny_recipe.write_text(yaml.safe_dump(recipe))
+
+    assert "learning_rate: invalid float value: 'small'" in refused(
+        "--model", tiny_recipe, "--data_dir", la_corpus
+    )
+
+
+def test_named_corpus_without_folder_says_where_it_is_to_be_had(refused):
+    message = refused("--model", "rawnet2", "--dataset", "asvspoof2019-la")
+
+    assert "needs --data_dir" in message and "datashare.ed.ac.uk" in message
+
+
+def test_existing_run_is_not_overwritten(refused, trained, tiny_recipe, la_corpus):
+    message = refused("--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", trained)
+
+    assert "already holds a run" in message and "--resume_from_checkpoint last" in message
+
+
+def test_missing_audio_is_counted_and_left_out_only_where_allowed(
+    refused, tmp_path, tiny_recipe, la_corpus, train_script
+):
+    corpus = shutil.copytree(la_corpus, tmp_path / "LA")
+    (corpus / "ASVspoof2019_LA_eval" / "flac" / "LA_E_0000003.flac").unlink()
+    arguments = [
+        "--model",
+        tiny_recipe,
+        "--data_dir",
+        corpus,
+        "--output_dir",
+        tmp_path / "run",
+        "--num_train_epochs",
+        1,
+    ]
+
+    message = refused(*arguments)
+    output = train_script.run(*arguments, "--allow_missing")
+
+    assert "1 of the 12 utterances" in message and "LA_E_0000003.flac" in message
+    assert "--allow_missing" in message
+    assert "11 trials (6 bona fide, 5 spoof, 1 missing)" in output
+    assert results_of(tmp_path / "run", "eval")["num_missing"] == 1
+
+
+def test_corpus_without_training_split_is_an_error_that_says_what_there_is(refused, tmp_path):
+    for i, label in enumerate(("bona-fide", "spoof")):
+        soundfile.write(tmp_path / f"{i}.wav", np.zeros(100), 16000)
+        with open(tmp_path / "meta.csv", "a") as meta:
+            meta.write(("file,speaker,label\n" if i == 0 else "") + f"{i}.wav,Somebody,{label}\n")
+
+    message = refused("--model", "rawnet2", "--dataset", "in-the-wild", "--data_dir", tmp_path)
+
+    assert "In-the-Wild has no split 'train', only eval (2)" in message and "--train_split" in message
+
+
+@pytest.mark.slow
+def test_real_rawnet2_trains_on_real_recordings(tmp_path, shared_data, train_script):
+    corpus = shared_data / "asvspoof2019_la_mini"
+
+    output = train_script.run(
+        *("--model", "rawnet2-plateau", "--data_dir", corpus, "--output_dir", tmp_path / "run"),
+        *(
+            "--max_steps",
+            2,
+            "--per_device_train_batch_size",
+            4,
+            "--eval_strategy",
+            "no",
+            "--save_strategy",
+            "no",
+        ),
+        *(
+            "--lr_scheduler_type",
+            "constant",
+            "--load_best_model_at_end",
+            "False",
+            "--early_stopping_patience",
+            1,
+        ),
+    )
+
+    assert "25,433,602" in output
+    assert results_of(tmp_path / "run", "eval")["num_trials"] == 31
+
+
+@pytest.mark.slow
+def test_compiled_training_gives_a_model_that_loads(tmp_path, tiny_recipe, la_corpus, train_script):
+    train_script.run(
+        *("--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run"),
+        *("--num_train_epochs", 1, "--torch_compile"),
+    )
+
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "run")
+    assert torch.isfinite(model(torch.randn(1, 8000)).logits).all()
