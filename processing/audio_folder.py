@@ -1,12 +1,14 @@
 """Labelled recordings that come without an ASVspoof protocol: a folder in the `datasets` audiofolder layout,
 or a data set on the Hub with an audio column and a label column."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, DatasetBuilder, Value, load_dataset_builder
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
@@ -58,7 +60,9 @@ def load_hub(dataset_id: str, columns: ColumnNames = ColumnNames()) -> Corpus:
     Load a data set of the Hub by its id.
 
     Raises:
-        ValueError: columns that cannot be guessed, labels spelt otherwise, or an utterance listed twice.
+        FileNotFoundError: recordings that are listed but have no file.
+        ValueError: no recordings, columns that cannot be guessed, labels spelt otherwise, or an utterance
+            listed twice.
     """
     return _to_corpus(load_dataset_builder(dataset_id), dataset_id, columns)
 
@@ -76,6 +80,11 @@ def _to_corpus(builder: DatasetBuilder, name: str, columns: ColumnNames) -> Corp
     if isinstance(builder, FolderBasedBuilder):
         builder.BASE_FEATURE = UndecodedAudio
     builder.download_and_prepare()
+    if empty := [split for split, info in builder.info.splits.items() if not info.num_examples]:
+        raise ValueError(
+            f"{name} holds no recordings for {' and '.join(empty)}. Expected is <split>/<label>/<file>, or a "
+            "metadata.csv of file_name and a label column."
+        )
     splits = {
         SPLIT_NAMES.get(split, split): _to_rows(rows, f"{name}, split {split}", columns)
         for split, rows in builder.as_dataset().items()
@@ -86,18 +95,24 @@ def _to_corpus(builder: DatasetBuilder, name: str, columns: ColumnNames) -> Corp
 def _to_rows(rows: Dataset, source: str, names: ColumnNames) -> Dataset:
     """The rows of one split with the columns of `rows.FEATURES`; audio bytes are not touched."""
     audio_name = _find_audio(rows, source, names.audio)
-    rows = rows.cast_column(audio_name, Audio(decode=False))
+    try:
+        rows = rows.cast_column(audio_name, Audio(decode=False))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"{source}: column {audio_name} holds no audio; the columns are {_describe(rows)}. Name another "
+            "with --audio_column."
+        ) from error
+    paths = _audio_paths(rows, source, audio_name)
     found = {role: _find(rows, source, role, getattr(names, role)) for role in GUESSES}
     columns = ProtocolColumns(key=_keys(rows, source, found["label"]))
     columns.speaker_id = _texts(rows, found["speaker_id"]) or ["-"] * len(rows)
     columns.attack = ["-" if key == "bonafide" else "unknown" for key in columns.key]
     if attacks := _texts(rows, found["attack"]):
         columns.attack = [
-            "-" if key == "bonafide" else attack for key, attack in zip(columns.key, attacks, strict=True)
+            "-" if key == "bonafide" else attack if attack != "-" else "unknown"
+            for key, attack in zip(columns.key, attacks, strict=True)
         ]
-    columns.utterance_id = _texts(rows, found["utterance_id"]) or _ids_from_paths(
-        rows, audio_name, columns.key
-    )
+    columns.utterance_id = _texts(rows, found["utterance_id"]) or _ids_from_paths(paths, columns.key)
     check_columns(columns, f"{source} (utterance ids can be given by --id_column)")
 
     audio = rows.select_columns([audio_name])
@@ -160,22 +175,39 @@ def _keys(rows: Dataset, source: str, column: str) -> list[str]:
 
 
 def _texts(rows: Dataset, column: str | None) -> list[str] | None:
-    """A column as words without white space, as a score file needs them; spaces are written %20."""
+    """A column as words without white space, as a score file needs them: a space is %20, no value "-"."""
     if column is None:
         return None
     feature, values = rows.features[column], rows.with_format(None)[column][:]
     if isinstance(feature, ClassLabel):
-        values = feature.int2str(values)
-    return [_as_word(str(value)) for value in values]
+        values = [feature.names[value] if value is not None and value >= 0 else None for value in values]
+    return [_as_word("" if value is None else str(value)) for value in values]
 
 
 def _as_word(text: str) -> str:
     return "".join(quote(c) if c.isspace() or c == "%" else c for c in text) or "-"
 
 
-def _ids_from_paths(rows: Dataset, audio_name: str, keys: list[str]) -> list[str]:
+def _audio_paths(rows: Dataset, source: str, audio_name: str) -> list[str | None]:
+    """Path of each recording, which must be a file unless the data set holds the recording itself."""
+    audio = rows.with_format("arrow")[:][audio_name]  # in chunks, memory-mapped: never to be combined
+    paths, embedded = (pc.struct_field(audio, name) for name in ("path", "bytes"))
+    paths, embedded = paths.to_pylist(), embedded.is_valid().to_pylist()
+    absent = [
+        path
+        for path, here in zip(paths, embedded, strict=True)
+        if not here and not (path and os.path.isfile(path))
+    ]
+    if absent:
+        raise FileNotFoundError(
+            f"{source}: {len(absent):,} of the {len(paths):,} recordings have no audio file; the first is "
+            f"{absent[0]}. Complete the data set, or take their lines out of its metadata."
+        )
+    return paths
+
+
+def _ids_from_paths(paths: list[str | None], keys: list[str]) -> list[str]:
     """File names without ending; qualified by the key where the same name stands under both labels."""
-    paths = rows.with_format("arrow")[:][audio_name].combine_chunks().field("path").to_pylist()
     stems = [_as_word(Path(path).stem) if path else f"row{i}" for i, path in enumerate(paths)]
     if len(set(stems)) == len(stems):
         return stems
@@ -183,5 +215,8 @@ def _ids_from_paths(rows: Dataset, audio_name: str, keys: list[str]) -> list[str
 
 
 def _describe(rows: Dataset) -> str:
-    kinds = {c: f.dtype if isinstance(f, Value) else type(f).__name__ for c, f in rows.features.items()}
+    kinds = {
+        c: f.dtype if isinstance(f, Value) else getattr(f, "_type", "struct")
+        for c, f in rows.features.items()
+    }
     return ", ".join(f"{column} ({kind})" for column, kind in kinds.items())

@@ -67,6 +67,10 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
             be had.
         ValueError: a layout or label that is not understood.
     """
+    if "" in (arguments.dataset, arguments.data_dir):
+        raise ValueError(
+            "--dataset or --data_dir is empty. Name a corpus or folder, or leave the option out."
+        )
     name, data_dir = arguments.dataset, arguments.data_dir and Path(arguments.data_dir).expanduser()
     if arguments.is_demo:
         if data_dir:
@@ -115,7 +119,7 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
     """
     lengths = {name: len(rows) for name, rows in corpus.splits.items()}
     try:
-        instruction = ReadInstruction.from_spec(spec).to_absolute(lengths)[0]
+        (instruction,) = ReadInstruction.from_spec(spec).to_absolute(lengths)  # several in "train+dev"
     except (ValueError, AssertionError, KeyError) as error:
         raise ValueError(
             f"{corpus.name} has no split {spec!r}, only "
@@ -126,7 +130,7 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
     rows = corpus.splits[instruction.splitname]
     if instruction.from_ is not None or instruction.to is not None:
         start, stop = instruction.from_ or 0, instruction.to if instruction.to is not None else len(rows)
-        rows = rows.select(range(start, stop))
+        rows = rows.select(range(start, stop) if start < stop else [])
     check_one_class(rows, f"{corpus.name}, split {spec}")
     return rows
 

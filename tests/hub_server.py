@@ -12,28 +12,17 @@ from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
-API = r"/api/(?P<kind>models|datasets|spaces)/(?P<id>[^/]+/[^/]+)"
+API = r"/api/(?P<kind>\w+)/(?P<id>[^/]+/[^/]+)"
 INFO = re.compile(rf"{API}(?:/revision/(?P<revision>[^/]+))?")
 TREE = re.compile(rf"{API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
-FILE = re.compile(
-    r"/(?:(?P<kind>datasets|spaces)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
-)
-CLIENT_SETTINGS = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_")  # prefixes of environment variables
-
-
-class NotFound(Exception):
-    """Answered as 404 with this `X-Error-Code`."""
+FILE = re.compile(r"(?:/(?P<kind>datasets))?/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 
 
 class Hub(ThreadingHTTPServer):
     """
-    Attributes:
-        root: the data set `user/name` is the folder `root/datasets/user/name`, a model `root/models/user/name`.
-            Each has one revision, "main", whose commit hash changes with its files.
-        requests: what was asked for, in order, as "GET /api/datasets/user/name".
+    The folder `root/datasets/user/name` is the data set `user/name`, `root/models/user/name` a model; each
+    has one revision, "main". `requests` logs what was asked for, as "GET /api/datasets/user/name".
     """
-
-    daemon_threads = True
 
     def __init__(self, root: Path):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -41,7 +30,7 @@ class Hub(ThreadingHTTPServer):
 
     def environment(self, home: Path) -> dict[str, str]:
         """For a process whose Hugging Face libraries are to use this Hub and keep their caches in `home`."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(CLIENT_SETTINGS)}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         ours = {"HF_ENDPOINT": f"http://127.0.0.1:{self.server_port}", "HF_HOME": str(home)}
         return {**kept, **ours, "HF_TOKEN": "hf_dummy", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
 
@@ -49,12 +38,12 @@ class Hub(ThreadingHTTPServer):
         """Commit hash of a repository and the content of its files by path."""
         folder = self.root / kind / repo_id
         if not folder.is_dir():
-            raise NotFound("RepoNotFound")
+            raise FileNotFoundError("RepoNotFound")
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         commit = hashlib.sha1(repr([(path, blob_id(files[path])) for path in files]).encode()).hexdigest()
         if revision not in (None, "main", commit):
-            raise NotFound("RevisionNotFound")
+            raise FileNotFoundError("RevisionNotFound")
         return commit, files
 
 
@@ -65,40 +54,37 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(f"{self.command} {unquote(self.path)}")
         path = unquote(urlsplit(self.path).path)
-        for route, answer in ((TREE, self.send_tree), (INFO, self.send_info), (FILE, self.send_file)):
-            if match := route.fullmatch(path):
-                asked = match.groupdict()
-                try:
-                    files = self.server.files(asked["kind"] or "models", asked["id"], asked["revision"])
-                    return answer(asked, *files)
-                except NotFound as error:
-                    return self.send(404, **{"X-Error-Code": str(error)})
-        self.send(404)
+        try:
+            for route, send in ((TREE, self.send_tree), (INFO, self.send_info), (FILE, self.send_file)):
+                if match := route.fullmatch(path):
+                    kind, repo_id, revision = match["kind"] or "models", match["id"], match["revision"]
+                    return send(match, *self.server.files(kind, repo_id, revision))
+            self.send(404)
+        except FileNotFoundError as error:
+            self.send(404, **{"X-Error-Code": str(error)})
 
     do_HEAD = do_GET
 
-    def send_info(self, asked: dict, commit: str, files: dict[str, bytes]) -> None:
+    def send_info(self, asked: re.Match, commit: str, files: dict[str, bytes]) -> None:
         siblings = [{"rfilename": path} for path in files]
-        self.send_json({"id": asked["id"], "sha": commit, "private": False, "tags": [], "siblings": siblings})
+        info = {"id": asked["id"], "sha": commit, "private": False, "tags": [], "siblings": siblings}
+        self.send(200, json.dumps(info).encode())
 
-    def send_tree(self, asked: dict, commit: str, files: dict[str, bytes]) -> None:
+    def send_tree(self, asked: re.Match, commit: str, files: dict[str, bytes]) -> None:
         top = f"{asked['path']}/" if asked["path"] else ""
         recursive = parse_qs(urlsplit(self.path).query).get("recursive") == ["true"]
         folders = {parent.as_posix(): None for path in files for parent in Path(path).parents[:-1]}
         below = {path: content for path, content in {**folders, **files}.items() if path.startswith(top)}
         if not below:
-            raise NotFound("EntryNotFound")
+            raise FileNotFoundError("EntryNotFound")
         shown = [path for path in sorted(below) if recursive or "/" not in path.removeprefix(top)]
-        self.send_json([tree_entry(path, below[path]) for path in shown])
+        self.send(200, json.dumps([tree_entry(path, below[path]) for path in shown]).encode())
 
-    def send_file(self, asked: dict, commit: str, files: dict[str, bytes]) -> None:
+    def send_file(self, asked: re.Match, commit: str, files: dict[str, bytes]) -> None:
         if asked["path"] not in files:
-            raise NotFound("EntryNotFound")
+            raise FileNotFoundError("EntryNotFound")
         content = files[asked["path"]]
         self.send(200, content, **{"ETag": f'"{blob_id(content)}"', "X-Repo-Commit": commit})
-
-    def send_json(self, value: dict | list) -> None:
-        self.send(200, json.dumps(value).encode(), **{"Content-Type": "application/json"})
 
     def send(self, status: int, content: bytes = b"", **headers: str) -> None:
         self.send_response(status)
@@ -118,10 +104,8 @@ def blob_id(content: bytes) -> str:
 
 def tree_entry(path: str, content: bytes | None) -> dict:
     """A file, or a folder if `content` is `None`."""
-    entry = {"path": path, "oid": blob_id(content or b"")}
-    return (
-        {**entry, "type": "directory"} if content is None else {**entry, "type": "file", "size": len(content)}
-    )
+    kind = "directory" if content is None else "file"
+    return {"type": kind, "path": path, "oid": blob_id(content or b""), "size": len(content or b"")}
 
 
 @contextmanager
