@@ -12,6 +12,8 @@ from .sinc import SincBank
 
 
 POOL_SIZE = 3  # of the max-pooling after the bank and in every block
+# Utterances that a CPU convolves at a time in inference: their activations stay in its caches.
+CPU_MICRO_BATCH = 2
 
 
 class RawNet2FeatureMapScaling(nn.Module):
@@ -121,9 +123,7 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
-            output_hidden_states: whether to return the output of the front end, (batch, sinc_filters,
-                frames), and
-                of each block, (batch, channels, frames).
+            output_hidden_states: whether to return what [`~RawNet2ForAudioClassification.convolve`] returns.
             return_dict: whether to return a `SequenceClassifierOutput` instead of a tuple.
 
         Returns:
@@ -132,23 +132,34 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        hidden = F.max_pool1d(self.sinc(input_values).abs(), POOL_SIZE)  # (batch, sinc_filters, frames)
-        hidden = F.selu(self.sinc_norm(hidden), inplace=True)
-        hidden_states = [hidden]
-        for block in self.blocks:
-            hidden = block(hidden)
-            hidden_states.append(hidden)
+        hidden_states = None
+        if self.training or output_hidden_states or input_values.device.type != "cpu":
+            hidden_states = self.convolve(input_values)
+            hidden = hidden_states[-1]
+        else:
+            hidden = torch.cat([self.convolve(part)[-1] for part in input_values.split(CPU_MICRO_BATCH)])
         hidden = F.selu(self.norm(hidden)).transpose(1, 2)  # (batch, frames, channels)
         self.gru.flatten_parameters()
         hidden = self.gru(hidden)[0][:, -1]  # (batch, gru_hidden_size), last step
-        logits = self.classifier(self.embedding(hidden))
+        with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
+            logits = self.classifier(self.embedding(hidden.to(self.embedding.weight.dtype)))
 
         loss = None if labels is None else F.cross_entropy(logits, labels, weight=self._class_weights(logits))
         output = SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=tuple(hidden_states) if output_hidden_states else None
+            loss=loss, logits=logits, hidden_states=hidden_states if output_hidden_states else None
         )
         use_dict = self.config.return_dict if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
+
+    def convolve(self, input_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Output of front end (batch, sinc_filters, frames) and of each block (batch, channels, frames)."""
+        hidden = F.max_pool1d(self.sinc(input_values).abs(), POOL_SIZE)
+        hidden = F.selu(self.sinc_norm(hidden), inplace=True)
+        hidden_states = (hidden,)
+        for block in self.blocks:
+            hidden = block(hidden)
+            hidden_states += (hidden,)
+        return hidden_states
 
     def _class_weights(self, logits: torch.Tensor) -> torch.Tensor | None:
         """`config.class_weights` in the order of the labels, (num_labels,)."""

@@ -205,6 +205,16 @@ def test_eval_mode_does_not_depend_on_the_rest_of_the_batch(small_model):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
+def test_logits_keep_float32_resolution_under_autocast(small_model):
+    small_model.eval()
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        logits = small_model(torch.randn(4, 8000)).logits
+
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+
+
 def test_forward_does_not_change_its_input(small_model):
     waveforms = torch.randn(2, 8000)
     before = waveforms.clone()

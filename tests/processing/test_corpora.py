@@ -1,0 +1,842 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from datasets import Audio, ClassLabel, Dataset, Features, Value
+from hub_server import Hub, serve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processing import asvspoof2019
+from processing.audio import decode_audio
+from processing.audio_folder import load_hub
+from processing.corpora import CorpusArguments, load_corpus, take_split
+from processing.rows import Corpus, ProtocolColumns, class_counts, keep_present, make_rows
+
+
+REPOSITORY = Path(__file__).parents[2]
+ROW = Features(
+    {
+        "utterance_id": Value("string"),
+        "speaker_id": Value("string"),
+        "audio": Audio(decode=False),
+        "attack": Value("string"),
+        "label": ClassLabel(names=["bonafide", "spoof"]),
+    }
+)
+PROTOCOL_FOLDER = "ASVspoof2019_LA_cm_protocols"
+PROTOCOL_NAMES = {
+    "train": "ASVspoof2019.LA.cm.train.trn.txt",
+    "dev": "ASVspoof2019.LA.cm.dev.trl.txt",
+    "eval": "ASVspoof2019.LA.cm.eval.trl.txt",
+}
+TRAIN = "LA_0079 LA_T_1138215 - - bonafide\nLA_0080 LA_T_2041021 - A01 spoof\n"
+DEV = "LA_0069 LA_D_1047731 - - bonafide\nLA_0069 LA_D_1105538 - A02 spoof\nLA_0070 LA_D_7 - - bonafide\n"
+EVAL = (
+    "LA_0039 LA_E_2834763 - A11 spoof\nLA_0014 LA_E_1665632 - A07 spoof\nLA_0004 LA_E_5007220 - - bonafide\n"
+)
+
+
+def write_audio(path: Path) -> None:
+    """50 ms of noise, another in each file name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(list(path.name.encode()))
+    soundfile.write(path, generator.uniform(-0.5, 0.5, 800), 16_000, subtype="PCM_16")
+
+
+def make_la(root: Path, **protocols: str) -> Path:
+    """An ASVspoof 2019 LA folder with these protocols and a FLAC file of every utterance."""
+    (root / PROTOCOL_FOLDER).mkdir(parents=True)
+    for split, text in protocols.items():
+        (root / PROTOCOL_FOLDER / PROTOCOL_NAMES[split]).write_text(text)
+        for line in text.splitlines():
+            if len(line.split()) > 1:
+                write_audio(la_file(root, split, line.split()[1]))
+    return root
+
+
+def la_file(root: Path, split: str, utterance: str) -> Path:
+    return root / f"ASVspoof2019_LA_{split}" / "flac" / f"{utterance}.flac"
+
+
+def make_in_the_wild(root: Path, *lines: str, header: str = "file,speaker,label") -> Path:
+    """An In-the-Wild folder with these lines in its `meta.csv` and a WAV file for each."""
+    for line in lines:
+        write_audio(root / line.split(",")[0])
+    (root / "meta.csv").write_text("\n".join([header, *lines]) + "\n")
+    return root
+
+
+def make_folder(root: Path, *names: str, **metadata: str) -> Path:
+    """An audiofolder with these files, and a `metadata.csv` in the folder of each split that is named."""
+    for name in names:
+        write_audio(root / name)
+    for split, text in metadata.items():
+        (root / split / "metadata.csv").write_text(text)
+    return root
+
+
+def load(dataset: str | Path | None = None, **arguments) -> Corpus:
+    return load_corpus(CorpusArguments(dataset=dataset and str(dataset), **arguments))
+
+
+def describe(corpus: Corpus) -> dict[str, list]:
+    """All that a corpus says, by split; the recordings as their samples."""
+    keys = ROW["label"].names
+    return {
+        split: [
+            [row["utterance_id"], row["speaker_id"], row["attack"], keys[row["label"]]]
+            + [decode_audio(row["audio"]).tolist()]
+            for row in rows
+        ]
+        for split, rows in corpus.splits.items()
+    }
+
+
+def run_script(script: str, environment: Mapping[str, str], *arguments: str) -> str:
+    """What a script prints in a process of its own."""
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def trials(rows: Dataset) -> list[tuple[str, ...]]:
+    """Utterance, speaker, attack and key of each row."""
+    keys = rows.features["label"].int2str(rows["label"][:])
+    columns = [rows[column][:] for column in ("utterance_id", "speaker_id", "attack")]
+    return list(zip(*columns, keys, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def datasets_cache(tmp_path, monkeypatch) -> Path:
+    """Data sets that are built from folders go here instead of into the user's cache."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets_cache")
+    return tmp_path / "datasets_cache"
+
+
+@pytest.fixture
+def la(tmp_path) -> Path:
+    return make_la(tmp_path / "LA", train=TRAIN, dev=DEV, eval=EVAL)
+
+
+@pytest.fixture
+def wild(tmp_path) -> Path:
+    return make_in_the_wild(
+        tmp_path / "wild",
+        "0.wav,Alec Guinness,spoof",
+        "1.wav,Alec Guinness,spoof",
+        "2.wav,Barack Obama,bona-fide",
+    )
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return make_folder(tmp_path / "folder", "train/bonafide/a.wav", "train/spoof/b.wav")
+
+
+# The row
+
+
+@pytest.mark.parametrize(("source", "split"), [("la", "eval"), ("wild", "eval"), ("folder", "train")])
+def test_every_source_gives_the_row_of_the_contract(request, source, split):
+    rows = load(data_dir=str(request.getfixturevalue(source))).splits[split]
+    assert rows.features == ROW
+    assert rows.column_names == list(ROW)
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "first"),
+    [
+        ("la", "dev", "ASVspoof2019_LA_dev/flac/LA_D_1047731.flac"),
+        ("wild", "eval", "0.wav"),
+        ("folder", "train", "train/bonafide/a.wav"),
+    ],
+)
+def test_audio_stays_on_disk(request, source, split, first):
+    root = request.getfixturevalue(source)
+    rows = load(data_dir=str(root)).splits[split]
+    assert rows[0]["audio"] == {"path": str(root / first), "bytes": None}
+
+
+@pytest.mark.parametrize("source", ["la", "wild", "folder"])
+def test_audio_of_a_relative_folder_is_found_from_anywhere(request, source, monkeypatch):
+    root = request.getfixturevalue(source)
+    monkeypatch.chdir(root.parent)
+    splits = load(data_dir=root.name).splits
+    monkeypatch.chdir("/")
+    assert {len(decode_audio(row["audio"])) for rows in splits.values() for row in rows} == {800}
+
+
+def test_columns_of_a_corpus_of_its_own_follow_the_row(tmp_path):
+    write_audio(tmp_path / "b.wav")
+    listed = ProtocolColumns(
+        ["a", "b"], ["S1", "S2"], ["-", "A07"], ["bonafide", "spoof"], {"codec": ["alaw", "opus"]}
+    )
+    kept, paths, _ = keep_present(listed, ["a.wav", "b.wav"], tmp_path, source="it", allow_missing=True)
+    rows = make_rows(kept, paths)
+    assert rows.features == Features({**ROW, "codec": Value("string")})
+    assert (trials(rows), rows["codec"][:]) == ([("b", "S2", "A07", "spoof")], ["opus"])
+
+
+# ASVspoof 2019 LA
+
+
+@pytest.mark.parametrize("below", [".", "LA", "LA/LA"])
+def test_la_is_recognised_from_its_folder_and_from_those_above(tmp_path, below):
+    make_la(tmp_path / "given" / below, train=TRAIN)
+    corpus = load(data_dir=str(tmp_path / "given"))
+    assert (corpus.name, list(corpus.splits)) == ("ASVspoof 2019 LA", ["train"])
+
+
+@pytest.mark.parametrize("arguments", [{"dataset": "asvspoof2019-la"}, {}], ids=["named", "not named"])
+def test_la_is_the_same_whether_named_or_recognised(la, arguments):
+    assert describe(load(data_dir=str(la), **arguments)) == describe(load(la))
+
+
+def test_la_rows_have_the_protocols_speakers_attacks_and_keys(la):
+    corpus = load(data_dir=str(la))
+    assert corpus.missing == {"train": 0, "dev": 0, "eval": 0}
+    assert {split: trials(rows) for split, rows in corpus.splits.items()} == {
+        "train": [("LA_T_1138215", "LA_0079", "-", "bonafide"), ("LA_T_2041021", "LA_0080", "A01", "spoof")],
+        "dev": [
+            ("LA_D_1047731", "LA_0069", "-", "bonafide"),
+            ("LA_D_1105538", "LA_0069", "A02", "spoof"),
+            ("LA_D_7", "LA_0070", "-", "bonafide"),
+        ],
+        "eval": [
+            ("LA_E_2834763", "LA_0039", "A11", "spoof"),
+            ("LA_E_1665632", "LA_0014", "A07", "spoof"),
+            ("LA_E_5007220", "LA_0004", "-", "bonafide"),
+        ],
+    }
+
+
+def test_flac_files_that_no_protocol_lists_are_passed_over(la):
+    write_audio(la_file(la, "eval", "LA_E_A_enrolment"))
+    corpus = load(data_dir=str(la))
+    assert len(corpus.splits["eval"]) == 3
+    assert corpus.missing["eval"] == 0
+
+
+def test_listed_files_that_are_missing_are_counted_and_the_first_named(la):
+    la_file(la, "eval", "LA_E_1665632").unlink()
+    la_file(la, "eval", "LA_E_5007220").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"2 of the 3 utterances .*first is LA_E_1665632\.flac.*--allow_missing"
+    ):
+        load(data_dir=str(la))
+
+
+def test_allow_missing_leaves_missing_files_out_and_records_their_count(la):
+    la_file(la, "eval", "LA_E_1665632").unlink()
+    corpus = load(data_dir=str(la), allow_missing=True)
+    assert corpus.missing == {"train": 0, "dev": 0, "eval": 1}
+    assert trials(corpus.splits["eval"]) == [
+        ("LA_E_2834763", "LA_0039", "A11", "spoof"),
+        ("LA_E_5007220", "LA_0004", "-", "bonafide"),
+    ]
+    assert [Path(row["audio"]["path"]).stem for row in corpus.splits["eval"]] == [
+        "LA_E_2834763",
+        "LA_E_5007220",
+    ]
+
+
+@pytest.mark.parametrize("kept", ["flac", "."], ids=["empty folder", "no folder"])
+def test_a_split_without_any_file_is_an_error_even_with_allow_missing(la, kept):
+    shutil.rmtree(la / "ASVspoof2019_LA_dev")
+    (la / "ASVspoof2019_LA_dev" / kept).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"3 of the 3 utterances .*Complete the corpus\.$"):
+        load(data_dir=str(la), allow_missing=True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("LA_0080 LA_T_2041021 - A01", id="too short"),
+        pytest.param("LA_0080 LA_T_2041021 - A01 spoof -", id="too long"),
+        pytest.param("LA_0080 LA_T_2041021 - A01 fake", id="unknown key"),
+        pytest.param("LA_0080 LA_T_2041021 - - Bonafide", id="key in capitals"),
+        pytest.param("LA_0080 LA_T_2041021 - A01 bonafide", id="bona fide with an attack"),
+        pytest.param("LA_0080 LA_T_2041021 - - spoof", id="spoof without an attack"),
+    ],
+)
+def test_a_malformed_protocol_line_is_named_with_its_file_and_number(tmp_path, line):
+    make_la(tmp_path / "LA", train=TRAIN.splitlines()[0] + "\n\n" + line + "\n")
+    with pytest.raises(ValueError, match=rf"{PROTOCOL_NAMES['train']}, line 3: '{line}'"):
+        load(data_dir=str(tmp_path))
+
+
+def test_an_utterance_listed_twice_is_refused(tmp_path):
+    make_la(tmp_path / "LA", train=TRAIN + "LA_0081 LA_T_2041021 - A02 spoof\n")
+    with pytest.raises(
+        ValueError, match=rf"{PROTOCOL_NAMES['train']}: utterance LA_T_2041021 is listed 2 times"
+    ):
+        load(data_dir=str(tmp_path))
+
+
+def test_an_empty_protocol_is_refused(tmp_path):
+    make_la(tmp_path / "LA", train="\n")
+    with pytest.raises(ValueError, match=rf"{PROTOCOL_NAMES['train']} lists no trial"):
+        load(data_dir=str(tmp_path))
+
+
+def test_a_protocol_folder_without_the_official_names_is_refused(tmp_path):
+    make_la(tmp_path / "LA")
+    (tmp_path / "LA" / PROTOCOL_FOLDER / "train.txt").write_text(TRAIN)
+    with pytest.raises(FileNotFoundError, match="holds none of the protocols"):
+        load(data_dir=str(tmp_path))
+
+
+WORD = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+    lambda text: text.split() == [text]
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(WORD, WORD, WORD), min_size=1, unique_by=lambda trial: trial[1]))
+def test_a_protocol_reads_back_whatever_its_names_are(tmp_path_factory, listed):
+    path = tmp_path_factory.mktemp("protocols") / "protocol.txt"
+    keys = ["bonafide" if attack == "-" else "spoof" for _, _, attack in listed]
+    lines = [f"{s} {u} - {a} {key}\n" for (s, u, a), key in zip(listed, keys, strict=True)]
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+    columns = asvspoof2019.read_protocol(path)
+    assert list(zip(columns.speaker_id, columns.utterance_id, columns.attack, strict=True)) == listed
+    assert columns.key == keys
+
+
+@pytest.mark.parametrize(
+    ("split", "bonafide", "spoof"), [("train", 146, 151), ("dev", 149, 151), ("eval", 15, 16)]
+)
+def test_real_corpus_has_the_published_counts(shared_data, split, bonafide, spoof):
+    corpus = load(data_dir=str(shared_data / "asvspoof2019_la_mini"))
+    assert class_counts(corpus.splits[split]) == {"bonafide": bonafide, "spoof": spoof}
+    assert corpus.missing[split] == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "bonafide", "spoof"),
+    [("train", 2_580, 22_800), ("dev", 2_548, 22_296), ("eval", 7_355, 63_882)],
+)
+def test_whole_protocol_has_the_published_counts(shared_data, split, bonafide, spoof):
+    path = shared_data / "asvspoof2019_la_protocols" / PROTOCOL_NAMES[split]
+    assert Counter(asvspoof2019.read_protocol(path).key) == {"bonafide": bonafide, "spoof": spoof}
+
+
+def test_whole_eval_protocol_has_4914_trials_of_each_of_13_attacks(shared_data):
+    path = shared_data / "asvspoof2019_la_protocols" / PROTOCOL_NAMES["eval"]
+    attacks = Counter(asvspoof2019.read_protocol(path).attack)
+    assert attacks == {"-": 7_355} | {f"A{number:02d}": 4_914 for number in range(7, 20)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; getrusage counts the parent's memory too")
+def test_memory_of_a_whole_eval_split_stays_below_300_mb(tmp_path):
+    path = tmp_path / "protocol.txt"
+    lines = (f"LA_{i % 67:04d} LA_E_{i:07d} - A{7 + i % 13:02d} spoof\n" for i in range(71_237))
+    path.write_text("".join(lines))
+    script = f"""
+import re
+from pathlib import Path
+from processing.asvspoof2019 import read_protocol
+from processing.rows import make_rows
+def kibibytes(name):
+    return int(re.search(rf"{{name}}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+before = kibibytes("VmRSS")
+columns = read_protocol(Path({str(path)!r}))
+rows = make_rows(columns, [f"/corpora/LA/flac/{{name}}.flac" for name in columns.utterance_id])
+print(len(rows), kibibytes("VmHWM") - before)
+"""
+    number, growth = map(int, run_script(script, os.environ).split())
+    assert number == 71_237
+    assert 0 < growth < 300 * 1024
+
+
+# In-the-Wild
+
+
+@pytest.mark.parametrize("below", [".", "release_in_the_wild"])
+def test_in_the_wild_is_recognised_from_its_folder_and_from_that_above(tmp_path, below):
+    make_in_the_wild(tmp_path / "given" / below, "0.wav,Alec Guinness,spoof")
+    corpus = load(data_dir=str(tmp_path / "given"))
+    assert (corpus.name, list(corpus.splits)) == ("In-the-Wild", ["eval"])
+
+
+def test_in_the_wild_rows_have_an_unknown_attack(wild):
+    corpus = load("in-the-wild", data_dir=str(wild))
+    assert corpus.missing == {"eval": 0}
+    assert trials(corpus.splits["eval"]) == [
+        ("0", "Alec Guinness", "unknown", "spoof"),
+        ("1", "Alec Guinness", "unknown", "spoof"),
+        ("2", "Barack Obama", "-", "bonafide"),
+    ]
+
+
+def test_in_the_wild_file_names_lose_only_their_last_ending(tmp_path):
+    root = make_in_the_wild(tmp_path, "1.5.wav,A,spoof", "1.wav,A,spoof", "é.v2.wav,A,bona-fide")
+    assert load(data_dir=str(root)).splits["eval"]["utterance_id"][:] == ["1.5", "1", "é.v2"]
+
+
+def test_in_the_wild_meta_may_come_from_windows(tmp_path):
+    root = make_in_the_wild(tmp_path, "0.wav,A,spoof")
+    (root / "meta.csv").write_bytes(b'\xef\xbb\xbffile,speaker,label\r\n0.wav,"Guinness, Alec",spoof\r\n')
+    assert trials(load(data_dir=str(root)).splits["eval"]) == [("0", "Guinness, Alec", "unknown", "spoof")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("3.wav,Alec Guinness,bonafide", id="bad label"),
+        pytest.param("3.wav,spoof", id="too short"),
+        pytest.param("3.wav,Alec Guinness,spoof,-", id="too long"),
+        pytest.param(",Alec Guinness,spoof", id="no file"),
+    ],
+)
+def test_a_malformed_line_of_in_the_wild_is_named_with_its_file_and_number(wild, line):
+    with open(wild / "meta.csv", "a") as meta:
+        meta.write(f"{line}\n")
+    with pytest.raises(ValueError, match=r"meta\.csv, line 5: .*bona-fide or spoof"):
+        load(data_dir=str(wild))
+
+
+def test_in_the_wild_file_listed_twice_is_refused(wild):
+    with open(wild / "meta.csv", "a") as meta:
+        meta.write("1.wav,Someone Else,bona-fide\n")
+    with pytest.raises(ValueError, match="utterance 1 is listed 2 times"):
+        load(data_dir=str(wild))
+
+
+def test_missing_files_of_in_the_wild_are_an_error(wild):
+    (wild / "1.wav").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of the 3 utterances .*first is 1\.wav"):
+        load(data_dir=str(wild))
+
+
+def test_missing_files_of_in_the_wild_are_left_out_on_request(wild):
+    (wild / "1.wav").unlink()
+    corpus = load("in-the-wild", data_dir=str(wild), allow_missing=True)
+    assert corpus.missing == {"eval": 1}
+    assert corpus.splits["eval"]["utterance_id"][:] == ["0", "2"]
+
+
+def test_another_header_is_not_in_the_wild(tmp_path):
+    root = make_in_the_wild(tmp_path, "0.wav,A,spoof", header="path,speaker,label")
+    with pytest.raises(FileNotFoundError, match="no meta.csv with the header file,speaker,label"):
+        load("in-the-wild", data_dir=str(root))
+
+
+# Names and folders
+
+
+@pytest.mark.parametrize(
+    ("name", "address"), [("asvspoof2019-la", "datashare.ed.ac.uk"), ("in-the-wild", "deepfake-total.com")]
+)
+def test_a_named_corpus_without_its_folder_says_where_to_get_it(name, address):
+    with pytest.raises(ValueError, match=f"needs --data_dir.*{address}"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["asvspoof2019-la", "in-the-wild"])
+def test_a_named_corpus_in_another_layout_says_what_was_expected_and_where_to_get_it(folder, name):
+    with pytest.raises(FileNotFoundError, match=r"is not an .* folder: there is no .*https://"):
+        load(name, data_dir=str(folder))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"data_dir": "nowhere"},
+        {"dataset": "asvspoof2019-la", "data_dir": "nowhere"},
+        {"dataset": "/nowhere"},
+        {"dataset": "./nowhere"},
+        {"dataset": "~/nowhere"},
+        {"dataset": "corpora/LA/nowhere"},
+    ],
+    ids=str,
+)
+def test_a_folder_that_does_not_exist_is_named(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="There is no folder .*nowhere"):
+        load(**arguments)
+
+
+@pytest.mark.parametrize("argument", ["dataset", "data_dir"])
+def test_a_folder_may_be_given_from_the_home_directory(la, monkeypatch, argument):
+    monkeypatch.setenv("HOME", str(la.parent))
+    assert load(**{argument: "~/LA"}).name == "ASVspoof 2019 LA"
+
+
+def test_a_folder_for_the_demo_corpus_is_refused(la):
+    with pytest.raises(ValueError, match="leave --data_dir out"):
+        load("demo", data_dir=str(la))
+
+
+def test_an_unknown_name_with_a_folder_lists_the_names(la):
+    with pytest.raises(ValueError, match="asvspoof2021 is not one of .* asvspoof2019-la, in-the-wild, demo"):
+        load("asvspoof2021", data_dir=str(la))
+
+
+@pytest.mark.parametrize("argument", ["dataset", "data_dir"])
+def test_an_empty_argument_means_neither_the_demo_nor_the_current_folder(argument):
+    with pytest.raises(ValueError, match="--dataset or --data_dir is empty"):
+        load(**{argument: ""})
+
+
+# Splits
+
+
+def test_a_split_is_taken_whole(la):
+    assert trials(take_split(load(la), "dev")) == trials(load(la).splits["dev"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "rows"),
+    [("train[:50%]", [0, 1]), ("train[50%:]", [2, 3]), ("train[1:3]", [1, 2]), ("train[-2:]", [2, 3])],
+)
+def test_a_slice_of_a_split_holds_its_rows_in_order(tmp_path, spec, rows):
+    lines = [f"LA_0001 LA_T_{i} - {'A01 spoof' if i % 2 else '- bonafide'}\n" for i in range(4)]
+    corpus = load(make_la(tmp_path, train="".join(lines)))
+    assert take_split(corpus, spec)["utterance_id"][:] == [f"LA_T_{i}" for i in rows]
+
+
+@pytest.mark.parametrize("spec", ["test", "train+dev", "train[", ""])
+def test_a_split_that_there_is_not_is_answered_with_those_there_are(la, spec):
+    with pytest.raises(ValueError) as error:
+        take_split(load(la), spec)
+    assert f"has no split {spec!r}, only train (2), dev (3), eval (3)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "counts"),
+    [
+        ("train[:1]", "1 bonafide, 0 spoof"),
+        ("eval[:2]", "0 bonafide, 2 spoof"),
+        ("dev[:0]", "0 bonafide, 0 spoof"),
+        ("dev[100%:]", "0 bonafide, 0 spoof"),
+        ("dev[2:1]", "0 bonafide, 0 spoof"),
+    ],
+)
+def test_a_split_without_both_classes_is_refused(la, spec, counts):
+    with pytest.raises(ValueError) as error:
+        take_split(load(la), spec)
+    assert f"split {spec}: bona fide and spoofed trials are needed, but there are {counts}" in str(
+        error.value
+    )
+
+
+# Folders of labelled recordings
+
+
+@pytest.mark.parametrize(
+    ("bonafide", "spoof"),
+    [("bonafide", "spoof"), ("Bona-Fide", "SPOOF"), ("Real", "fake"), ("GENUINE", "Fake")],
+)
+def test_label_folders_are_understood_in_any_case(tmp_path, bonafide, spoof):
+    root = make_folder(tmp_path / "corpus", f"train/{bonafide}/b.wav", f"train/{spoof}/a.wav")
+    assert sorted(trials(load(root).splits["train"])) == [
+        ("a", "-", "unknown", "spoof"),
+        ("b", "-", "-", "bonafide"),
+    ]
+
+
+@pytest.mark.parametrize("names", [("train", "validation", "test"), ("train", "dev", "eval")], ids=" ".join)
+def test_split_folders_become_train_dev_and_eval(tmp_path, names):
+    files = [f"{split}/{label}/{split} {label}.wav" for split in names for label in ("bonafide", "spoof")]
+    corpus = load(make_folder(tmp_path / "corpus", *files))
+    assert {split: rows["utterance_id"][:] for split, rows in corpus.splits.items()} == {
+        split: [f"{name}%20bonafide", f"{name}%20spoof"]
+        for split, name in zip(("train", "dev", "eval"), names, strict=True)
+    }
+
+
+def test_a_folder_without_splits_is_train_wherever_it_lies(tmp_path):
+    root = make_folder(tmp_path / "test" / "dev", "bonafide/a.wav", "spoof/b.wav")
+    assert {split: trials(rows) for split, rows in load(root).splits.items()} == {
+        "train": [("a", "-", "-", "bonafide"), ("b", "-", "unknown", "spoof")]
+    }
+
+
+def test_spaces_in_file_names_do_not_break_the_columns_of_a_score_file(tmp_path):
+    root = make_folder(tmp_path / "corpus", "bonafide/one two.wav", "spoof/100%20.wav", "spoof/a\u3000b.wav")
+    assert sorted(load(root).splits["train"]["utterance_id"]) == ["100%2520", "a%E3%80%80b", "one%20two"]
+
+
+def test_one_file_name_under_both_labels_gives_two_utterances(tmp_path):
+    root = make_folder(tmp_path / "corpus", "bonafide/a.wav", "spoof/a.wav", "spoof/b.wav")
+    assert sorted(load(root).splits["train"]["utterance_id"]) == ["bonafide-a", "spoof-a", "spoof-b"]
+
+
+def test_one_file_name_twice_under_a_label_is_refused_with_the_way_out(tmp_path):
+    root = make_folder(tmp_path / "corpus", "bonafide/a.wav", "bonafide/a.flac", "spoof/b.wav")
+    with pytest.raises(ValueError, match="--id_column.*utterance bonafide-a is listed 2 times"):
+        load(root)
+
+
+def test_other_labels_are_refused_with_a_list_of_those_found(tmp_path):
+    root = make_folder(tmp_path / "corpus", "human/a.wav", "robot/b.wav", "robot/c.wav")
+    with pytest.raises(
+        ValueError, match=r"must be spelt bonafide/.*found were 'robot' \(2x\), 'human' \(1x\)"
+    ):
+        load(root)
+
+
+def test_metadata_names_key_speaker_attack_and_utterance(tmp_path):
+    root = make_folder(
+        tmp_path / "corpus",
+        *(f"train/{name}.wav" for name in "abc"),
+        train="file_name,key,speaker_id,attack,utterance_id\n"
+        "b.wav,spoof,S 1,A07,one\na.wav,Bona-Fide,S2,-,two\nc.wav,fake,S2,A 8,three\n",
+    )
+    assert trials(load(root).splits["train"]) == [
+        ("one", "S%201", "A07", "spoof"),
+        ("two", "S2", "-", "bonafide"),
+        ("three", "S2", "A%208", "spoof"),
+    ]
+
+
+def test_speakers_and_attacks_that_metadata_leave_open_are_not_named_none(tmp_path):
+    root = make_folder(
+        tmp_path / "corpus",
+        *(f"train/{name}.wav" for name in "abc"),
+        train="file_name,key,speaker,attack\na.wav,bonafide,S1,\nb.wav,spoof,,\nc.wav,spoof,S1,A07\n",
+    )
+    assert trials(load(root).splits["train"]) == [
+        ("a", "S1", "-", "bonafide"),
+        ("b", "-", "unknown", "spoof"),
+        ("c", "S1", "A07", "spoof"),
+    ]
+
+
+def test_metadata_decide_which_files_belong(tmp_path):
+    root = make_folder(
+        tmp_path / "corpus",
+        *(f"train/{name}.wav" for name in "abc"),
+        train="file_name,key\na.wav,bonafide\nc.wav,spoof\n",
+    )
+    assert load(root).splits["train"]["utterance_id"][:] == ["a", "c"]
+
+
+def test_files_that_metadata_list_but_are_not_there_are_an_error(tmp_path):
+    root = make_folder(
+        tmp_path / "corpus", "train/a.wav", train="file_name,key\na.wav,bonafide\nb.wav,spoof\nc.wav,spoof\n"
+    )
+    with pytest.raises(FileNotFoundError, match=r"2 of the 3 recordings .*first is .*train/b\.wav"):
+        load(root)
+
+
+OWN_COLUMNS = (
+    "file_name,reference_file_name,Urteil,label,Kennung,Sprecher,Verfahren\n"
+    "a.wav,b.wav,bonafide,0,u 1,Anna,-\n"
+    "b.wav,a.wav,spoof,1,u 2,Otto,WaveNet\n"
+)
+OWN_NAMES = {
+    "audio_column": "reference",
+    "label_column": "Urteil",
+    "id_column": "Kennung",
+    "speaker_column": "Sprecher",
+    "attack_column": "Verfahren",
+}
+
+
+@pytest.fixture
+def own_columns(tmp_path) -> Path:
+    return make_folder(tmp_path / "corpus", "train/a.wav", "train/b.wav", train=OWN_COLUMNS)
+
+
+def test_columns_are_taken_by_the_names_given(own_columns):
+    rows = load(own_columns, **OWN_NAMES).splits["train"]
+    assert rows.features == ROW
+    assert trials(rows) == [("u%201", "Anna", "-", "bonafide"), ("u%202", "Otto", "WaveNet", "spoof")]
+    assert [Path(row["audio"]["path"]).name for row in rows] == ["b.wav", "a.wav"]
+
+
+@pytest.mark.parametrize("option", OWN_NAMES)
+def test_a_named_column_that_there_is_not_is_answered_with_those_there_are(own_columns, option):
+    with pytest.raises(ValueError, match=r"nothing.* columns .*audio \(Audio\).* Urteil \(.*string\)"):
+        load(own_columns, **OWN_NAMES | {option: "nothing"})
+
+
+def test_two_audio_columns_must_be_chosen_from(own_columns):
+    with pytest.raises(
+        ValueError, match=r"audio \(Audio\), reference \(Audio\).*Name it with --audio_column"
+    ):
+        load(own_columns, label_column="Urteil")
+
+
+@pytest.mark.parametrize("column", ["label", "Urteil"], ids=["numbers", "text"])
+def test_an_audio_column_that_holds_no_audio_is_refused(own_columns, column):
+    with pytest.raises(ValueError, match=f"column {column} holds no audio.*--audio_column"):
+        load(own_columns, **OWN_NAMES | {"audio_column": column})
+
+
+def test_two_possible_label_columns_must_be_chosen_from(tmp_path):
+    metadata = "file_name,key,label\na.wav,bonafide,spoof\nb.wav,spoof,bonafide\n"
+    root = make_folder(tmp_path / "corpus", "train/a.wav", "train/b.wav", train=metadata)
+    with pytest.raises(ValueError, match="2 columns could be the label.*--label_column"):
+        load(root)
+    assert [key for *_, key in trials(load(root, label_column="label").splits["train"])] == [
+        "spoof",
+        "bonafide",
+    ]
+
+
+def test_labels_without_names_are_refused(own_columns):
+    with pytest.raises(ValueError, match=r"column label must be spelt .* found were '0' \(1x\), '1' \(1x\)"):
+        load(own_columns, **OWN_NAMES | {"label_column": "label"})
+
+
+def test_recordings_without_labels_are_refused(tmp_path):
+    root = make_folder(tmp_path / "corpus", "a.wav", "b.wav")
+    with pytest.raises(ValueError, match="0 columns could be the label"):
+        load(root)
+
+
+def test_a_folder_without_recordings_says_what_was_expected(la):
+    with pytest.raises(ValueError, match="holds no recordings .*<split>/<label>/<file>"):
+        load(la / PROTOCOL_FOLDER)
+
+
+def test_a_folder_is_read_again_from_the_cache(folder, datasets_cache):
+    first = describe(load(folder))
+    built = {path: path.stat().st_mtime_ns for path in datasets_cache.rglob("*.arrow")}
+    again = describe(load(folder))
+    assert again == first
+    assert {path: path.stat().st_mtime_ns for path in datasets_cache.rglob("*.arrow")} == built != {}
+
+
+# The Hub
+
+
+HUB_SCRIPT = """
+import json, sys
+from processing.corpora import CorpusArguments, load_corpus
+from test_corpora import describe
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = describe(load_corpus(CorpusArguments(name)))
+    except Exception as error:
+        found[name] = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
+"""
+HUB_SPLITS = {"train": "train", "dev": "validation", "eval": "test"}
+
+
+def publish_parquet(corpus: Corpus, folder: Path) -> None:
+    """As `push_to_hub` does: the recordings inside, and the attack of bona fide speech left open."""
+    names = ["spoof", "bonafide"]
+    features = Features(
+        {
+            "audio": Audio(sampling_rate=16_000),
+            "key": ClassLabel(names=names),
+            "speaker_id": Value("string"),
+            "attack": Value("string"),
+        }
+    )
+    folder.mkdir(parents=True)
+    for split, rows in corpus.splits.items():
+        columns = {
+            "audio": [
+                {"bytes": path.read_bytes(), "path": path.name}
+                for path in (Path(row["audio"]["path"]) for row in rows)
+            ],
+            "key": [names.index(key) for *_, key in trials(rows)],
+            "speaker_id": rows["speaker_id"][:],
+            "attack": [None if attack == "-" else attack for attack in rows["attack"]],
+        }
+        table = pa.table(columns, schema=features.arrow_schema)
+        pq.write_table(table, folder / f"{HUB_SPLITS[split]}-00000-of-00001.parquet")
+
+
+def publish_files(corpus: Corpus, folder: Path, *, metadata: bool) -> None:
+    """Loose recordings, beside a `metadata.csv` or in a folder for each label."""
+    for split, rows in corpus.splits.items():
+        below, lines = folder / HUB_SPLITS[split], ["file_name,key,speaker_id,attack"]
+        for row, (_, speaker, attack, key) in zip(rows, trials(rows), strict=True):
+            source = Path(row["audio"]["path"])
+            target = below / source.name if metadata else below / key / source.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+            lines.append(f"{source.name},{key},{speaker},{attack}")
+        if metadata:
+            (below / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """The repositories of a Hub, and beside them the corpus `LA` that all of them hold."""
+    root = tmp_path_factory.mktemp("published")
+    corpus = asvspoof2019.load(make_la(root / "LA", train=TRAIN, dev=DEV, eval=EVAL))
+    repositories = root / "hub" / "datasets" / "lab"
+    publish_parquet(corpus, repositories / "parquet" / "data")
+    publish_files(corpus, repositories / "metadata", metadata=True)
+    publish_files(corpus, repositories / "folders", metadata=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def hub(published) -> Iterator[Hub]:
+    with serve(published / "hub") as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def from_hub(hub, tmp_path_factory) -> dict[str, dict[str, list] | str]:
+    """
+    What each data set says, by its id, or the error that it raises. In a process of its own: the libraries
+    read the address of the Hub when they are imported.
+    """
+    paths = os.pathsep.join([str(REPOSITORY / "tests"), str(Path(__file__).parent)])
+    environment = hub.environment(tmp_path_factory.mktemp("home")) | {"PYTHONPATH": paths}
+    names = ["lab/parquet", "lab/metadata", "lab/folders", "lab/nothing"]
+    return json.loads(run_script(HUB_SCRIPT, environment, *names))
+
+
+@pytest.mark.parametrize("name", ["lab/parquet", "lab/metadata"])
+def test_a_data_set_of_the_hub_gives_the_rows_of_the_corpus_on_disk(published, from_hub, name):
+    assert from_hub[name] == describe(load(data_dir=str(published / "LA")))
+
+
+def test_label_folders_on_the_hub_give_the_rows_of_the_same_folders_on_disk(published, from_hub):
+    assert from_hub["lab/folders"] == describe(load(published / "hub" / "datasets" / "lab" / "folders"))
+
+
+def test_recordings_come_from_the_hub_and_only_once(hub, from_hub):
+    fetched = Counter(
+        request for request in hub.requests if request.startswith("GET /datasets/lab/metadata/resolve")
+    )
+    assert len([request for request in fetched if request.endswith(".flac")]) == 8
+    assert set(fetched.values()) == {1}
+
+
+def test_an_id_that_the_hub_does_not_have_is_named(from_hub):
+    assert from_hub["lab/nothing"].startswith("DatasetNotFoundError: Dataset 'lab/nothing' doesn't exist")
+
+
+def test_embedded_recordings_are_not_read_into_memory(tmp_path, datasets_cache):
+    size = 2**22
+    columns = {"audio": [{"bytes": bytes(size), "path": None}] * 4, "key": ["bonafide", "spoof"] * 2}
+    (tmp_path / "corpus").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "corpus" / "train.parquet", row_group_size=1)
+    load_hub(str(tmp_path / "corpus"))  # builds the file that is memory-mapped from then on
+    script = f"""
+import pyarrow
+from processing.audio_folder import load_hub
+rows = load_hub({str(tmp_path / "corpus")!r}).splits["train"]
+print(len(rows), pyarrow.default_memory_pool().max_memory())
+"""
+    environment = os.environ | {"HF_DATASETS_CACHE": str(datasets_cache)}
+    number, allocated = map(int, run_script(script, environment).split())
+    assert number == 4
+    assert allocated < size
