@@ -2,9 +2,9 @@
 
     python tests/benchmarks/protocol.py --protocol ASVspoof2019.LA.cm.eval.trl.txt
 
-Without a protocol, one of the same size is generated in the official format. Seconds are of the wall clock, the
-protocol in the page cache, and without the look for the audio files. Memory is what the first load adds, at
-its highest, to what the process holds after the imports; it is read from /proc, so on Linux only.
+Without a protocol, one of the same size is generated in the official format. Seconds are of the wall clock,
+the protocol in the page cache, and without the look for the audio files. Memory is what the first load adds,
+at its highest, to what the process holds after the imports; it is read from /proc, so on Linux only.
 """
 
 import argparse
