@@ -72,6 +72,12 @@ class ModelArguments:
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations in a row without a lower dev EER."}
     )
+    num_threads: int | None = field(
+        default=None,
+        metadata={
+            "help": "CPU threads of each process; without it, the cores are shared out over the processes."
+        },
+    )
 
 
 @dataclass
@@ -100,6 +106,7 @@ def main(argv: list[str]) -> None:
     try:
         run = parse_arguments(argv)
         checkpoint = find_checkpoint(Path(run.args.output_dir), run.args.resume_from_checkpoint)
+        share_out_cores(run)
         with PartialState().main_process_first():
             corpus = load_corpus(run.corpus_args)
         specs = split_specs(run.corpus_args, corpus)
@@ -174,11 +181,22 @@ def parse_arguments(argv: list[str]) -> Run:
     chosen = {
         parser._option_string_actions[token.split("=")[0]].dest for token in argv if token.startswith("--")
     }
-    chosen -= {"output_dir", "resume_from_checkpoint"}
+    chosen -= {"output_dir", "resume_from_checkpoint", "num_threads"}  # how and where, not what
     trained = [f.name for f in (*dataclasses.fields(ModelArguments), *dataclasses.fields(TrainingArguments))]
     overrides = {key: getattr(given, key) for key in trained if key in chosen and key != "model"}
     reduced = {key: value for key, value in reduced.items() if key not in chosen}
     return Run(recipe, model_args, corpus_args, args, overrides, reduced)
+
+
+def share_out_cores(run: Run) -> None:
+    """
+    Use all cores where the network runs on the CPU: `accelerate launch` by itself gives a process one thread.
+    """
+    if run.model_args.num_threads is not None:
+        torch.set_num_threads(run.model_args.num_threads)
+    elif run.args.device.type == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // PartialState().num_processes))
 
 
 def split_specs(corpus_args: CorpusArguments, corpus: Corpus) -> dict[str, str]:

@@ -29,7 +29,7 @@ def read_protocol(path: Path) -> ProtocolColumns:
         ValueError: a line that does not parse, or an utterance listed twice.
     """
     columns = ProtocolColumns()
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
         for number, line in enumerate(lines, start=1):
             fields = line.split()
             if not fields:

@@ -5,14 +5,14 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, DatasetBuilder, Value, load_dataset_builder
+from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
-from .rows import FEATURES, KEYS, Corpus, ProtocolColumns, check_columns
+from .rows import FEATURES, KEYS, Corpus, ProtocolColumns, as_word, check_columns
 
 
 KEY_OF_LABEL = {
@@ -60,11 +60,15 @@ def load_hub(dataset_id: str, columns: ColumnNames = ColumnNames()) -> Corpus:
     Load a data set of the Hub by its id.
 
     Raises:
-        FileNotFoundError: recordings that are listed but have no file.
+        FileNotFoundError: no such data set, or recordings that are listed but have no file.
         ValueError: no recordings, columns that cannot be guessed, labels spelt otherwise, or an utterance
             listed twice.
     """
-    return _to_corpus(load_dataset_builder(dataset_id), dataset_id, columns)
+    try:
+        builder = load_dataset_builder(dataset_id)
+    except DatasetNotFoundError as error:
+        raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
+    return _to_corpus(builder, dataset_id, columns)
 
 
 class UndecodedAudio(Audio):
@@ -85,10 +89,12 @@ def _to_corpus(builder: DatasetBuilder, name: str, columns: ColumnNames) -> Corp
             f"{name} holds no recordings for {' and '.join(empty)}. Expected is <split>/<label>/<file>, or a "
             "metadata.csv of file_name and a label column."
         )
-    splits = {
-        SPLIT_NAMES.get(split, split): _to_rows(rows, f"{name}, split {split}", columns)
-        for split, rows in builder.as_dataset().items()
-    }
+    splits = {}
+    for split, rows in builder.as_dataset().items():
+        ours = SPLIT_NAMES.get(split, split)
+        if ours in splits:
+            raise ValueError(f"{name} has both a {split} and a {ours} split. Rename one of them.")
+        splits[ours] = _to_rows(rows, f"{name}, split {split}", columns)
     return Corpus(name, splits)
 
 
@@ -181,11 +187,7 @@ def _texts(rows: Dataset, column: str | None) -> list[str] | None:
     feature, values = rows.features[column], rows.with_format(None)[column][:]
     if isinstance(feature, ClassLabel):
         values = [feature.names[value] if value is not None and value >= 0 else None for value in values]
-    return [_as_word("" if value is None else str(value)) for value in values]
-
-
-def _as_word(text: str) -> str:
-    return "".join(quote(c) if c.isspace() or c == "%" else c for c in text) or "-"
+    return [as_word("" if value is None else str(value)) for value in values]
 
 
 def _audio_paths(rows: Dataset, source: str, audio_name: str) -> list[str | None]:
@@ -208,7 +210,7 @@ def _audio_paths(rows: Dataset, source: str, audio_name: str) -> list[str | None
 
 def _ids_from_paths(paths: list[str | None], keys: list[str]) -> list[str]:
     """File names without ending; qualified by the key where the same name stands under both labels."""
-    stems = [_as_word(Path(path).stem) if path else f"row{i}" for i, path in enumerate(paths)]
+    stems = [as_word(Path(path).stem) if path else f"row{i}" for i, path in enumerate(paths)]
     if len(set(stems)) == len(stems):
         return stems
     return [f"{key}-{stem}" for key, stem in zip(keys, stems, strict=True)]

@@ -4,7 +4,7 @@ only."""
 import csv
 from pathlib import Path
 
-from .rows import Corpus, ProtocolColumns, check_columns, keep_present, make_rows
+from .rows import Corpus, ProtocolColumns, as_word, check_columns, keep_present, make_rows
 
 
 NAME = "In-the-Wild"
@@ -54,7 +54,7 @@ def load(data_dir: Path, *, allow_missing: bool = False) -> Corpus:
                     "spoof."
                 )
             file_names.append(row["file"])
-            columns.utterance_id.append(Path(row["file"]).stem)
+            columns.utterance_id.append(as_word(Path(row["file"]).stem))
             columns.speaker_id.append(row["speaker"])
             columns.attack.append("-" if key == "bonafide" else "unknown")
             columns.key.append(key)

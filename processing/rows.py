@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 from datasets import Audio, ClassLabel, Dataset, DatasetInfo, Features, Value
@@ -52,6 +53,11 @@ class ProtocolColumns:
     attack: list[str] = field(default_factory=list)
     key: list[str] = field(default_factory=list)
     extra: dict[str, list[str]] = field(default_factory=dict)
+
+
+def as_word(text: str) -> str:
+    """A name as a score file needs it, without white space: a space becomes %20, no text becomes "-"."""
+    return "".join(quote(c) if c.isspace() or c == "%" else c for c in text) or "-"
 
 
 def check_columns(columns: ProtocolColumns, source: str) -> None:

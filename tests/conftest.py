@@ -95,7 +95,6 @@ class TrainScript:
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "OMP_"))},
             "HF_HOME": str(cache),
-            "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
         }
 

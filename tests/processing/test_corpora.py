@@ -821,7 +821,9 @@ def test_recordings_come_from_the_hub_and_only_once(hub, from_hub):
 
 
 def test_an_id_that_the_hub_does_not_have_is_named(from_hub):
-    assert from_hub["lab/nothing"].startswith("DatasetNotFoundError: Dataset 'lab/nothing' doesn't exist")
+    assert from_hub["lab/nothing"].startswith(
+        "FileNotFoundError: lab/nothing is neither a folder nor a Hub data set"
+    )
 
 
 def test_embedded_recordings_are_not_read_into_memory(tmp_path, datasets_cache):
