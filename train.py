@@ -212,8 +212,7 @@ def build(run: Run, train_counts: dict[str, int]) -> tuple[PreTrainedModel, Anti
     The model and its feature extractor: new ones by the recipe, or those of the folder that `--model` names.
 
     Raises:
-        ValueError: a key of the recipe that the config or the feature extractor does not have, or a bad
-            value.
+        ValueError: a key that the config or the feature extractor does not have, or a bad value.
     """
     settings, extractor_settings = dict(run.recipe.model), run.recipe.feature_extractor
     model_type = settings.pop("model_type", None)

@@ -15,8 +15,7 @@ class AudioCollator:
     Collates rows (see `rows.FEATURES`) into `input_values` (batch, num_samples) and `labels` (batch,).
 
     The start of a random crop is a function of (seed, epoch, utterance), and the epoch stands in shared
-    memory: so it is the same in every loader worker, in every distribution over processes and after a resumed
-        run.
+    memory: so it is the same in every loader worker, over any number of processes and in a resumed run.
 
     Args:
         feature_extractor: crops and pads.

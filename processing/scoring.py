@@ -19,10 +19,10 @@ def score_rows(
     batch_size: int = 8,
     num_workers: int = 0,
     description: str = "Scoring",
-) -> "torch.Tensor":
+) -> torch.Tensor:
     """
-    Score every row in float32, in the order of the rows. Under `accelerate launch` the rows are shared out
-    over the processes, and every process gets all scores.
+    Score every row, in the order of the rows, at the precision of the weights. Under `accelerate launch` the
+    rows are shared out over the processes, and every process gets all scores.
 
     Returns:
         (num_rows,), float32, on the CPU; higher = more bona fide.

@@ -4,6 +4,7 @@ survive a kill."""
 import ctypes
 import json
 import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from .scores import cm_scores
 
 
 logger = logging.get_logger(__name__)
+
+# Parameters of glibc's mallopt(3) by their names in malloc.h, and what they are set to.
+MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 256 * 2**20), "M_MMAP_MAX": (-4, 0)}
 
 
 class AntiSpoofingTrainer(Trainer):
@@ -55,6 +59,8 @@ class AntiSpoofingTrainer(Trainer):
         if resume_from_checkpoint is not None:
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
             if stopped_early(state):
+                best = f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+                state.best_model_checkpoint = str(Path(resume_from_checkpoint).parent / best)
                 self.state = state
                 self._load_best_model()
                 return None
@@ -83,10 +89,7 @@ class EpochCallback(TrainerCallback):
 
 
 def eer_metric(label2id: dict[str, int]):
-    """
-    `compute_metrics` for the [`Trainer`]: the EER (a fraction) of the evaluation split and its numbers of
-    trials.
-    """
+    """`compute_metrics` for the [`Trainer`]: the EER, a fraction, and the numbers of trials."""
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         logits = (
@@ -178,11 +181,9 @@ def keep_freed_memory() -> None:
     back to the system and faults it in again, which costs a third to a half of a training step on a CPU.
     Elsewhere than on glibc nothing happens.
     """
+    if sys.platform != "linux":
+        return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for parameter, value in (
-            (-1, 2**31 - 1),
-            (-2, 256 * 2**20),
-            (-4, 0),
-        ):  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX
+        for parameter, value in MALLOPT.values():
             mallopt(parameter, value)
