@@ -16,7 +16,6 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
-    CONFIG_MAPPING,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
@@ -27,14 +26,20 @@ from transformers import (
 )
 
 from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, nearest, systems
-from modeling import AntiSpoofingFeatureExtractor
+from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
 from processing.collation import AudioCollator, label_ids
 from processing.corpora import CorpusArguments, load_corpus, take_split
 from processing.results import describe_environment, describe_model, evaluate_scores, write_results
 from processing.rows import Corpus, class_counts
 from processing.scores import write_text
 from processing.scoring import score_rows
-from processing.training import AntiSpoofingTrainer, eer_metric, find_checkpoint, keep_freed_memory
+from processing.training import (
+    AntiSpoofingTrainer,
+    check_same_system,
+    eer_metric,
+    find_checkpoint,
+    keep_freed_memory,
+)
 
 
 # Where the recipe is silent. The recipe overrides these, and the command line overrides both.
@@ -53,6 +58,9 @@ DEFAULTS = {
     "report_to": "tensorboard",
     "dataloader_num_workers": min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0,
 }
+
+# Not kept in the recipe of a trained model, which may be trained on elsewhere.
+OF_THE_MACHINE = {"use_cpu", "disable_tqdm", "report_to", "dataloader_num_workers"}
 
 
 @dataclass
@@ -85,6 +93,7 @@ class Run:
     """All that a run is asked to do, as [`parse_arguments`] finds it out."""
 
     recipe: Recipe
+    weights: Path | None  # the folder of a trained model to go on from
     model_args: ModelArguments
     corpus_args: CorpusArguments
     args: TrainingArguments
@@ -114,6 +123,8 @@ def main(argv: list[str]) -> None:
         announce(run, corpus, specs, splits)
         set_seed(run.args.seed)
         model, extractor = build(run, class_counts(splits["train"]))
+        if checkpoint is not None:
+            check_same_system(checkpoint, model, extractor)
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.exit(f"train.py: error: {error}")
@@ -135,9 +146,14 @@ def main(argv: list[str]) -> None:
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     results = save_and_evaluate(trainer, folder, corpus, evaluated)
     if trainer.is_world_process_zero():
-        write_training_record(
-            folder, run, trainer, {split: class_counts(rows) for split, rows in splits.items()}, started
-        )
+        trained_on = {
+            "corpus": corpus.name,
+            "splits": specs,
+            "counts": {split: class_counts(rows) for split, rows in splits.items()},
+            "missing": corpus.missing,
+            **({"note": corpus.note} if corpus.note else {}),
+        }
+        write_training_record(folder, run, trainer, trained_on, started)
         report(folder, results)
 
 
@@ -161,31 +177,49 @@ def parse_arguments(argv: list[str]) -> Run:
         options = [option for action in parser._actions for option in action.option_strings]
         parser.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], options)}")
 
-    path = find_recipe(given.model)
+    path, weights = find_recipe(given.model)
     recipe = load_recipe(path)
-    valid = {action.dest for action in parser._actions} - {"help", "model"}
+    names = [f.name for f in (*dataclasses.fields(ModelArguments), *dataclasses.fields(TrainingArguments))]
+    valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"}
     check_keys(recipe.training, valid, f"{path}, training")
     check_keys(recipe.demo_training, valid, f"{path}, demo_training")
+    chosen = {
+        parser._option_string_actions[token.split("=")[0]].dest for token in argv if token.startswith("--")
+    }
+    if "lr_scheduler_type" in chosen and given.lr_scheduler_type != recipe.training.get("lr_scheduler_type"):
+        recipe.training.pop("lr_scheduler_kwargs", None)  # of the schedule that is not used
     corpus_args = CorpusArguments(
         **{f.name: getattr(given, f.name) for f in dataclasses.fields(CorpusArguments)}
     )
     reduced = recipe.demo_training if corpus_args.is_demo else {}
     output_dir = f"runs/{recipe.system}" + ("-demo" if corpus_args.is_demo else "")
-    parser.set_defaults(**{"output_dir": output_dir, **recipe.training, **reduced})
+    defaults = {"output_dir": output_dir, **recipe.training, **reduced}
+    # As text, a value of the YAML is checked and converted as one of the command line.
+    parser.set_defaults(
+        **{k: v if v is None or isinstance(v, (dict, list)) else str(v) for k, v in defaults.items()}
+    )
 
     model_args, corpus_args, args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     if args.push_to_hub:
         parser.error(
-            "--push_to_hub is not supported: upload the finished folder, e.g. by `hf upload ORG/NAME FOLDER`"
+            "--push_to_hub is not supported: upload the finished folder, by `hf upload ORG/NAME FOLDER "
+            "--exclude 'checkpoint-*' 'runs/*'`"
         )
-    chosen = {
-        parser._option_string_actions[token.split("=")[0]].dest for token in argv if token.startswith("--")
-    }
+    if args.label_smoothing_factor:
+        parser.error(
+            "--label_smoothing_factor is not supported: the Trainer's would bypass the class weights"
+        )
+    if model_args.crop not in ("start", "random"):
+        parser.error(f"crop {model_args.crop!r} is not one of start, random")
     chosen -= {"output_dir", "resume_from_checkpoint", "num_threads"}  # how and where, not what
-    trained = [f.name for f in (*dataclasses.fields(ModelArguments), *dataclasses.fields(TrainingArguments))]
-    overrides = {key: getattr(given, key) for key in trained if key in chosen and key != "model"}
+    parsed = {**vars(args), **vars(model_args)}
+    overrides = {
+        key: parsed[key] if isinstance(parsed[key], dict) else getattr(given, key)
+        for key in names
+        if key in chosen and key != "model"
+    }
     reduced = {key: value for key, value in reduced.items() if key not in chosen}
-    return Run(recipe, model_args, corpus_args, args, overrides, reduced)
+    return Run(recipe, weights, model_args, corpus_args, args, overrides, reduced)
 
 
 def share_out_cores(run: Run) -> None:
@@ -216,12 +250,12 @@ def build(run: Run, train_counts: dict[str, int]) -> tuple[PreTrainedModel, Anti
     """
     settings, extractor_settings = dict(run.recipe.model), run.recipe.feature_extractor
     model_type = settings.pop("model_type", None)
-    if model_type not in CONFIG_MAPPING:
+    config_classes = {config_class.model_type: config_class for config_class in ARCHITECTURES}
+    if model_type not in config_classes:
         raise ValueError(
-            f"{run.recipe.system}: unknown model_type "
-            f"{model_type!r}{nearest(model_type, CONFIG_MAPPING.keys())}."
+            f"{run.recipe.system}: model_type {model_type!r} is not one of {', '.join(config_classes)}."
         )
-    config_class = CONFIG_MAPPING[model_type]
+    config_class = config_classes[model_type]
     check_keys(settings, [f.name for f in dataclasses.fields(config_class)], f"{run.recipe.system}, model")
     valid = set(inspect.signature(AntiSpoofingFeatureExtractor.__init__).parameters) - {
         "self",
@@ -233,10 +267,11 @@ def build(run: Run, train_counts: dict[str, int]) -> tuple[PreTrainedModel, Anti
         total = sum(train_counts.values())
         settings["class_weights"] = {name: total / (2 * count) for name, count in train_counts.items()}
 
-    if Path(run.model_args.model).is_dir():
-        model = AutoModelForAudioClassification.from_pretrained(run.model_args.model)
+    if run.weights is not None:
+        model = AutoModelForAudioClassification.from_pretrained(run.weights)
         model.config.class_weights = settings.get("class_weights")
-        return model, AutoFeatureExtractor.from_pretrained(run.model_args.model)
+        model.config.decision_threshold = None
+        return model, AutoFeatureExtractor.from_pretrained(run.weights)
     config = config_class(**settings)
     extractor = AntiSpoofingFeatureExtractor(
         num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
@@ -257,12 +292,15 @@ def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, 
     for split, rows in splits.items():
         say(f"Corpus: {describe_split(corpus, specs[split], class_counts(rows))}")
     if "eval" not in splits:
-        say("The corpus has no eval split: only the dev EER, by which the model is chosen, will be known.")
+        say("There is no eval split: only the dev EER, by which the model is chosen, will be known.")
+    for split, missing in corpus.missing.items():
+        if split not in corpus.splits:
+            say(f"Left out: {corpus.name} {split}, all audio of its {missing:,} trials is missing")
 
 
 def describe_split(corpus: Corpus, spec: str, counts: dict[str, int]) -> str:
     """Corpus, split and counts in words."""
-    missing = corpus.missing.get(spec.split("[")[0], 0)
+    missing = corpus.missing.get(spec, 0)
     classes = f"{counts['bonafide']:,} bona fide, {counts['spoof']:,} spoof"
     text = f"{corpus.name} {spec}, {sum(counts.values()):,} trials ({classes}"
     return text + (f", {missing:,} missing)" if missing else ")")
@@ -314,24 +352,25 @@ def save_and_evaluate(
 
 def publish_files(source: Path, folder: Path) -> None:
     """Move the files of a complete model into place, config.json, which makes it loadable, last."""
+    (folder / "config.json").unlink(missing_ok=True)
     for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, folder / path.name)
     source.rmdir()
 
 
 def write_training_record(
-    folder: Path, run: Run, trainer: AntiSpoofingTrainer, counts: dict[str, dict[str, int]], started: float
+    folder: Path, run: Run, trainer: AntiSpoofingTrainer, trained_on: dict, started: float
 ) -> None:
     """Write the recipe as it was run, the Trainer's log, and what it took."""
-    recipe = dataclasses.asdict(run.recipe)
-    recipe["training"] |= {key: value for key, value in run.overrides.items() if key in recipe["training"]}
+    recipe = dataclasses.asdict(run.recipe) | {"corpus": trained_on["corpus"]}
+    recipe["training"] |= {key: value for key, value in run.overrides.items() if key not in OF_THE_MACHINE}
     write_text(folder / RECIPE_NAME, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     trainer.state.save_to_json(str(folder / "trainer_state.json"))
     record = {
         "system": run.recipe.system,
         "overridden": run.overrides,
         "reduced_on_demo": run.reduced,
-        "counts": counts,
+        **trained_on,
         "class_weights": trainer.model.config.class_weights,
         "num_parameters": trainer.model.num_parameters(),
         "num_processes": trainer.args.world_size,
@@ -346,10 +385,11 @@ def write_training_record(
 def report(folder: Path, results: list[dict]) -> None:
     """Print what the run was for."""
     for result in results:
+        missing = "" if result["num_missing"] is None else f", {result['num_missing']:,} missing"
         print(
             f"{result['corpus']} {result['split']}: EER {100 * result['eer']:.3f} % of "
             f"{result['num_trials']:,} trials ({result['num_bonafide']:,} bona fide, {result['num_spoof']:,} "
-            f"spoof, {result['num_missing']:,} missing)"
+            f"spoof{missing})"
         )
     if results[0].get("note"):
         print(results[0]["note"])

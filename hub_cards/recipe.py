@@ -45,25 +45,26 @@ def systems() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def find_recipe(model: str) -> Path:
+def find_recipe(model: str) -> tuple[Path, Path | None]:
     """
-    The YAML of a system of this folder, a YAML file, or the recipe in a trained model's folder.
+    The YAML of a system of this folder, or a YAML file; or the recipe in a trained model's folder, and that
+    folder.
 
     Raises:
         FileNotFoundError: none of them; the message gives the nearest name.
     """
     path = Path(model).expanduser()
     if model in systems():
-        return FOLDER / f"{model}.yaml"
+        return FOLDER / f"{model}.yaml", None
     if path.is_dir():
         if not (path / RECIPE_NAME).is_file():
             raise FileNotFoundError(
                 f"{path} holds no {RECIPE_NAME}, so how to train it is not known. Put a copy of a YAML of "
                 f"{FOLDER} there."
             )
-        return path / RECIPE_NAME
+        return path / RECIPE_NAME, path
     if path.is_file():
-        return path
+        return path, None
     raise FileNotFoundError(
         f"--model {model} is neither a system ({', '.join(systems())}){nearest(model, systems())}, nor a "
         "YAML file, nor the folder of a trained model."
@@ -85,6 +86,9 @@ def load_recipe(path: Path) -> Recipe:
             f"{path} is not a recipe: a mapping with the keys system, corpus, model, training is expected."
         )
     check_keys(content, [f.name for f in fields(Recipe)], str(path))
+    for section in fields(Recipe):
+        if "dict" in str(section.type) and not isinstance(content.get(section.name, {}), dict):
+            raise ValueError(f"{path}: {section.name} must be a mapping of keys to values.")
     try:
         return Recipe(**content)
     except TypeError as error:

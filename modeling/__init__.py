@@ -10,7 +10,8 @@ from .modeling_rawnet2 import RawNet2ForAudioClassification, RawNet2PreTrainedMo
 
 
 AntiSpoofingFeatureExtractor.register_for_auto_class()
-for config_class, model_class in ((RawNet2Config, RawNet2ForAudioClassification),):
+ARCHITECTURES = {RawNet2Config: RawNet2ForAudioClassification}
+for config_class, model_class in ARCHITECTURES.items():
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModelForAudioClassification.register(config_class, model_class, exist_ok=True)
     AutoFeatureExtractor.register(config_class, AntiSpoofingFeatureExtractor, exist_ok=True)
@@ -19,6 +20,7 @@ for config_class, model_class in ((RawNet2Config, RawNet2ForAudioClassification)
     model_class.register_for_auto_class("AutoModelForAudioClassification")
 
 __all__ = [
+    "ARCHITECTURES",
     "AntiSpoofingFeatureExtractor",
     "RawNet2Config",
     "RawNet2ForAudioClassification",

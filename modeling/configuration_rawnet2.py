@@ -46,7 +46,7 @@ class RawNet2Config(PreTrainedConfig):
         class_weights (`dict[str, float]`, *optional*):
             Weight of each class in the cross-entropy, by label name. `None` weighs the classes equally.
         decision_threshold (`float`, *optional*):
-            Score (logit of bona fide minus logit of spoof) from which on a single crop is called bona fide;
+            Score (logit of bona fide minus logit of spoof) above which a single crop is called bona fide;
             the EER threshold of the development set once the model is trained.
 
     Example:

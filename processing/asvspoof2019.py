@@ -77,9 +77,12 @@ def load(data_dir: Path, *, allow_missing: bool = False) -> Corpus:
         columns, paths, missing[split] = keep_present(
             columns, file_names, audio_folder, source=str(protocol), allow_missing=allow_missing
         )
-        splits[split] = make_rows(columns, paths)
-    if not splits:
+        if paths:
+            splits[split] = make_rows(columns, paths)
+    if not missing:
         raise FileNotFoundError(
             f"{root / PROTOCOL_FOLDER} holds none of the protocols ASVspoof2019.LA.cm.*.txt."
         )
+    if not splits:
+        raise FileNotFoundError(f"{root} holds none of the audio files that its protocols list.")
     return Corpus(NAME, splits, missing)

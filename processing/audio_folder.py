@@ -23,6 +23,8 @@ KEY_OF_LABEL = {
     "spoof": "spoof",
     "fake": "spoof",
 }
+# What PyAV decodes besides the endings that `datasets` takes for audio, and would pass over without a word.
+MORE_EXTENSIONS = [".m4a", ".aac", ".mp4", ".mka", ".webm", ".wma", ".amr", ".3gp"]
 SPLIT_NAMES = {"validation": "dev", "test": "eval"}  # `datasets` name: ours
 
 
@@ -55,9 +57,11 @@ def load_folder(data_dir: Path, columns: ColumnNames = ColumnNames()) -> Corpus:
     return _to_corpus(load_dataset_builder("audiofolder", data_dir=str(data_dir)), str(data_dir), columns)
 
 
-def load_hub(dataset_id: str, columns: ColumnNames = ColumnNames()) -> Corpus:
+def load_hub(
+    dataset_id: str, columns: ColumnNames = ColumnNames(), configuration: str | None = None
+) -> Corpus:
     """
-    Load a data set of the Hub by its id.
+    Load a data set of the Hub by its id, and by the name of its configuration where it has several.
 
     Raises:
         FileNotFoundError: no such data set, or recordings that are listed but have no file.
@@ -65,7 +69,7 @@ def load_hub(dataset_id: str, columns: ColumnNames = ColumnNames()) -> Corpus:
             listed twice.
     """
     try:
-        builder = load_dataset_builder(dataset_id)
+        builder = load_dataset_builder(dataset_id, configuration)
     except DatasetNotFoundError as error:
         raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
     return _to_corpus(builder, dataset_id, columns)
@@ -83,6 +87,7 @@ class UndecodedAudio(Audio):
 def _to_corpus(builder: DatasetBuilder, name: str, columns: ColumnNames) -> Corpus:
     if isinstance(builder, FolderBasedBuilder):
         builder.BASE_FEATURE = UndecodedAudio
+        builder.EXTENSIONS = [*builder.EXTENSIONS, *MORE_EXTENSIONS]
     builder.download_and_prepare()
     if empty := [split for split, info in builder.info.splits.items() if not info.num_examples]:
         raise ValueError(

@@ -32,13 +32,16 @@ class CorpusArguments:
         default=False, metadata={"help": "Leave out listed utterances without audio, and record their count."}
     )
     train_split: str = field(
-        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%]."}
+        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%%]."}
     )
     dev_split: str = field(
-        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%:]."}
+        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%%:]."}
     )
     eval_split: str = field(
         default="eval", metadata={"help": "Split to evaluate on at the end, where there is one."}
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of a data set on the Hub that has several."}
     )
     audio_column: str | None = field(
         default=None, metadata={"help": "Audio column, where it can't be guessed."}
@@ -102,7 +105,7 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
     if data_dir is None and not folder.exists():
         if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             _must_exist(folder)
-        return load_hub(name, columns)
+        return load_hub(name, columns, arguments.dataset_config)
     _must_exist(folder)
     for module in BY_NAME.values():
         if module.find_root(folder):

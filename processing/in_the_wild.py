@@ -62,4 +62,6 @@ def load(data_dir: Path, *, allow_missing: bool = False) -> Corpus:
     columns, paths, num_missing = keep_present(
         columns, file_names, root.resolve(), source=str(meta), allow_missing=allow_missing
     )
+    if not paths:
+        raise FileNotFoundError(f"{root} holds none of the recordings that {meta.name} lists.")
     return Corpus(NAME, {"eval": make_rows(columns, paths)}, {"eval": num_missing})

@@ -36,7 +36,7 @@ def evaluate_scores(corpus: Corpus, split: str, rows: Dataset, scores: np.ndarra
         "split": split,
         "num_trials": len(rows),
         **{f"num_{key}": count for key, count in counts.items()},
-        "num_missing": corpus.missing.get(split.split("[")[0], 0),
+        "num_missing": None if "[" in split else corpus.missing.get(split, 0),  # unknown for a slice
         "eer": eer,
         "eer_threshold": threshold,
         "score": "logit of bonafide minus logit of spoof, single crop; higher is more bona fide",

@@ -86,9 +86,9 @@ def keep_present(
         The columns and paths of the utterances that are there, and the number of those that are missing.
 
     Raises:
-        FileNotFoundError: files are missing and `allow_missing` is not set, or all are missing.
+        FileNotFoundError: files are missing and `allow_missing` is not set.
     """
-    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    present = {entry.name for entry in os.scandir(folder) if entry.is_file()} if folder.is_dir() else set()
     kept = [i for i, name in enumerate(file_names) if name in present]
     num_missing = len(file_names) - len(kept)
     paths = [f"{folder}{os.sep}{file_names[i]}" for i in kept]
@@ -99,10 +99,8 @@ def keep_present(
         f"{num_missing:,} of the {len(file_names):,} utterances listed in {source} have no audio file in "
         f"{folder}; the first is {first}."
     )
-    if not allow_missing or not kept:
-        raise FileNotFoundError(
-            f"{message} Complete the corpus" + (", or leave them out with --allow_missing." if kept else ".")
-        )
+    if not allow_missing:
+        raise FileNotFoundError(f"{message} Complete the corpus, or leave them out with --allow_missing.")
     logger.warning("%s They are left out, and the count goes into the results.", message)
     columns = ProtocolColumns(
         *(

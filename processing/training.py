@@ -9,10 +9,21 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    SequenceFeatureExtractor,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+)
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -24,6 +35,8 @@ from .scores import cm_scores
 
 logger = logging.get_logger(__name__)
 
+# What a config says of its file, and what is only known at the end of a run.
+NOT_COMPARED = {"architectures", "auto_map", "decision_threshold", "dtype", "transformers_version"}
 # Parameters of glibc's mallopt(3) by their names in malloc.h, and what they are set to.
 MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 256 * 2**20), "M_MMAP_MAX": (-4, 0)}
 
@@ -58,13 +71,47 @@ class AntiSpoofingTrainer(Trainer):
         """
         if resume_from_checkpoint is not None:
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
-            if stopped_early(state):
-                best = f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
-                state.best_model_checkpoint = str(Path(resume_from_checkpoint).parent / best)
+            if stopped_early(state, self._patience()):
                 self.state = state
                 self._load_best_model()
                 return None
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
+            self._load_best_model()  # of a run that has been moved
+        return output
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """As in [`Trainer`], with the batch statistics that a checkpoint would hold: those of rank 0."""
+        if self.args.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+        return super().evaluate(*args, **kwargs)
+
+    def _patience(self) -> int | None:
+        callbacks = self.callback_handler.callbacks
+        return next(
+            (c.early_stopping_patience for c in callbacks if isinstance(c, EarlyStoppingCallback)), None
+        )
+
+    def _load_callback_state(self) -> None:
+        patience = self._patience()  # of this run: the checkpoint brings its own
+        super()._load_callback_state()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience = patience
+
+    def _load_best_model(self) -> None:
+        # By the folder of this run: the state has the path that the run had when the checkpoint was saved.
+        best = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
+        if not any(best.glob("*.safetensors")):
+            raise FileNotFoundError(f"The checkpoint with the lowest dev EER, {best}, is not there any more.")
+        self.state.best_model_checkpoint = str(best)
+        super()._load_best_model()
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # trainer_state.json, which is written next, says that the checkpoint is complete: on all ranks.
+        self.accelerator.wait_for_everyone()
 
     def _save_checkpoint(self, model, trial) -> None:
         # An old checkpoint of the same step must not vouch, by its last file, for a half-written new one.
@@ -103,13 +150,12 @@ def eer_metric(label2id: dict[str, int]):
     return compute_metrics
 
 
-def stopped_early(state: TrainerState) -> bool:
+def stopped_early(state: TrainerState, patience: int | None) -> bool:
     """Whether the patience of early stopping was used up when the checkpoint was saved."""
     stopping = state.stateful_callbacks.get("EarlyStoppingCallback")
-    return stopping is not None and (
-        stopping["attributes"]["early_stopping_patience_counter"]
-        >= stopping["args"]["early_stopping_patience"]
-    )
+    if stopping is None or patience is None:
+        return False
+    return stopping["attributes"]["early_stopping_patience_counter"] >= patience
 
 
 def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
@@ -118,24 +164,59 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
     for the newest complete one, where `None`, the beginning, is the answer as long as there is none.
 
     Raises:
-        FileExistsError: nothing is to be resumed, but `output_dir` holds a run that would be overwritten.
-        ValueError: the folder named is not a complete checkpoint.
+        FileExistsError: `output_dir` holds a run, or newer checkpoints, that would be overwritten.
+        ValueError: the folder named is not a complete checkpoint of `output_dir`.
     """
+    finished = (output_dir / "config.json").is_file()
     if resume_from is None:
-        if (output_dir / "config.json").is_file() or any(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        if finished or any(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
             raise FileExistsError(
                 f"{output_dir} already holds a run. Go on with it by --resume_from_checkpoint last, or "
                 "choose another --output_dir."
             )
         return None
     if resume_from.lower() in ("last", "true"):
-        return last_complete_checkpoint(output_dir)
+        checkpoint = last_complete_checkpoint(output_dir)
+        if checkpoint is None and finished:
+            raise FileExistsError(
+                f"{output_dir} holds a finished model and no checkpoint to go on from. Choose another "
+                f"--output_dir; to train the model on, pass --model {output_dir}."
+            )
+        return checkpoint
+    if Path(resume_from).resolve().parent != output_dir.resolve():
+        raise ValueError(
+            f"--resume_from_checkpoint {resume_from} is not a checkpoint of --output_dir {output_dir}. "
+            "Give the folder of that run as --output_dir."
+        )
     if problem := checkpoint_problem(Path(resume_from)):
         raise ValueError(
             f"--resume_from_checkpoint {resume_from}: no complete checkpoint ({problem}). Give a checkpoint "
             "folder, or `last`."
         )
-    return Path(resume_from)
+    if (newest := last_complete_checkpoint(output_dir)) != output_dir / Path(resume_from).name:
+        raise FileExistsError(
+            f"{newest} is newer than {resume_from} and would be overwritten. Remove it first."
+        )
+    return output_dir / Path(resume_from).name
+
+
+def check_same_system(checkpoint: Path, model: PreTrainedModel, extractor: SequenceFeatureExtractor) -> None:
+    """
+    Raises:
+        ValueError: a setting of the model or of the feature extractor is not that of the checkpoint.
+    """
+    pairs = (
+        (model.config, AutoConfig.from_pretrained(checkpoint)),
+        (extractor, AutoFeatureExtractor.from_pretrained(checkpoint)),
+    )
+    for ours, theirs in pairs:
+        ours, theirs = (json.loads(settings.to_json_string()) for settings in (ours, theirs))
+        for key in sorted(ours.keys() | theirs.keys()):
+            if key not in NOT_COMPARED and ours.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"{checkpoint} was trained with {key} {theirs.get(key)}, but now it is {ours.get(key)}. "
+                    "Resume with the settings of the run, or start another in a new --output_dir."
+                )
 
 
 def last_complete_checkpoint(output_dir: Path) -> Path | None:

@@ -13,7 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
-from transformers import AutoModelForAudioClassification
+from transformers import AutoModelForAudioClassification, pipeline
 
 from modeling import AntiSpoofingFeatureExtractor
 from processing.collation import AudioCollator
@@ -122,6 +122,15 @@ def test_auto_classes_and_pipeline_give_the_scores_of_training(elsewhere, moved,
         said["threshold"]
         == json.loads((moved / "results" / "dev" / "results.json").read_text())["eer_threshold"]
     )
+
+
+def test_pipeline_needs_no_remote_code_where_this_package_is_imported(moved, la_corpus):
+    line = (moved / "results" / "dev" / "scores.txt").read_text().splitlines()[0].split()
+    waveform, rate = soundfile.read(la_corpus / "ASVspoof2019_LA_dev" / "flac" / f"{line[0]}.flac")
+
+    answer = pipeline("audio-classification", model=str(moved))({"array": waveform, "sampling_rate": rate})
+
+    assert bonafide_probability({"pipeline": answer}) == pytest.approx(sigmoid(float(line[3])), abs=1e-5)
 
 
 def test_pipeline_scores_audio_at_other_rates_as_the_evaluation_does(elsewhere, moved, tmp_path):

@@ -44,6 +44,8 @@ def test_trained_folder_is_complete_and_holds_no_pickle(trained):
         "training.json",
         "results",
     }
+    record = json.loads((trained / "training.json").read_text())
+    assert (record["corpus"], record["splits"]["train"]) == ("ASVspoof 2019 LA", "train")
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
     assert list(trained.glob("**/events.out.tfevents.*"))
 
@@ -106,8 +108,7 @@ def test_scores_are_the_logit_of_bonafide_minus_that_of_spoof(trained, la_corpus
 def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, train_script):
     output = train_script.run(
         *("--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run", "--use_cpu"),
-        # 16 and 12 trials are no multiple of 2 * 3
-        *("--num_train_epochs", 1, "--per_device_eval_batch_size", 3),
+        *("--num_train_epochs", 2, "--per_device_eval_batch_size", 1),
         launch=("--multi_gpu", "--num_processes", "2", "--main_process_port", "0"),
     )
 
@@ -121,6 +122,16 @@ def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, 
     assert list(scores) == rows["utterance_id"][:]
     np.testing.assert_allclose(list(scores.values()), one_process, atol=1e-5)
     assert output.count("Model, scores and results") == 1  # one process speaks
+    # The evaluation that chose the best model saw the weights that were saved: in batches of one, the loss
+    # is the mean cross-entropy, a function of the score.
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    history = [entry for entry in state["log_history"] if "eval_eer" in entry]
+    best = min(history, key=lambda entry: entry["eval_eer"])
+    lines = (tmp_path / "run" / "results" / "dev" / "scores.txt").read_text().splitlines()
+    margins = np.array(
+        [float(s) * (1 if key == "bonafide" else -1) for _, _, key, s in map(str.split, lines)]
+    )
+    assert best["eval_loss"] == pytest.approx(np.log1p(np.exp(-margins)).mean(), abs=2e-6)
 
 
 def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
@@ -179,14 +190,15 @@ def test_resuming_a_run_that_had_stopped_early_does_not_train_on(
     arguments += ["--learning_rate", 0, "--early_stopping_patience", 1, "--num_train_epochs", 50]
     train_script.run(*arguments)
     scores = (tmp_path / "run" / "results" / "eval" / "scores.txt").read_text()
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
     for path in ("config.json", "model.safetensors", "results"):  # as if killed after the last checkpoint
-        target = tmp_path / "run" / path
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
+        shutil.rmtree(moved / path) if (moved / path).is_dir() else (moved / path).unlink()
+    arguments[arguments.index("--output_dir") + 1] = moved
 
     train_script.run(*arguments, "--resume_from_checkpoint", "last")
 
-    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 12
-    assert (tmp_path / "run" / "results" / "eval" / "scores.txt").read_text() == scores
+    assert json.loads((moved / "trainer_state.json").read_text())["global_step"] == 12
+    assert (moved / "results" / "eval" / "scores.txt").read_text() == scores
 
 
 def test_training_goes_on_from_a_saved_models_folder(tmp_path, trained, la_corpus, train_script):
@@ -243,7 +255,7 @@ def test_folder_in_audiofolder_layout_trains_and_balances_its_classes(tmp_path, 
         *("--num_train_epochs", 1),
     )
 
-    assert "no eval split" in output
+    assert "There is no eval split" in output
     assert results_of(tmp_path / "run", "dev")["num_spoof"] == 6
     weights = json.loads((tmp_path / "run" / "config.json").read_text())["class_weights"]
     assert weights == {"bonafide": 12 / (2 * 3), "spoof": 12 / (2 * 9)}
@@ -265,6 +277,70 @@ def refused(capsys):
 def test_unknown_argument_is_an_error_with_the_nearest_name(refused):
     assert "unknown argument --learning_rat (did you mean '--learning_rate'?)" in refused(
         "--model", "rawnet2", "--learning_rat", "1e-3"
+    )
+
+
+def test_help_is_printed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--help"])
+
+    assert stop.value.code == 0
+    assert "train[:90%]" in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_schedule_drops_the_arguments_of_the_recipes():
+    run = train.parse_arguments(["--model", "rawnet2-plateau", "--lr_scheduler_type", "cosine"])
+
+    assert run.args.lr_scheduler_type == "cosine" and not run.args.lr_scheduler_kwargs
+    assert "lr_scheduler_kwargs" not in run.recipe.training
+
+
+def test_recipe_gives_the_defaults_and_the_demo_corpus_reduces_the_schedule():
+    on_corpus = train.parse_arguments(["--model", "rawnet2-plateau", "--data_dir", "LA"])
+    on_demo = train.parse_arguments(["--model", "rawnet2-plateau", "--per_device_train_batch_size", "4"])
+
+    assert (on_corpus.args.num_train_epochs, on_corpus.args.weight_decay) == (60, 2e-4)
+    assert on_corpus.args.lr_scheduler_kwargs == {"mode": "min", "patience": 3, "factor": 0.1}
+    assert on_corpus.model_args.early_stopping_patience == 15 and on_corpus.reduced == {}
+    assert on_demo.reduced == {"num_train_epochs": 3}
+    assert (on_demo.args.num_train_epochs, on_demo.args.per_device_train_batch_size) == (3, 4)
+
+
+def test_label_smoothing_that_would_bypass_the_class_weights_is_refused(refused):
+    assert "class weights" in refused("--model", "rawnet2", "--label_smoothing_factor", "0.1")
+
+
+def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["model"]["id2label"] = {0: "bonafide", 1: "spoof"}
+    (tmp_path / "flipped.yaml").write_text(yaml.safe_dump(recipe))
+
+    message = refused(
+        *("--model", tmp_path / "flipped.yaml", "--data_dir", la_corpus, "--output_dir", run),
+        *("--resume_from_checkpoint", "last"),
+    )
+
+    assert "was trained with id2label" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training": {"crop": "middle"}}, "crop 'middle' is not one of start, random"),
+        ({"training": {"per_device_train_batch_size": 8.5}}, "invalid int value: '8.5'"),
+        ({"training": {"data_dir": "LA"}}, "unknown key 'data_dir'"),
+        ({"model": {"model_type": "wav2vec2"}}, "model_type 'wav2vec2' is not one of rawnet2"),
+    ],
+)
+def test_bad_value_in_the_yaml_is_an_error_of_one_line(refused, tiny_recipe, la_corpus, changes, message):
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    for section, values in changes.items():
+        recipe[section] |= values
+    tiny_recipe.write_text(yaml.safe_dump(recipe))
+
+    assert message in refused(
+        "--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tiny_recipe.parent / "run"
     )
 
 
@@ -312,9 +388,7 @@ def test_value_of_the_wrong_type_in_the_yaml_is_an_error(refused, tiny_recipe, l
     recipe["training"]["learning_rate"] = "small"
     tiny_recipe.write_text(yaml.safe_dump(recipe))
 
-    assert "learning_rate: invalid float value: 'small'" in refused(
-        "--model", tiny_recipe, "--data_dir", la_corpus
-    )
+    assert "invalid float value: 'small'" in refused("--model", tiny_recipe, "--data_dir", la_corpus)
 
 
 def test_named_corpus_without_folder_says_where_it_is_to_be_had(refused):

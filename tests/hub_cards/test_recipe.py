@@ -15,12 +15,12 @@ def write(path, **changes):
 
 @pytest.mark.parametrize("system", systems())
 def test_every_system_loads_under_its_own_name(system):
-    assert load_recipe(find_recipe(system)).system == system
+    assert load_recipe(find_recipe(system)[0]).system == system
 
 
 @pytest.mark.parametrize("system", ["rawnet2", "rawnet2-plateau"])
 def test_rawnet2_states_what_the_studys_card_states(system):
-    recipe = load_recipe(find_recipe(system))
+    recipe = load_recipe(find_recipe(system)[0])
     settings = {k: v for k, v in recipe.model.items() if k != "model_type"}
     config = RawNet2Config(**settings)
 
@@ -36,7 +36,7 @@ def test_rawnet2_states_what_the_studys_card_states(system):
 
 
 def test_plateau_and_cosine_schedules():
-    plateau, cosine = (load_recipe(find_recipe(name)).training for name in ("rawnet2-plateau", "rawnet2"))
+    plateau, cosine = (load_recipe(find_recipe(name)[0]).training for name in ("rawnet2-plateau", "rawnet2"))
 
     assert plateau["lr_scheduler_type"] == "reduce_lr_on_plateau"
     assert plateau["lr_scheduler_kwargs"]["patience"] == 3 and plateau["lr_scheduler_kwargs"]["mode"] == "min"
@@ -46,6 +46,32 @@ def test_plateau_and_cosine_schedules():
 def test_unknown_system_is_an_error_with_the_nearest_name():
     with pytest.raises(FileNotFoundError, match="did you mean 'rawnet2'"):
         find_recipe("rawnet")
+
+
+def test_name_of_a_system_means_the_system_even_beside_a_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "rawnet2").mkdir()
+    (tmp_path / "rawnet2" / "recipe.yaml").write_text("system: another")
+    monkeypatch.chdir(tmp_path)
+
+    path, weights = find_recipe("rawnet2")
+
+    assert load_recipe(path).system == "rawnet2" and weights is None
+
+
+def test_folder_of_a_trained_model_is_found_under_the_home_directory(tmp_path, monkeypatch):
+    write(tmp_path / "recipe.yaml")
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+
+    path, weights = find_recipe(f"~/{tmp_path.name}")
+
+    assert load_recipe(path).system == "mine" and weights == tmp_path
+
+
+def test_empty_section_is_an_error_that_names_it(tmp_path):
+    path = write(tmp_path / "mine.yaml", training="")
+
+    with pytest.raises(ValueError, match="training must be a mapping"):
+        load_recipe(path)
 
 
 def test_folder_without_recipe_is_an_error(tmp_path):

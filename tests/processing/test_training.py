@@ -1,12 +1,23 @@
 """Which checkpoints a run goes on from."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import TrainingArguments
 
-from processing.training import checkpoint_problem, find_checkpoint, last_complete_checkpoint
+from modeling import AntiSpoofingFeatureExtractor, RawNet2Config, RawNet2ForAudioClassification
+from processing import asvspoof2019
+from processing.collation import AudioCollator
+from processing.training import (
+    AntiSpoofingTrainer,
+    checkpoint_problem,
+    eer_metric,
+    find_checkpoint,
+    last_complete_checkpoint,
+)
 
 
 @pytest.fixture
@@ -45,6 +56,23 @@ def test_last_starts_anew_where_there_is_no_checkpoint(tmp_path):
     assert find_checkpoint(tmp_path, "last") is None
 
 
+def test_finished_model_without_checkpoints_is_not_trained_over(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+
+    with pytest.raises(FileExistsError, match="holds a finished model"):
+        find_checkpoint(tmp_path, "last")
+
+
+def test_named_checkpoint_of_another_run_is_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="is not a checkpoint of --output_dir"):
+        find_checkpoint(tmp_path / "other", str(run / "checkpoint-10"))
+
+
+def test_named_checkpoint_with_a_newer_one_beside_it_is_refused(run):
+    with pytest.raises(FileExistsError, match="checkpoint-10 is newer than"):
+        find_checkpoint(run, str(run / "checkpoint-9"))
+
+
 def test_existing_run_is_refused_without_resume(run):
     with pytest.raises(FileExistsError, match="already holds a run"):
         find_checkpoint(run, None)
@@ -56,3 +84,52 @@ def test_named_checkpoint_is_taken_if_it_is_complete(run):
     assert find_checkpoint(run, str(run / "checkpoint-10")) == run / "checkpoint-10"
     with pytest.raises(ValueError, match="optimizer.pt is missing"):
         find_checkpoint(run, str(run / "checkpoint-9"))
+
+
+class RecordingCollator(AudioCollator):
+    """Notes the epoch of every batch."""
+
+    def __call__(self, rows):
+        self.seen.append(int(self.epoch))
+        return super().__call__(rows)
+
+
+@pytest.fixture
+def trainer(tmp_path, la_corpus):
+    """A small trainer over two epochs whose collators note the epoch of their batches."""
+    splits = asvspoof2019.load(la_corpus).splits
+    extractor = AntiSpoofingFeatureExtractor(num_samples=4000)
+    collators = [RecordingCollator(extractor, [1, 0], crop=crop) for crop in ("random", "start")]
+    for collator in collators:
+        collator.seen = []
+    sizes = {"sinc_filters": 4, "block_channels": [4], "gru_hidden_size": 4, "embedding_size": 4}
+    model = RawNet2ForAudioClassification(RawNet2Config(num_samples=4000, **sizes))
+    arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 12, "save_strategy": "epoch"}
+    arguments |= {"eval_strategy": "epoch", "remove_unused_columns": False, "use_cpu": True}
+    return AntiSpoofingTrainer(
+        model=model,
+        args=TrainingArguments(str(tmp_path / "run"), **arguments),
+        train_dataset=splits["train"],
+        eval_dataset=splits["dev"],
+        data_collator=collators[0],
+        eval_collator=collators[1],
+        compute_metrics=eer_metric(model.config.label2id),
+    )
+
+
+def test_training_crops_by_epoch_and_evaluation_by_its_own_collator(trainer):
+    trainer.train()
+
+    assert trainer.data_collator.seen == [0, 0, 1, 1]  # 24 utterances in batches of 12
+    assert len(trainer.eval_collator.seen) == 4  # 16 utterances in batches of 8, twice
+
+
+def test_old_state_file_does_not_vouch_for_a_half_written_checkpoint(trainer):
+    folder = Path(trainer.args.output_dir) / "checkpoint-2"
+    (folder / "optimizer.pt").mkdir(parents=True)  # in its place no file can be written
+    (folder / "trainer_state.json").write_text("{}")
+
+    with pytest.raises(RuntimeError):
+        trainer.train()
+
+    assert (folder / "model.safetensors").exists() and not (folder / "trainer_state.json").exists()
