@@ -254,11 +254,36 @@ def test_allow_missing_leaves_missing_files_out_and_records_their_count(la):
 
 
 @pytest.mark.parametrize("kept", ["flac", "."], ids=["empty folder", "no folder"])
-def test_a_split_without_any_file_is_an_error_even_with_allow_missing(la, kept):
+def test_a_split_without_any_file_is_left_out_only_with_allow_missing(la, kept):
     shutil.rmtree(la / "ASVspoof2019_LA_dev")
     (la / "ASVspoof2019_LA_dev" / kept).mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"3 of the 3 utterances .*Complete the corpus\.$"):
+    with pytest.raises(FileNotFoundError, match=r"3 of the 3 utterances .*--allow_missing"):
+        load(data_dir=str(la))
+    corpus = load(data_dir=str(la), allow_missing=True)
+    assert sorted(corpus.splits) == ["eval", "train"]
+    assert corpus.missing == {"train": 0, "dev": 3, "eval": 0}
+
+
+def test_a_corpus_without_any_audio_is_an_error_even_with_allow_missing(la):
+    for split in ("train", "dev", "eval"):
+        shutil.rmtree(la / f"ASVspoof2019_LA_{split}")
+    with pytest.raises(FileNotFoundError, match="none of the audio files"):
         load(data_dir=str(la), allow_missing=True)
+
+
+def test_a_link_to_a_file_that_is_gone_counts_as_missing(la):
+    la_file(la, "eval", "LA_E_1665632").unlink()
+    la_file(la, "eval", "LA_E_1665632").symlink_to(la / "gone.flac")
+    with pytest.raises(FileNotFoundError, match="1 of the 3 utterances"):
+        load(data_dir=str(la))
+
+
+@pytest.mark.parametrize("ending", [".m4a", ".M4A", ".aac", ".webm"])
+def test_recordings_that_datasets_does_not_take_for_audio_are_not_passed_over(folder, ending):
+    source = folder / "train" / "spoof" / "b.wav"
+    source.with_suffix(ending).write_bytes(source.read_bytes())
+    source.unlink()
+    assert len(load(data_dir=str(folder)).splits["train"]) == 2
 
 
 @pytest.mark.parametrize(
