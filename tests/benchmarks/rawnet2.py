@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="processes of each kind, by turns")
     parser.add_argument("--repeats", type=int, default=3, help="measured steps in each process")
     parser.add_argument("--train_batch_size", type=int, default=32)
+    parser.add_argument("--tasks", nargs="+", default=["inference", "train"])
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -129,10 +130,12 @@ def main() -> None:
 
     environment = describe_environment()
     print(f"{date.today()}, {environment['hardware']}, torch {environment['versions']['torch']}")
-    for task, sizes in {
+    sizes_of_task = {
         "inference": {"plain": 8, "ours": 8},
-        "train": dict.fromkeys(("plain", "ours"), args.train_batch_size),
-    }.items():
+        "train": {"plain": args.train_batch_size, "ours": args.train_batch_size},
+    }
+    for task in args.tasks:
+        sizes = sizes_of_task[task]
         found = {"plain": [], "ours": []}
         for _ in range(args.rounds):
             for kind, size in sizes.items():
