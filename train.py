@@ -125,11 +125,15 @@ def main(argv: list[str]) -> None:
         model, extractor = build(run, class_counts(splits["train"]))
         if checkpoint is not None:
             check_same_system(checkpoint, model, extractor)
+        PartialState().print(f"Model: {model.config.model_type}, {model.num_parameters():,} parameters")
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.exit(f"train.py: error: {error}")
 
     patience = run.model_args.early_stopping_patience
+    if patience is not None and run.args.eval_strategy == "no":
+        PartialState().print("Without evaluation during training there is no early stopping.")
+        patience = None
     trainer = AntiSpoofingTrainer(
         model=model,
         args=run.args,

@@ -460,8 +460,6 @@ def test_real_rawnet2_trains_on_real_recordings(tmp_path, shared_data, train_scr
             "constant",
             "--load_best_model_at_end",
             "False",
-            "--early_stopping_patience",
-            1,
         ),
     )
 
