@@ -76,7 +76,12 @@ class AntiSpoofingTrainer(Trainer):
                 self._load_best_model()
                 return None
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
+        state = self.state
+        if (
+            self.args.load_best_model_at_end
+            and state.best_global_step
+            and state.best_model_checkpoint is None
+        ):
             self._load_best_model()  # of a run that has been moved
         return output
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from modeling import AntiSpoofingFeatureExtractor, RawNet2Config, RawNet2ForAudioClassification
 from processing import asvspoof2019
@@ -133,3 +134,12 @@ def test_old_state_file_does_not_vouch_for_a_half_written_checkpoint(trainer):
         trainer.train()
 
     assert (folder / "model.safetensors").exists() and not (folder / "trainer_state.json").exists()
+
+
+def test_run_that_ends_before_its_first_evaluation_keeps_its_last_weights(trainer):
+    trainer.args.load_best_model_at_end = True
+    trainer.args.eval_strategy = IntervalStrategy.NO
+
+    trainer.train()
+
+    assert trainer.state.global_step == 4 and trainer.state.best_model_checkpoint is None
