@@ -1,5 +1,11 @@
 """Detection error trade-off and equal error rate as the ASVspoof organisers define them (`eval_metrics.py` of
-the ASVspoof 2019 evaluation package): no interpolation, no convex hull."""
+the ASVspoof 2019 evaluation package): no interpolation, no convex hull.
+
+Most metrics need far less than the whole curve. Costs and the crossing of the two error rates can be found
+from what thresholds just below each bona fide score reject: a few thousand numbers, and one sort per class.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,6 +31,27 @@ def check_scores(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray]
     return checked[0], checked[1]
 
 
+def split_by_key(predictions, references) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Scores of the bona fide and of the spoofed trials.
+
+    Args:
+        predictions: (num_trials,), scores.
+        references: (num_trials,), keys, "bonafide" or "spoof".
+
+    Raises:
+        ValueError: another key, or not one key per score.
+    """
+    scores, keys = np.asarray(predictions, dtype=np.float64), np.asarray(references)
+    if scores.shape != keys.shape:
+        raise ValueError(f"There are {scores.size} scores, but {keys.size} keys; one per trial is expected.")
+    is_bonafide, is_spoof = keys == "bonafide", keys == "spoof"
+    if not (is_bonafide | is_spoof).all():
+        unknown = keys[~(is_bonafide | is_spoof)][0]
+        raise ValueError(f"The key of a trial must be 'bonafide' or 'spoof', not {str(unknown)!r}.")
+    return scores[is_bonafide], scores[is_spoof]
+
+
 def det_curve(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     False rejection and false acceptance rate of a countermeasure at every threshold.
@@ -40,25 +67,141 @@ def det_curve(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray, np
     Raises:
         ValueError: see [`check_scores`].
     """
-    bonafide_scores, spoof_scores = check_scores(bonafide_scores, spoof_scores)
-    scores = np.concatenate([bonafide_scores, spoof_scores])
-    order = np.argsort(scores, kind="stable")  # ties: bona fide before spoof, as the official script has them
-    is_bonafide = order < bonafide_scores.size
+    bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
+    # In the official script's stable sort bona fide comes before spoof among equal scores.
+    positions = np.arange(bonafide.size) + np.searchsorted(spoof, bonafide, side="left")
+    is_bonafide = np.zeros(bonafide.size + spoof.size, dtype=bool)
+    is_bonafide[positions] = True
+    scores = np.empty(is_bonafide.size)
+    scores[is_bonafide], scores[~is_bonafide] = bonafide, spoof
     rejected_bonafide = np.cumsum(is_bonafide)
-    accepted_spoof = spoof_scores.size - np.cumsum(~is_bonafide)
-    frr = np.concatenate([[0.0], rejected_bonafide / bonafide_scores.size])
-    far = np.concatenate([[1.0], accepted_spoof / spoof_scores.size])
-    thresholds = np.concatenate([[scores[order[0]] - 0.001], scores[order]])
-    return frr, far, thresholds
+    accepted_spoof = spoof.size - (np.arange(1, scores.size + 1) - rejected_bonafide)
+    frr = np.concatenate([[0.0], rejected_bonafide / bonafide.size])
+    far = np.concatenate([[1.0], accepted_spoof / spoof.size])
+    return frr, far, np.concatenate([[scores[0] - 0.001], scores])
+
+
+def rejected_counts(bonafide_sorted: np.ndarray, spoof_sorted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    How many bona fide and how many spoofed trials a threshold just below each bona fide score rejects, and
+    one that rejects all: two integer vectors (num_bonafide + 1,). Both arguments are sorted ascending.
+    """
+    below = np.searchsorted(spoof_sorted, bonafide_sorted, side="left")
+    return np.arange(bonafide_sorted.size + 1), np.append(below, spoof_sorted.size)
+
+
+def equal_error_counts(rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) -> tuple[int, int]:
+    """
+    Number of rejected bona fide and rejected spoofed trials at the first threshold where FRR and FAR are
+    nearest.
+
+    Args:
+        rejected_bonafide, rejected_spoof: of [`rejected_counts`]. A trial may count several times, as in a
+            bootstrap resample.
+    """
+    num_bonafide, num_spoof = int(rejected_bonafide[-1]), int(rejected_spoof[-1])
+    # FRR - FAR rises with every trial that the threshold passes; times both counts it is an integer.
+    balance = rejected_bonafide * num_spoof + rejected_spoof * num_bonafide
+    at = int(np.searchsorted(balance, num_bonafide * num_spoof))
+    bonafide, spoof = int(rejected_bonafide[at]), int(rejected_spoof[at - 1]) if at else 0
+    if (
+        bonafide * num_spoof + spoof * num_bonafide >= num_bonafide * num_spoof
+    ):  # the rates cross at bona fide
+        bonafide = -(-num_bonafide * (num_spoof - spoof) // num_spoof)
+        previous = bonafide - 1, spoof
+    else:  # they cross at one of the spoofed trials between two bona fide ones
+        spoof = -(-num_spoof * (num_bonafide - bonafide) // num_bonafide)
+        previous = bonafide, spoof - 1
+
+    def difference(counts):
+        return abs(counts[0] / num_bonafide - (num_spoof - counts[1]) / num_spoof)
+
+    return min(previous, (bonafide, spoof), key=difference)
 
 
 def equal_error_rate(bonafide_scores, spoof_scores) -> tuple[float, float]:
     """
     EER as a fraction, and its threshold: the mean of FRR and FAR at the first threshold where they are
-        nearest.
+    nearest.
 
     Args and errors as [`det_curve`].
     """
-    frr, far, thresholds = det_curve(bonafide_scores, spoof_scores)
-    index = np.argmin(np.abs(frr - far))
-    return float((frr[index] + far[index]) / 2), float(thresholds[index])
+    bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
+    counts = equal_error_counts(*rejected_counts(bonafide, spoof))
+    eer = (counts[0] / bonafide.size + (spoof.size - counts[1]) / spoof.size) / 2
+    return eer, threshold_of(bonafide, spoof, *counts)
+
+
+def threshold_of(
+    bonafide_sorted: np.ndarray, spoof_sorted: np.ndarray, rejected_bonafide: int, rejected_spoof: int
+) -> float:
+    """The threshold, in the official list, that rejects so many of the sorted scores of each class."""
+    if rejected_bonafide == rejected_spoof == 0:
+        return float(min(bonafide_sorted[0], spoof_sorted[0]) - 0.001)
+    highest = [bonafide_sorted[rejected_bonafide - 1]] if rejected_bonafide else []
+    highest += [spoof_sorted[rejected_spoof - 1]] if rejected_spoof else []
+    return float(max(highest))
+
+
+@dataclass(frozen=True)
+class DetectionCost:
+    """
+    A normalised cost of a countermeasure's errors: (constant + miss FRR + false_alarm FAR) over its value for
+    the better of accepting all and rejecting all. The t-DCF in both forms and the DCF are of this kind.
+    """
+
+    constant: float
+    miss: float
+    false_alarm: float
+
+    def minimum(self, rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) -> tuple[float, int]:
+        """
+        The lowest cost over all thresholds, and its index in the two vectors of [`rejected_counts`]: passing
+        a bona fide trial only costs, so a best threshold lies just below one, or above all.
+        """
+        frr = rejected_bonafide / rejected_bonafide[-1]
+        far = (rejected_spoof[-1] - rejected_spoof) / rejected_spoof[-1]
+        costs = self.constant + self.miss * frr + self.false_alarm * far
+        index = int(np.argmin(costs))
+        return float(costs[index]) / (self.constant + min(self.miss, self.false_alarm)), index
+
+
+def minimum_cost(bonafide_scores, spoof_scores, cost: DetectionCost) -> tuple[float, float]:
+    """
+    The lowest value of `cost` over all thresholds, and its threshold.
+
+    Args and errors as [`det_curve`].
+    """
+    bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
+    rejected_bonafide, rejected_spoof = rejected_counts(bonafide, spoof)
+    value, index = cost.minimum(rejected_bonafide, rejected_spoof)
+    return value, threshold_of(bonafide, spoof, int(rejected_bonafide[index]), int(rejected_spoof[index]))
+
+
+def describe_scores(bonafide_scores, spoof_scores) -> dict:
+    """
+    What to know of scores before their error rates are believed.
+
+    Returns:
+        num_distinct_scores (int): over both classes.
+        num_tied_across_classes (int): trials whose score a trial of the other class has, too. The official
+            order has bona fide before spoof there, so that ties raise the error rates.
+        constant_scores (bool): all trials have one score.
+        looks_inverted (bool): the EER is above 50 %, and below for the negated scores.
+
+    Args and errors as [`det_curve`].
+    """
+    bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
+    distinct_bonafide, counts = np.unique(bonafide, return_counts=True)
+    tied_spoof = np.searchsorted(spoof, distinct_bonafide, "right") - np.searchsorted(
+        spoof, distinct_bonafide
+    )
+    shared = np.count_nonzero(tied_spoof)
+    num_distinct = distinct_bonafide.size + 1 + np.count_nonzero(np.diff(spoof)) - shared
+    inverted = equal_error_rate(bonafide, spoof)[0] > 0.5 > equal_error_rate(-bonafide, -spoof)[0]
+    return {
+        "num_distinct_scores": int(num_distinct),
+        "num_tied_across_classes": int(counts[tied_spoof > 0].sum() + tied_spoof.sum()),
+        "constant_scores": bool(num_distinct == 1),
+        "looks_inverted": bool(inverted),
+    }

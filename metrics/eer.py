@@ -2,9 +2,8 @@
 
 import datasets
 import evaluate
-import numpy as np
 
-from .det import equal_error_rate
+from .det import describe_scores, equal_error_rate, split_by_key
 
 
 _DESCRIPTION = """
@@ -22,14 +21,21 @@ Returns:
     eer (float): as a fraction, not per cent.
     threshold (float): a trial is accepted as bona fide if its score is above it.
     num_bonafide, num_spoof (int): number of trials of each class.
+    num_distinct_scores (int): over both classes.
+    num_tied_across_classes (int): trials whose score a trial of the other class has, too; ties raise the EER.
+    constant_scores (bool): all trials have one score.
+    looks_inverted (bool): the EER is above 50 %, and below for the negated scores.
 
 Raises:
     ValueError: another key, a class without trials, NaN or infinity.
 
 Examples:
     >>> eer = evaluate.load("metrics/eer.py")
-    >>> eer.compute(predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"])
-    {'eer': 0.5, 'threshold': 0.5, 'num_bonafide': 2, 'num_spoof': 2}
+    >>> results = eer.compute(
+    ...     predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"]
+    ... )
+    >>> results["eer"], results["threshold"], results["num_bonafide"], results["num_spoof"]
+    (0.5, 0.5, 2, 2)
 """
 
 _CITATION = """
@@ -59,14 +65,7 @@ class EqualErrorRate(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
-        scores, keys = np.asarray(predictions), np.asarray(references)
-        if unknown := set(keys) - {"bonafide", "spoof"}:
-            raise ValueError(f"references must be 'bonafide' or 'spoof', not {str(sorted(unknown)[0])!r}.")
-        bonafide_scores, spoof_scores = scores[keys == "bonafide"], scores[keys == "spoof"]
-        eer, threshold = equal_error_rate(bonafide_scores, spoof_scores)
-        return {
-            "eer": eer,
-            "threshold": threshold,
-            "num_bonafide": len(bonafide_scores),
-            "num_spoof": len(spoof_scores),
-        }
+        bonafide, spoof = split_by_key(predictions, references)
+        eer, threshold = equal_error_rate(bonafide, spoof)
+        counts = {"num_bonafide": len(bonafide), "num_spoof": len(spoof)}
+        return {"eer": eer, "threshold": threshold, **counts, **describe_scores(bonafide, spoof)}

@@ -1,0 +1,106 @@
+"""Minimum t-DCF of a spoofing countermeasure in tandem with speaker verification, in both official forms."""
+
+import datasets
+import evaluate
+import numpy as np
+
+from .det import split_by_key
+from .tdcf import FORMS, AsvErrorRates, min_tdcf
+
+
+_DESCRIPTION = """
+The minimum normalised tandem detection cost (min t-DCF) of a countermeasure (CM) in front of an automatic
+speaker verification (ASV) system. Two forms are published, and their values must not be compared: the legacy
+form of ASVspoof 2019, and the form of ASVspoof 2021, which contains the cost of the ASV system's own errors
+and so cannot fall to 0. Both are computed, by name.
+"""
+
+_KWARGS_DESCRIPTION = """
+Args:
+    predictions (list of float): CM score of each trial, higher = more bona fide.
+    references (list of str): key of each trial, "bonafide" or "spoof".
+    asv_scores (list of float), asv_keys (list of str): scores of the ASV system on the same corpus and split,
+        and the key of each, "target", "nontarget" or "spoof"; it works at its EER threshold. Or, instead:
+    p_miss_asv, p_fa_asv, p_fa_spoof_asv (float): its error rates as fractions: targets rejected, non-targets
+        accepted, spoofed trials accepted.
+
+Returns:
+    min_tdcf_2019, min_tdcf_2021 (float): the minimum in each form.
+    threshold_2019, threshold_2021 (float): CM threshold of each.
+    p_miss_asv, p_fa_asv, p_fa_spoof_asv (float): as given, or found from the scores.
+    num_bonafide, num_spoof (int): number of CM trials of each class.
+
+Raises:
+    ValueError: another key, a kind of trial without scores, NaN or infinity, fewer than three distinct CM
+        scores, both or neither of ASV scores and ASV error rates.
+
+Examples:
+    >>> min_tdcf = evaluate.load("metrics/min_tdcf.py")
+    >>> results = min_tdcf.compute(
+    ...     predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"],
+    ...     p_miss_asv=0.025, p_fa_asv=0.025, p_fa_spoof_asv=0.76,
+    ... )
+    >>> round(results["min_tdcf_2019"], 4), round(results["min_tdcf_2021"], 4)
+    (0.5, 0.5319)
+"""
+
+_CITATION = """
+@article{kinnunen2020tandem,
+  title = {Tandem Assessment of Spoofing Countermeasures and Automatic Speaker Verification: Fundamentals},
+  author = {Kinnunen, Tomi and Delgado, H{\\'e}ctor and Evans, Nicholas and Lee, Kong Aik and Vestman, Ville
+            and Nautsch, Andreas and Todisco, Massimiliano and Wang, Xin and Sahidullah, Md
+            and Yamagishi, Junichi and Reynolds, Douglas A.},
+  journal = {IEEE/ACM Transactions on Audio, Speech, and Language Processing},
+  volume = {28},
+  year = {2020}
+}
+"""
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
+class MinimumTandemDetectionCost(evaluate.Metric):
+    """`evaluate` module of the min t-DCF."""
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_KWARGS_DESCRIPTION,
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("string")}
+            ),
+        )
+
+    def _compute(
+        self,
+        predictions,
+        references,
+        asv_scores=None,
+        asv_keys=None,
+        p_miss_asv=None,
+        p_fa_asv=None,
+        p_fa_spoof_asv=None,
+    ):
+        rates = [p_miss_asv, p_fa_asv, p_fa_spoof_asv]
+        from_scores = asv_scores is not None and asv_keys is not None and rates == [None] * 3
+        if not from_scores and (None in rates or asv_scores is not None or asv_keys is not None):
+            raise ValueError(
+                "Give either asv_scores and asv_keys, or all of p_miss_asv, p_fa_asv and p_fa_spoof_asv."
+            )
+        asv = _from_keys(asv_scores, asv_keys) if from_scores else AsvErrorRates(*rates)
+        bonafide, spoof = split_by_key(predictions, references)
+        results = {}
+        for form in FORMS:
+            results[f"min_tdcf_{form}"], results[f"threshold_{form}"] = min_tdcf(bonafide, spoof, asv, form)
+        results |= {"p_miss_asv": asv.p_miss, "p_fa_asv": asv.p_fa, "p_fa_spoof_asv": asv.p_fa_spoof}
+        return {**results, "num_bonafide": len(bonafide), "num_spoof": len(spoof)}
+
+
+def _from_keys(asv_scores, asv_keys) -> AsvErrorRates:
+    scores, keys = np.asarray(asv_scores, dtype=np.float64), np.asarray(asv_keys)
+    kinds = ("target", "nontarget", "spoof")
+    if scores.shape != keys.shape:
+        raise ValueError(f"There are {scores.size} ASV scores, but {keys.size} ASV keys.")
+    if unknown := set(keys.tolist()) - set(kinds):
+        raise ValueError(f"asv_keys must be one of {', '.join(kinds)}, not {str(sorted(unknown)[0])!r}.")
+    return AsvErrorRates.from_scores(*(scores[keys == kind] for kind in kinds))

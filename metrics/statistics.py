@@ -1,0 +1,219 @@
+"""Confidence intervals of the EER and of detection costs, and a paired test between two countermeasures.
+
+By a bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993) that respects how the trials
+came about. Trials of one speaker are alike, so whole speakers are drawn where speakers are known (Bolle,
+Ratha and Pankanti, "Error analysis of pattern recognition systems - the subsets bootstrap", CVIU 2004): with
+replacement, separately among those with bona fide trials only, with spoofed trials only, and with both, and
+each brings all its trials. Otherwise trials are drawn, separately in each class. A resample is a count for
+every trial, so each system's scores are sorted once. What is held fixed is not in the interval: the training
+of
+the system, the ASV system's error rates, and the choice of attacks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .det import DetectionCost, check_scores, equal_error_counts
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How to resample."""
+
+    num_resamples: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.num_resamples < 1 or not 0 < self.level < 1:
+            raise ValueError(
+                f"num_resamples {self.num_resamples} must be positive and level {self.level} between 0 and 1."
+            )
+
+
+MIN_SPEAKERS = 10  # in each class: from fewer, the spread among speakers can't be told
+
+
+@dataclass(frozen=True)
+class Speakers:
+    """Speaker of each bona fide and of each spoofed trial, in the order of the scores."""
+
+    bonafide: Sequence[str]
+    spoof: Sequence[str]
+
+    def __post_init__(self):
+        for name, speakers in (("bona fide", self.bonafide), ("spoofed", self.spoof)):
+            if (count := len(set(speakers))) < MIN_SPEAKERS:
+                raise ValueError(
+                    f"The {name} trials are of {count} speakers; at least {MIN_SPEAKERS} are needed to draw "
+                    "speakers. Leave the speakers out to draw trials."
+                )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its confidence interval (percentile method)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """
+    First system's value minus the second's, its confidence interval, and the two-sided p-value of no
+    difference: the share of resamples whose difference lies at least as far from the one observed as that
+    lies from 0.
+    """
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True)
+class _System:
+    """
+    One system's scores, sorted once; any resample of the trials is counted from there.
+
+    Attributes:
+        bonafide_order: (num_bonafide,) indices that sort the bona fide scores.
+        spoof_rank: (num_spoof,) for each spoofed trial the number of bona fide scores not above its own.
+        costs: detection costs by name.
+    """
+
+    bonafide_order: np.ndarray
+    spoof_rank: np.ndarray
+    costs: Mapping[str, DetectionCost] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bonafide_scores, spoof_scores, costs: Mapping[str, DetectionCost]) -> "_System":
+        bonafide, spoof = check_scores(bonafide_scores, spoof_scores)
+        order = np.argsort(bonafide)
+        return cls(order, np.searchsorted(bonafide[order], spoof, side="right"), costs)
+
+    def metrics(self, bonafide_counts: np.ndarray, spoof_counts: np.ndarray) -> np.ndarray:
+        """EER and the minimum of each cost, over the trials taken so many times each."""
+        rejected_bonafide = np.concatenate([[0], np.cumsum(bonafide_counts[self.bonafide_order])])
+        between = np.bincount(self.spoof_rank, spoof_counts, minlength=len(rejected_bonafide))
+        rejected_spoof = np.cumsum(between).astype(np.int64)
+        num_bonafide, num_spoof = rejected_bonafide[-1], rejected_spoof[-1]
+        bonafide, spoof = equal_error_counts(rejected_bonafide, rejected_spoof)
+        eer = (bonafide / num_bonafide + (num_spoof - spoof) / num_spoof) / 2
+        return np.array(
+            [eer, *(cost.minimum(rejected_bonafide, rejected_spoof)[0] for cost in self.costs.values())]
+        )
+
+
+def confidence_intervals(
+    bonafide_scores,
+    spoof_scores,
+    *,
+    costs: Mapping[str, DetectionCost] | None = None,
+    speakers: Speakers | None = None,
+    bootstrap: Bootstrap = Bootstrap(),
+) -> dict[str, Estimate]:
+    """
+    Confidence intervals of the EER ("eer") and of the minimum of each cost, by its name.
+
+    Args:
+        bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,), higher = more bona fide.
+        costs: detection costs by name, e.g. `{"min_tdcf_2019": tdcf_cost(asv, "2019")}`.
+        speakers: of the trials; `None` where they are not known, and trials are drawn.
+        bootstrap: number of resamples, level and seed.
+
+    Raises:
+        ValueError: a class without trials, NaN or infinity, or not one speaker per trial; of [`Speakers`] a
+            class of fewer than ten speakers.
+    """
+    system = _System.of(bonafide_scores, spoof_scores, costs or {})
+    sizes = len(system.bonafide_order), len(system.spoof_rank)
+    observed = system.metrics(*(np.ones(size, np.int64) for size in sizes))
+    resampled = np.array([system.metrics(*counts) for counts in _resamples(*sizes, speakers, bootstrap)])
+    low, high = _interval(resampled, bootstrap.level)
+    return {
+        name: Estimate(*map(float, values))
+        for name, *values in zip(("eer", *system.costs), observed, low, high, strict=True)
+    }
+
+
+def paired_test(
+    first: tuple,
+    second: tuple,
+    *,
+    costs: Mapping[str, DetectionCost] | None = None,
+    speakers: Speakers | None = None,
+    bootstrap: Bootstrap = Bootstrap(),
+) -> dict[str, Difference]:
+    """
+    Compare two countermeasures on the same trials, of which both are resampled alike: differences of EER
+    ("eer") and of the minimum of each cost, first minus second.
+
+    Args:
+        first, second: (bona fide scores, spoof scores) of each system, trials in the same order.
+        costs, speakers, bootstrap: as in [`confidence_intervals`].
+
+    Raises:
+        ValueError: as [`confidence_intervals`]; different numbers of trials.
+    """
+    one, other = (_System.of(*scores, costs or {}) for scores in (first, second))
+    sizes = len(one.bonafide_order), len(one.spoof_rank)
+    if sizes != (len(other.bonafide_order), len(other.spoof_rank)):
+        raise ValueError(
+            f"The first system has scores of {sizes[0]} bona fide and {sizes[1]} spoofed trials, the "
+            f"second of {len(other.bonafide_order)} and {len(other.spoof_rank)}: a paired test needs the same trials."
+        )
+
+    def difference(counts):
+        return one.metrics(*counts) - other.metrics(*counts)
+
+    observed = difference([np.ones(size, np.int64) for size in sizes])
+    resampled = np.array([difference(counts) for counts in _resamples(*sizes, speakers, bootstrap)])
+    low, high = _interval(resampled, bootstrap.level)
+    # Rounding must not decide whether a resample lies as far out as the observed difference.
+    further = np.abs(resampled - observed) >= np.abs(observed) - 1e-12
+    p_values = (1 + further.sum(0)) / (1 + len(resampled))
+    return {
+        name: Difference(*map(float, values))
+        for name, *values in zip(("eer", *one.costs), observed, low, high, p_values, strict=True)
+    }
+
+
+def _interval(resampled: np.ndarray, level: float) -> np.ndarray:
+    return np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def _resamples(
+    num_bonafide: int, num_spoof: int, speakers: Speakers | None, bootstrap: Bootstrap
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """How often each bona fide and each spoofed trial counts, for every resample."""
+    generator = np.random.default_rng(bootstrap.seed)
+    if speakers is None:
+        for _ in range(bootstrap.num_resamples):
+            yield _draw(generator, num_bonafide), _draw(generator, num_spoof)
+        return
+    if (len(speakers.bonafide), len(speakers.spoof)) != (num_bonafide, num_spoof):
+        raise ValueError(
+            f"There are speakers of {len(speakers.bonafide)} bona fide and {len(speakers.spoof)} spoofed "
+            f"trials for scores of {num_bonafide} and {num_spoof}."
+        )
+    names, codes = np.unique(np.concatenate([speakers.bonafide, speakers.spoof]), return_inverse=True)
+    bonafide_codes, spoof_codes = codes[:num_bonafide], codes[num_bonafide:]
+    kinds = np.isin(np.arange(len(names)), bonafide_codes) + 2 * np.isin(np.arange(len(names)), spoof_codes)
+    strata = [np.flatnonzero(kinds == kind) for kind in (1, 2, 3)]
+    for _ in range(bootstrap.num_resamples):
+        counts = np.empty(len(names), np.int64)
+        for stratum in strata:
+            counts[stratum] = _draw(generator, len(stratum))
+        yield counts[bonafide_codes], counts[spoof_codes]
+
+
+def _draw(generator: np.random.Generator, size: int) -> np.ndarray:
+    """How often each of `size` things comes when so many are drawn with replacement."""
+    if size == 0:
+        return np.zeros(0, np.int64)
+    return np.bincount(generator.integers(size, size=size), minlength=size)
