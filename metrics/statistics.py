@@ -164,8 +164,8 @@ def paired_test(
     sizes = len(one.bonafide_order), len(one.spoof_rank)
     if sizes != (len(other.bonafide_order), len(other.spoof_rank)):
         raise ValueError(
-            f"The first system has scores of {sizes[0]} bona fide and {sizes[1]} spoofed trials, the "
-            f"second of {len(other.bonafide_order)} and {len(other.spoof_rank)}: a paired test needs the same trials."
+            f"The first system has scores of {sizes[0]} bona fide and {sizes[1]} spoofed trials, the second "
+            f"of {len(other.bonafide_order)} and {len(other.spoof_rank)}: both must be of the same trials."
         )
 
     def difference(counts):

@@ -1,0 +1,259 @@
+"""Plots of scores and error rates. Each function returns a matplotlib figure: `save` writes it, and a
+notebook shows it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from .det import det_curve, equal_error_rate
+
+
+BONAFIDE, SPOOF, LINE = "#0072b2", "#d55e00", "#333333"  # told apart by the colour-blind, too
+CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+RATE_TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
+MAX_POINTS = 4000  # of a DET curve; more are not seen
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold that is marked on a DET curve."""
+
+    name: str
+    threshold: float
+
+
+def plot_det(
+    systems: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    points: Mapping[str, Sequence[OperatingPoint]] | None = None,
+    *,
+    title: str = "",
+) -> Figure:
+    """
+    Detection error trade-off on normal deviate axes.
+
+    Args:
+        systems: (bona fide scores, spoof scores) of each system by its name.
+        points: operating points by the name of their system.
+        title: corpus, split and counts.
+
+    Raises:
+        ValueError: see [`metrics.det.check_scores`].
+    """
+    figure, axes = _axes(6.4, 6.4, title)
+    lowest, highest = 0.5, 0.6
+    for (name, scores), color in zip(systems.items(), _cycle(len(systems)), strict=True):
+        frr, far, thresholds = det_curve(*scores)
+        lowest = min(lowest, 0.5 / max(map(len, scores)))
+        highest = max(highest, 0.99 if equal_error_rate(*scores)[0] > 0.35 else 0)
+        kept = _corners(frr, far)
+        axes.plot(far[kept], frr[kept], color=color, label=name, linewidth=1.8)
+        for i, point in enumerate((points or {}).get(name, ())):
+            at = int(np.searchsorted(thresholds, point.threshold, side="right")) - 1
+            axes.plot(
+                far[at],
+                frr[at],
+                "osD"[i % 3],
+                color=LINE,
+                markerfacecolor="none",
+                markersize=7 + 4 * i,  # points that coincide stay visible, one around the other
+                linewidth=0,
+                clip_on=False,
+                zorder=3,
+                label=point.name,
+            )
+    lowest, highest = max(lowest, RATE_TICKS[0]), min(highest, 1 - lowest)
+    axes.plot([lowest, 0.5], [lowest, 0.5], color="#bbbbbb", linewidth=1, linestyle="--", zorder=0)
+    for axis, set_scale, set_limits in (
+        (axes.xaxis, axes.set_xscale, axes.set_xlim),
+        (axes.yaxis, axes.set_yscale, axes.set_ylim),
+    ):
+        # Rates of 0 and 1 lie at infinity; they are drawn at the edge.
+        set_scale("function", functions=(lambda p: _deviate(p, lowest), _rate))
+        set_limits(lowest, highest)
+        axis.set_major_locator(FixedLocator([tick for tick in RATE_TICKS if lowest <= tick <= highest]))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}"))
+    axes.set_xlabel("False acceptance rate: spoof taken for bona fide (%)")
+    axes.set_ylabel("False rejection rate: bona fide taken for spoof (%)")
+    axes.grid(color="#e6e6e6")
+    axes.legend(loc="upper right", frameon=True, framealpha=0.9, fontsize=9)
+    return figure
+
+
+def plot_score_histograms(
+    bonafide_scores, spoof_scores, *, threshold: float | None = None, title: str = ""
+) -> Figure:
+    """
+    Share of each class's trials by score, so that classes of different size compare, and the EER threshold.
+
+    Args:
+        bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,).
+        threshold: EER threshold, to be marked.
+        title: corpus, split and counts.
+    """
+    bonafide, spoof = np.asarray(bonafide_scores, float), np.asarray(spoof_scores, float)
+    figure, axes = _axes(7.2, 4.2, title)
+    everything = np.concatenate([bonafide, spoof])
+    num_bins = int(np.clip(2 * min(len(bonafide), len(spoof)) ** 0.5, 12, 100))
+    if everything.min() == everything.max():  # constant scores: one bar
+        edges = everything[0] + np.array([-0.5, 0.5])
+    else:
+        edges = np.linspace(everything.min(), everything.max(), num_bins + 1)
+    for name, scores, color in (("bona fide", bonafide, BONAFIDE), ("spoof", spoof, SPOOF)):
+        weights = np.full(len(scores), 100 / len(scores))
+        label = f"{name} ({len(scores):,})"
+        axes.hist(
+            scores,
+            edges,
+            weights=weights,
+            color=color,
+            alpha=0.55,
+            label=label,
+            edgecolor=color,
+            linewidth=0.6,
+        )
+    if threshold is not None:
+        axes.axvline(threshold, color=LINE, linestyle="--", linewidth=1.2, label="EER threshold")
+    axes.set_xlabel("Score (higher = more bona fide)")
+    axes.set_ylabel("Share of the class's trials (%)")
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def plot_breakdown(
+    groups: Mapping[str, Mapping], *, pooled_eer: float, title: str = "", name: str = ""
+) -> Figure:
+    """
+    EER of each group of trials as a bar, with its confidence interval where there is one.
+
+    Args:
+        groups: by group, `eer` as a fraction, `num_bonafide`, `num_spoof` and perhaps `eer_interval`; groups
+            whose `eer` is `None` have no bar, and say so.
+        pooled_eer: of all trials, drawn as a line.
+        title: corpus, split and counts.
+        name: what the groups are: "attack", "codec".
+    """
+    figure, axes = _axes(max(5.5, 1.6 + 0.62 * len(groups)), 4.4, title)
+    for position, values in enumerate(groups.values()):
+        if values["eer"] is None:
+            axes.text(position, 0, "one class\nonly", ha="center", va="bottom", fontsize=7, color=LINE)
+            continue
+        height = 100 * values["eer"]
+        axes.bar(position, height, color=SPOOF, alpha=0.8, width=0.7)
+        top = height
+        if interval := values.get("eer_interval"):
+            low, top = 100 * interval[0], max(100 * interval[1], height)
+            axes.plot([position, position], [low, top], color=LINE, linewidth=1.2)
+        label = axes.text(position, top, f"{height:.3g}", ha="center", va="bottom", fontsize=8)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+    axes.axhline(100 * pooled_eer, color=BONAFIDE, linestyle="--", linewidth=1.2, zorder=2.5)
+    axes.text(
+        1.005,
+        100 * pooled_eer,
+        f"all\n{100 * pooled_eer:.3g}",
+        transform=axes.get_yaxis_transform(),
+        color=BONAFIDE,
+        fontsize=8,
+        va="center",
+    )
+    labels = [f"{group}\n({values['num_spoof']:,})" for group, values in groups.items()]
+    slanted = max(map(len, groups), default=0) > 8
+    axes.set_xticks(
+        range(len(groups)),
+        labels,
+        fontsize=8,
+        rotation=45 if slanted else 0,
+        ha="right" if slanted else "center",
+    )
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    axes.set_ylim(bottom=0)
+    axes.margins(y=0.12)
+    axes.set_xlabel(f"{name} (number of spoofed trials)")
+    axes.set_ylabel("EER (%)")
+    return figure
+
+
+def plot_timeline(
+    starts: Sequence[float],
+    scores: Sequence[float],
+    *,
+    window_seconds: float,
+    threshold: float | None = None,
+    title: str = "",
+) -> Figure:
+    """
+    Score of each window over the time of a recording.
+
+    Args:
+        starts: (num_windows,) seconds.
+        scores: (num_windows,).
+        window_seconds: length of a window, over which its score is drawn.
+        threshold: decision threshold of single crops, to be marked.
+        title: the recording.
+    """
+    figure, axes = _axes(10, 3.4, title)
+    starts, scores = np.asarray(starts, float), np.asarray(scores, float)
+    long = starts[-1] + window_seconds > 600
+    unit, per_unit = ("minutes", 60) if long else ("seconds", 1)
+    middle = (starts + window_seconds / 2) / per_unit
+    axes.plot(middle, scores, color=LINE, linewidth=0.8, zorder=1)
+    if threshold is None:
+        axes.scatter(middle, scores, s=10, color=LINE, zorder=2)
+    else:
+        for name, chosen, color in (
+            ("bona fide", scores > threshold, BONAFIDE),
+            ("spoof", scores <= threshold, SPOOF),
+        ):
+            axes.scatter(middle[chosen], scores[chosen], s=12, color=color, label=name, zorder=2)
+        axes.axhline(threshold, color=LINE, linestyle="--", linewidth=1, label="threshold of single crops")
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.set_xlim(0, (starts[-1] + window_seconds) / per_unit)
+    axes.set_xlabel(f"Middle of the {window_seconds:g} s window ({unit})")
+    axes.set_ylabel("Score")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG that appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, format="png", dpi=150)
+    os.replace(partial, path)
+
+
+def _axes(width: float, height: float, title: str):
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _cycle(count: int) -> list[str]:
+    return [CURVES[i % len(CURVES)] for i in range(count)]
+
+
+def _corners(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """Indices of the points where the steps of a DET curve turn, thinned where they are too many to see."""
+    steps = np.diff(frr) > 0
+    kept = np.flatnonzero(np.concatenate([[True], steps[1:] != steps[:-1], [True]]))
+    if len(kept) <= MAX_POINTS:
+        return kept
+    # Evenly spaced along both rates, so that the ends stay as fine as the middle.
+    position = _deviate(frr[kept], 1e-6) - _deviate(far[kept], 1e-6)
+    wanted = np.linspace(position[0], position[-1], MAX_POINTS)
+    return kept[np.unique(np.clip(np.searchsorted(position, wanted), 0, len(kept) - 1))]
+
+
+def _deviate(rate, lowest: float):
+    rate = np.clip(np.asarray(rate, dtype=np.float64), lowest, 1 - lowest)
+    return torch.special.ndtri(torch.from_numpy(rate)).numpy()
+
+
+def _rate(deviate):
+    return torch.special.ndtr(torch.from_numpy(np.asarray(deviate, dtype=np.float64))).numpy()
