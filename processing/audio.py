@@ -75,19 +75,63 @@ def decode_audio(
     window = functools.partial(_source_window, sampling_rate=sampling_rate, start=start, stop=stop)
 
     with _opened(source) as (stream, name):
-        try:
-            samples, rate = _read_with_soundfile(stream, name, window)
-        except sf.SoundFileError:
-            stream.seek(0)
-            samples, rate = _read_with_pyav(stream, name, window)
+        blocks, rates = zip(*_blocks(stream, name, window), strict=True)
 
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{name} holds NaN or infinite samples. Export it again, or leave it out.")
+    samples, rate = np.concatenate(blocks), rates[0]
     first, _ = window(rate)
     stop = min(stop, _resampled_length(first + len(samples), rate, sampling_rate))
     if stop <= start:
         raise ValueError(f"{name} ends before sample {start} at {sampling_rate} Hz. Choose a smaller start.")
     return samples if rate == sampling_rate else _resample(samples, first, rate, sampling_rate, start, stop)
+
+
+def decode_windows(
+    source: AudioSource, *, num_samples: int, hop: int, sampling_rate: int = 16_000
+) -> Iterator[tuple[int, np.ndarray]]:
+    """
+    Decode `source` to overlapping windows, in one pass and in memory that does not grow with its length.
+
+    The windows start at 0, `hop`, `2 * hop`, ... Where the file goes on after the last of them, one more ends
+    with the file's last sample. So every sample lies in a window, and the last window's start plus its length
+    is the length of the file. A window has the bits of `decode_audio` with its start and `num_samples`.
+
+    Args:
+        source (`str`, `Path`, `bytes` or `dict`):
+            As for `decode_audio`.
+        num_samples (`int`):
+            Length of a window, counted at `sampling_rate`.
+        hop (`int`):
+            Distance between the starts of two windows, counted at `sampling_rate`; at most `num_samples`.
+        sampling_rate (`int`, *optional*, defaults to 16000):
+            Rate of the result in Hz.
+
+    Yields:
+        `tuple[int, np.ndarray]`: first sample of the window, counted at `sampling_rate`, and its samples,
+        float32, of shape `(num_samples,)`. A file that is shorter gives one window of its own length.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: `hop` is not between 1 and `num_samples`; `sampling_rate` is not positive; or, where the
+            decoding comes to it, the file can't be decoded, was cut off, has no audio stream, no samples, or
+            NaN or infinite ones.
+    """
+    if not 0 < hop <= num_samples or sampling_rate <= 0:
+        raise ValueError(
+            "hop must be positive and at most num_samples (windows further apart leave samples out), "
+            "sampling_rate must be positive: got "
+            f"num_samples={num_samples}, hop={hop}, sampling_rate={sampling_rate}."
+        )
+    start, step = 0, 0  # the first window is no step from the beginning, every other one hop from the last
+    held = np.empty(0, np.float32)  # the signal from `start` on
+    with _opened(source) as (stream, name):
+        for block in _resampled_blocks(_blocks(stream, name, lambda rate: (0, sys.maxsize)), sampling_rate):
+            held = np.concatenate([held, block])
+            while len(held) >= step + num_samples:
+                start, held = start + step, held[step:]
+                yield start, held[:num_samples].copy()
+                step = hop
+    if len(held) != num_samples:
+        yield start + max(0, len(held) - num_samples), held[-num_samples:].copy()
 
 
 def count_samples(source: AudioSource, *, sampling_rate: int = 16_000) -> int:
@@ -104,8 +148,8 @@ def count_samples(source: AudioSource, *, sampling_rate: int = 16_000) -> int:
         except sf.SoundFileError:
             stream.seek(0)
             length, rate = 0, 0
-            for mono, block_rate in _pyav_blocks(stream, name):
-                length, rate = length + len(mono), block_rate
+            for mono, frame_rate in _pyav_frames(stream, name):
+                length, rate = length + len(mono), frame_rate
     return _resampled_length(length, rate, sampling_rate)
 
 
@@ -146,34 +190,62 @@ def _open_soundfile(stream: BinaryIO, name: str) -> sf.SoundFile:
     return sound
 
 
-def _read_with_soundfile(stream: BinaryIO, name: str, window: Window) -> tuple[np.ndarray, int]:
-    """The mono samples inside `window(rate)`, as far as the file goes, and its rate."""
+def _blocks(stream: BinaryIO, name: str, window: Window) -> Iterator[tuple[np.ndarray, int]]:
+    """The mono samples inside `window(rate)`, as far as the file goes: one block or more, and their rate."""
+    read = 0
+
+    def rest(rate: int) -> tuple[int, int]:
+        first, stop = window(rate)
+        return first + read, stop
+
+    try:
+        for mono, rate in _soundfile_blocks(stream, name, window):
+            yield _finite(mono, name), rate
+            read += len(mono)
+    except sf.SoundFileError:
+        # It may have failed far into the file. What both decode, FFmpeg decodes to the same bits: it goes on.
+        stream.seek(0)
+        for mono, rate in _pyav_blocks(stream, name, rest):
+            yield _finite(mono, name), rate
+
+
+def _finite(samples: np.ndarray, name: str) -> np.ndarray:
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{name} holds NaN or infinite samples. Export it again, or leave it out.")
+    return samples
+
+
+def _soundfile_blocks(stream: BinaryIO, name: str, window: Window) -> Iterator[tuple[np.ndarray, int]]:
     with _open_soundfile(stream, name) as sound:
         first, stop = (min(edge, sound.frames) for edge in window(sound.samplerate))
         sound.seek(first)
-        blocks = [np.empty(0, np.float32)]
+        yield np.empty(0, np.float32), sound.samplerate  # the rate, even if the file ends before the window
         for at in range(first, stop, _BLOCK_FRAMES):
-            blocks.append(_mono(sound.read(min(_BLOCK_FRAMES, stop - at), dtype="float32", always_2d=True)))
-        samples = np.concatenate(blocks)
-        if len(samples) < stop - first:
-            raise sf.SoundFileRuntimeError(f"{stop - first - len(samples)} samples are missing")
-        return samples, sound.samplerate
+            wanted = min(_BLOCK_FRAMES, stop - at)
+            mono = _mono(sound.read(wanted, dtype="float32", always_2d=True))
+            if len(mono) < wanted:
+                raise sf.SoundFileRuntimeError(f"{wanted - len(mono)} samples are missing")
+            yield mono, sound.samplerate
 
 
-def _read_with_pyav(stream: BinaryIO, name: str, window: Window) -> tuple[np.ndarray, int]:
-    """As `_read_with_soundfile`, but what lies before the window is decoded too, and dropped."""
-    position, blocks = 0, [np.empty(0, np.float32)]
-    for mono, rate in _pyav_blocks(stream, name):
+def _pyav_blocks(stream: BinaryIO, name: str, window: Window) -> Iterator[tuple[np.ndarray, int]]:
+    """As `_soundfile_blocks`, but what lies before the window is decoded too, and dropped."""
+    position, gathered, kept = 0, [np.empty(0, np.float32)], 0
+    for mono, rate in _pyav_frames(stream, name):
         first, stop = window(rate)
         if position + len(mono) > first:
-            blocks.append(mono[max(0, first - position) : stop - position])
+            gathered.append(mono[max(0, first - position) : stop - position])
+            kept += len(gathered[-1])
         position += len(mono)
         if position >= stop:
             break
-    return np.concatenate(blocks), rate
+        if kept >= _BLOCK_FRAMES:
+            yield np.concatenate(gathered), rate
+            gathered, kept = [np.empty(0, np.float32)], 0
+    yield np.concatenate(gathered), rate
 
 
-def _pyav_blocks(stream: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]:
+def _pyav_frames(stream: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]:
     """The file from its beginning, one codec frame at a time: mono samples and their rate."""
     # The header in which an MP3 may state its length: flags, of which the last is "frames", and their number.
     xing = re.search(rb"(?:Xing|Info)\0{3}[\x01\x03\x05\x07\t\x0b\r\x0f](?!\0{4})", stream.read(2**16))
@@ -275,4 +347,23 @@ def _resample(
     return resampled[start - first_block * new_block : stop - first_block * new_block].numpy()
 
 
-__all__ = ["AudioSource", "count_samples", "decode_audio"]
+def _resampled_blocks(blocks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
+    """The mono blocks of a whole file at the new rate, holding of the old one only what is still needed."""
+    held, first, done = np.empty(0, np.float32), 0, 0  # source samples, number of their first; samples made
+    for mono, rate in blocks:
+        if rate == sampling_rate:
+            yield mono
+            continue
+        held = np.concatenate([held, mono])
+        block, new_block, margin = _block_sizes(rate, sampling_rate)
+        stop = (first + len(held) - margin) // block * new_block  # as far as the filter sees no end
+        if stop > done:
+            yield _resample(held, first, rate, sampling_rate, done, stop)
+            needed, _ = _source_window(rate, sampling_rate=sampling_rate, start=stop, stop=stop)
+            held, first, done = held[needed - first :], needed, stop
+    if len(held):
+        stop = _resampled_length(first + len(held), rate, sampling_rate)
+        yield _resample(held, first, rate, sampling_rate, done, stop)
+
+
+__all__ = ["AudioSource", "count_samples", "decode_audio", "decode_windows"]
