@@ -31,15 +31,6 @@ class CorpusArguments:
     allow_missing: bool = field(
         default=False, metadata={"help": "Leave out listed utterances without audio, and record their count."}
     )
-    train_split: str = field(
-        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%%]."}
-    )
-    dev_split: str = field(
-        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%%:]."}
-    )
-    eval_split: str = field(
-        default="eval", metadata={"help": "Split to evaluate on at the end, where there is one."}
-    )
     dataset_config: str | None = field(
         default=None, metadata={"help": "Configuration of a data set on the Hub that has several."}
     )
@@ -126,9 +117,8 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
     except (ValueError, AssertionError, KeyError) as error:
         raise ValueError(
             f"{corpus.name} has no split {spec!r}, only "
-            f"{', '.join(f'{k} ({n:,})' for k, n in lengths.items())}. Name a split or a slice of one with "
-            "--train_split, --dev_split and --eval_split, e.g. --train_split 'train[:90%]' --dev_split "
-            "'train[90%:]'."
+            f"{', '.join(f'{k} ({n:,})' for k, n in lengths.items())}. Name a split or a slice of one, e.g. "
+            "'train[:90%]'."
         ) from error
     rows = corpus.splits[instruction.splitname]
     if instruction.from_ is not None or instruction.to is not None:
