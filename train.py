@@ -89,6 +89,21 @@ class ModelArguments:
 
 
 @dataclass
+class SplitArguments:
+    """Which splits of the corpus."""
+
+    train_split: str = field(
+        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%%]."}
+    )
+    dev_split: str = field(
+        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%%:]."}
+    )
+    eval_split: str = field(
+        default="eval", metadata={"help": "Split to evaluate on at the end, where there is one."}
+    )
+
+
+@dataclass
 class Run:
     """All that a run is asked to do, as [`parse_arguments`] finds it out."""
 
@@ -96,6 +111,7 @@ class Run:
     weights: Path | None  # the folder of a trained model to go on from
     model_args: ModelArguments
     corpus_args: CorpusArguments
+    split_args: SplitArguments
     args: TrainingArguments
     overrides: dict  # what the command line changes of the recipe's training
     reduced: dict  # what is reduced of it on the demo corpus
@@ -118,7 +134,7 @@ def main(argv: list[str]) -> None:
         share_out_cores(run)
         with PartialState().main_process_first():
             corpus = load_corpus(run.corpus_args)
-        specs = split_specs(run.corpus_args, corpus)
+        specs = split_specs(run.split_args, corpus)
         splits = {split: take_split(corpus, spec) for split, spec in specs.items()}
         announce(run, corpus, specs, splits)
         set_seed(run.args.seed)
@@ -170,7 +186,7 @@ def parse_arguments(argv: list[str]) -> Run:
         SystemExit: an argument that is not known, with the nearest one, or not valid.
     """
     parser = ArgumentParser(
-        (ModelArguments, CorpusArguments, TrainingArguments),
+        (ModelArguments, CorpusArguments, SplitArguments, TrainingArguments),
         prog="train.py",
         description=__doc__,
         allow_abbrev=False,
@@ -203,7 +219,9 @@ def parse_arguments(argv: list[str]) -> Run:
         **{k: v if v is None or isinstance(v, (dict, list)) else str(v) for k, v in defaults.items()}
     )
 
-    model_args, corpus_args, args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    model_args, corpus_args, split_args, args = parser.parse_args_into_dataclasses(
+        argv, look_for_args_file=False
+    )
     if args.push_to_hub:
         parser.error(
             "--push_to_hub is not supported: upload the finished folder, by `hf upload ORG/NAME FOLDER "
@@ -223,7 +241,7 @@ def parse_arguments(argv: list[str]) -> Run:
         if key in chosen and key != "model"
     }
     reduced = {key: value for key, value in reduced.items() if key not in chosen}
-    return Run(recipe, weights, model_args, corpus_args, args, overrides, reduced)
+    return Run(recipe, weights, model_args, corpus_args, split_args, args, overrides, reduced)
 
 
 def share_out_cores(run: Run) -> None:
@@ -237,10 +255,10 @@ def share_out_cores(run: Run) -> None:
         torch.set_num_threads(max(1, cores // PartialState().num_processes))
 
 
-def split_specs(corpus_args: CorpusArguments, corpus: Corpus) -> dict[str, str]:
+def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
     """Our three splits and what they are called in the corpus; "eval" only where the corpus has it."""
-    specs = {"train": corpus_args.train_split, "dev": corpus_args.dev_split, "eval": corpus_args.eval_split}
-    if corpus_args.eval_split == "eval" and "eval" not in corpus.splits:
+    specs = {"train": split_args.train_split, "dev": split_args.dev_split, "eval": split_args.eval_split}
+    if split_args.eval_split == "eval" and "eval" not in corpus.splits:
         del specs["eval"]
     return specs
 

@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
-from .rows import KEYS, Corpus, ProtocolColumns, check_columns, keep_present, make_rows
+from .rows import Corpus, ProtocolColumns, load_splits, read_columns
 
 
 NAME = "ASVspoof 2019 LA"
 SOURCE = "https://datashare.ed.ac.uk/handle/10283/3336 (LA.zip)"
 PROTOCOL_FOLDER = "ASVspoof2019_LA_cm_protocols"
-PROTOCOLS = {"train": "train.trn", "dev": "dev.trl", "eval": "eval.trl"}
+PROTOCOLS = {
+    "train": "ASVspoof2019.LA.cm.train.trn.txt",
+    "dev": "ASVspoof2019.LA.cm.dev.trl.txt",
+    "eval": "ASVspoof2019.LA.cm.eval.trl.txt",
+}
+COLUMNS = ("speaker_id", "utterance_id", "-", "attack", "key")
+BREAKDOWNS = ()
 
 
 def find_root(data_dir: Path) -> Path | None:
@@ -26,25 +32,9 @@ def read_protocol(path: Path) -> ProtocolColumns:
     Read a countermeasure protocol: speaker, utterance, "-", attack ("-" for bona fide) and key on each line.
 
     Raises:
-        ValueError: a line that does not parse, or an utterance listed twice.
+        ValueError: a line that does not parse, an utterance listed twice, no trial at all.
     """
-    columns = ProtocolColumns()
-    with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            if len(fields) != 5 or fields[4] not in KEYS or (fields[3] == "-") != (fields[4] == "bonafide"):
-                raise ValueError(
-                    f"{path}, line {number}: {line.strip()!r} is not `speaker utterance - attack key` with "
-                    "the key bonafide (attack -) or spoof (attack named)."
-                )
-            columns.speaker_id.append(fields[0])
-            columns.utterance_id.append(fields[1])
-            columns.attack.append(fields[3])
-            columns.key.append(fields[4])
-    check_columns(columns, str(path))
-    return columns
+    return read_columns(path, COLUMNS)
 
 
 def load(data_dir: Path, *, allow_missing: bool = False) -> Corpus:
@@ -66,23 +56,21 @@ def load(data_dir: Path, *, allow_missing: bool = False) -> Corpus:
             f"{data_dir} is not an ASVspoof 2019 LA folder: there is no {PROTOCOL_FOLDER} in it. Give the "
             f"unpacked LA folder of {SOURCE}."
         )
-    splits, missing = {}, {}
-    for split, ending in PROTOCOLS.items():
-        protocol = root / PROTOCOL_FOLDER / f"ASVspoof2019.LA.cm.{ending}.txt"
-        if not protocol.is_file():
-            continue
-        columns = read_protocol(protocol)
-        file_names = [f"{utterance}.flac" for utterance in columns.utterance_id]
-        audio_folder = (root / f"ASVspoof2019_LA_{split}" / "flac").resolve()
-        columns, paths, missing[split] = keep_present(
-            columns, file_names, audio_folder, source=str(protocol), allow_missing=allow_missing
-        )
-        if paths:
-            splits[split] = make_rows(columns, paths)
-    if not missing:
+    files = {
+        split: (root / PROTOCOL_FOLDER / name, root / f"ASVspoof2019_LA_{split}" / "flac")
+        for split, name in PROTOCOLS.items()
+        if (root / PROTOCOL_FOLDER / name).is_file()
+    }
+    if not files:
         raise FileNotFoundError(
             f"{root / PROTOCOL_FOLDER} holds none of the protocols ASVspoof2019.LA.cm.*.txt."
         )
+    splits, missing = load_splits(files, COLUMNS, allow_missing=allow_missing)
     if not splits:
         raise FileNotFoundError(f"{root} holds none of the audio files that its protocols list.")
-    return Corpus(NAME, splits, missing)
+    scores = {
+        split: root / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
+        for split in splits
+    }
+    asv_score_files = {split: (path,) for split, path in scores.items() if path.is_file()}
+    return Corpus(NAME, splits, missing, asv_score_files=asv_score_files)

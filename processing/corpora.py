@@ -1,19 +1,31 @@
-"""Name, folder or Hub id to corpus, and the splits that training and evaluation use."""
+"""Name, folder or Hub id to corpus, the splits that training and evaluation use, and protocols without
+audio."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import Dataset, ReadInstruction
 
-from . import asvspoof2019, demo, in_the_wild
+from . import asvspoof5, asvspoof2019, asvspoof2021, demo, in_the_wild
 from .audio_folder import ColumnNames, load_folder, load_hub
-from .rows import Corpus, check_one_class
+from .rows import Corpus, ProtocolColumns, check_one_class
 
 
 DEMO = "demo"
 DEMO_NOTE = "Synthetic demo corpus without any human voice: its numbers mean nothing about real speech."
-# A module here has NAME, SOURCE, find_root(data_dir) and load(data_dir, allow_missing=...).
-BY_NAME = {"asvspoof2019-la": asvspoof2019, "in-the-wild": in_the_wild}
+# Each of these has NAME, SOURCE, PROTOCOLS (official file name by split), BREAKDOWNS, find_root(data_dir),
+# read_protocol(path) and load(data_dir, allow_missing=...).
+BY_NAME = {
+    "asvspoof2019-la": asvspoof2019,
+    "asvspoof2021-la": asvspoof2021.LA,
+    "asvspoof2021-df": asvspoof2021.DF,
+    "asvspoof5": asvspoof5,
+    "in-the-wild": in_the_wild,
+}
+# Those whose protocols are told apart by the number of fields of a line.
+BY_NUM_FIELDS = {
+    len(corpus.COLUMNS): corpus for corpus in (asvspoof2019, asvspoof2021.LA, asvspoof2021.DF, asvspoof5)
+}
 
 
 @dataclass
@@ -23,22 +35,13 @@ class CorpusArguments:
     dataset: str | None = field(
         default=None,
         metadata={
-            "help": "Corpus: asvspoof2019-la, in-the-wild, demo, a folder, or the id of a data set on the "
-            "Hub. Without it, the layout of --data_dir decides; without both, the demo corpus is used."
+            "help": f"Corpus: {', '.join([*BY_NAME, DEMO])}, a folder, or the id of a data set on the Hub. "
+            "Without it, the layout of --data_dir decides; without both, the demo corpus is used."
         },
     )
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
     allow_missing: bool = field(
         default=False, metadata={"help": "Leave out listed utterances without audio, and record their count."}
-    )
-    train_split: str = field(
-        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%%]."}
-    )
-    dev_split: str = field(
-        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%%:]."}
-    )
-    eval_split: str = field(
-        default="eval", metadata={"help": "Split to evaluate on at the end, where there is one."}
     )
     dataset_config: str | None = field(
         default=None, metadata={"help": "Configuration of a data set on the Hub that has several."}
@@ -61,6 +64,22 @@ class CorpusArguments:
         return self.dataset == DEMO or (self.dataset is None and self.data_dir is None)
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """
+    What a protocol lists, without audio.
+
+    Attributes:
+        corpus: name of the corpus if the file has its official name, otherwise the file's own name.
+        splits: trials by split; "all" where the file does not say which split it is.
+        breakdowns: names of the string columns by whose values results are broken down.
+    """
+
+    corpus: str
+    splits: dict[str, ProtocolColumns]
+    breakdowns: tuple[str, ...]
+
+
 def load_corpus(arguments: CorpusArguments) -> Corpus:
     """
     Load the corpus that the arguments name.
@@ -68,7 +87,7 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
     Raises:
         FileNotFoundError: a folder or audio files that are not there; the message says where the corpus is to
             be had.
-        ValueError: a layout or label that is not understood.
+        ValueError: a layout or label that is not understood, or a folder that holds several named corpora.
     """
     if "" in (arguments.dataset, arguments.data_dir):
         raise ValueError(
@@ -107,10 +126,45 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
             _must_exist(folder)
         return load_hub(name, columns, arguments.dataset_config)
     _must_exist(folder)
-    for module in BY_NAME.values():
-        if module.find_root(folder):
-            return module.load(folder, allow_missing=arguments.allow_missing)
+    found = [name for name, module in BY_NAME.items() if module.find_root(folder)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} holds several corpora: {', '.join(found)}. Say which one is meant with --dataset "
+            f"NAME, e.g. --dataset {found[0]} --data_dir {folder}."
+        )
+    if found:
+        return BY_NAME[found[0]].load(folder, allow_missing=arguments.allow_missing)
     return load_folder(folder, columns)
+
+
+def read_protocol(path: Path) -> Protocol:
+    """
+    Read the protocol of a named corpus by itself, for scoring by a score file alone. Its layout tells the
+    corpus; a file under another than the official name may list other trials, and goes by its own name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an empty file, a layout that is not known, or a line that does not parse.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no protocol {path}.")
+    with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
+        num_fields = len(next((line.split() for line in lines if not line.isspace()), []))
+    module = in_the_wild if in_the_wild.has_header(path) else BY_NUM_FIELDS.get(num_fields)
+    if module is None:
+        found = f"has {num_fields} fields in its first line" if num_fields else "is empty"
+        known = ", ".join(f"{known.NAME} ({number})" for number, known in BY_NUM_FIELDS.items())
+        raise ValueError(
+            f"{path} {found}. The layouts known, by the number of fields of a line: {known}; and "
+            f"{in_the_wild.NAME}, by the header {','.join(in_the_wild.HEADER)}."
+        )
+    columns = module.read_protocol(path)
+    official = [split for split, name in module.PROTOCOLS.items() if name == path.name]
+    if "subset" in columns.extra:
+        splits = asvspoof2021.split_by_subset(columns)
+    else:
+        splits = {official[0] if official else "all": columns}
+    return Protocol(module.NAME if official else path.name, splits, module.BREAKDOWNS)
 
 
 def take_split(corpus: Corpus, spec: str) -> Dataset:
@@ -126,9 +180,8 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
     except (ValueError, AssertionError, KeyError) as error:
         raise ValueError(
             f"{corpus.name} has no split {spec!r}, only "
-            f"{', '.join(f'{k} ({n:,})' for k, n in lengths.items())}. Name a split or a slice of one with "
-            "--train_split, --dev_split and --eval_split, e.g. --train_split 'train[:90%]' --dev_split "
-            "'train[90%:]'."
+            f"{', '.join(f'{k} ({n:,})' for k, n in lengths.items())}. Name a split or a slice of one, e.g. "
+            "'train[:90%]'."
         ) from error
     rows = corpus.splits[instruction.splitname]
     if instruction.from_ is not None or instruction.to is not None:

@@ -10,25 +10,39 @@ from .rows import Corpus, ProtocolColumns, as_word, check_columns, keep_present,
 NAME = "In-the-Wild"
 SOURCE = "https://deepfake-total.com/in_the_wild (release_in_the_wild.zip)"
 HEADER = ["file", "speaker", "label"]
+PROTOCOLS = {"eval": "meta.csv"}
+BREAKDOWNS = ()
 KEY_OF_LABEL = {"bona-fide": "bonafide", "spoof": "spoof"}
 
 
 def find_root(data_dir: Path) -> Path | None:
     """The folder that holds `meta.csv` with the header `file,speaker,label`; `None` if there is none."""
     for folder in (data_dir, data_dir / "release_in_the_wild"):
-        path = folder / "meta.csv"
-        if path.is_file():
-            with open(path, encoding="utf-8-sig", newline="") as lines:
-                if next(csv.reader(lines), None) == HEADER:
-                    return folder
+        if (folder / "meta.csv").is_file() and has_header(folder / "meta.csv"):
+            return folder
     return None
+
+
+def has_header(path: Path) -> bool:
+    """Whether the first line of a file is that of `meta.csv`."""
+    with open(path, encoding="utf-8-sig", errors="backslashreplace", newline="") as lines:
+        return next(csv.reader(lines), None) == HEADER
+
+
+def read_protocol(path: Path) -> ProtocolColumns:
+    """
+    Read `meta.csv`. The utterance is named by its file without `.wav`. The corpus does not say which system
+    made a spoofed recording: its attack is "unknown".
+
+    Raises:
+        ValueError: a line that does not parse, a file listed twice, no trial at all.
+    """
+    return _read(path)[0]
 
 
 def load(data_dir: Path, *, allow_missing: bool = False) -> Corpus:
     """
-    Load In-the-Wild as one split, "eval". The utterance is named by its file without `.wav`. The corpus does
-    not say
-    which system made a spoofed recording: its attack is "unknown".
+    Load In-the-Wild as one split, "eval".
 
     Args:
         data_dir: the unpacked folder, with `meta.csv` and the WAV files.
@@ -44,7 +58,19 @@ def load(data_dir: Path, *, allow_missing: bool = False) -> Corpus:
             f"{data_dir} is not an In-the-Wild folder: there is no meta.csv with the header "
             f"{','.join(HEADER)} in it. The corpus is to be had at {SOURCE}."
         )
-    meta, columns, file_names = root / "meta.csv", ProtocolColumns(), []
+    meta = root / "meta.csv"
+    columns, file_names = _read(meta)
+    columns, paths, num_missing = keep_present(
+        columns, file_names, root.resolve(), source=str(meta), allow_missing=allow_missing
+    )
+    if not paths:
+        raise FileNotFoundError(f"{root} holds none of the recordings that {meta.name} lists.")
+    return Corpus(NAME, {"eval": make_rows(columns, paths)}, {"eval": num_missing})
+
+
+def _read(meta: Path) -> tuple[ProtocolColumns, list[str]]:
+    """The columns, and beside them the file names, which the utterances' names do not give back."""
+    columns, file_names = ProtocolColumns(), []
     with open(meta, encoding="utf-8-sig", newline="") as lines:
         for number, row in enumerate(csv.DictReader(lines), start=2):
             key = KEY_OF_LABEL.get(row["label"])
@@ -59,9 +85,4 @@ def load(data_dir: Path, *, allow_missing: bool = False) -> Corpus:
             columns.attack.append("-" if key == "bonafide" else "unknown")
             columns.key.append(key)
     check_columns(columns, str(meta))
-    columns, paths, num_missing = keep_present(
-        columns, file_names, root.resolve(), source=str(meta), allow_missing=allow_missing
-    )
-    if not paths:
-        raise FileNotFoundError(f"{root} holds none of the recordings that {meta.name} lists.")
-    return Corpus(NAME, {"eval": make_rows(columns, paths)}, {"eval": num_missing})
+    return columns, file_names

@@ -2,7 +2,9 @@
 hold to."""
 
 import os
+import sys
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +17,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 KEYS = ("bonafide", "spoof")
+BONAFIDE_ATTACKS = ("-", "bonafide")  # what protocols write where a bona fide trial has no attack
 FEATURES = Features(
     {
         "utterance_id": Value("string"),
@@ -36,12 +39,17 @@ class Corpus:
         splits: rows (see `FEATURES`) by split name: "train", "dev" and "eval" where the corpus has them.
         missing: per split, how many listed utterances were left out because their audio is absent.
         note: a sentence that goes with all results, or "".
+        breakdowns: names of the corpus's own string columns by whose values results are broken down.
+        asv_score_files: per split, the ASV score files found in the corpus folder, as
+            [`~processing.asv_scores.read_asv_scores`] takes them.
     """
 
     name: str
     splits: dict[str, Dataset]
     missing: dict[str, int] = field(default_factory=dict)
     note: str = ""
+    breakdowns: tuple[str, ...] = ()
+    asv_score_files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,6 +61,62 @@ class ProtocolColumns:
     attack: list[str] = field(default_factory=list)
     key: list[str] = field(default_factory=list)
     extra: dict[str, list[str]] = field(default_factory=dict)
+
+    def select(self, indices: Sequence[int]) -> "ProtocolColumns":
+        """The trials at these places."""
+        columns = (self.utterance_id, self.speaker_id, self.attack, self.key)
+        return ProtocolColumns(
+            *([column[i] for i in indices] for column in columns),
+            extra={name: [column[i] for i in indices] for name, column in self.extra.items()},
+        )
+
+
+def read_columns(
+    path: Path, names: Sequence[str], *, values: Mapping[str, Collection[str]] | None = None
+) -> ProtocolColumns:
+    """
+    Read a protocol whose lines hold fields between white space and no header. The attack of bona fide lines,
+    "-" or "bonafide" in the file, becomes "-".
+
+    Args:
+        path: the protocol.
+        names: what the fields of a line are, in order: "speaker_id", "utterance_id", "attack", "key", a name
+            in `extra`, or "-" for one that is not kept.
+        values: the values allowed in a column, by its name.
+
+    Raises:
+        ValueError: a line that does not parse, an utterance listed twice, no trial at all.
+    """
+    attack, key, utterance = (names.index(name) for name in ("attack", "key", "utterance_id"))
+    allowed = [(names.index(name), of_column) for name, of_column in {"key": KEYS, **(values or {})}.items()]
+    kept = [i for i, name in enumerate(names) if name != "-"]
+    columns: list[list[str]] = [[] for _ in names]
+    with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
+        for number, line in enumerate(lines, start=1):
+            fields = line.split()
+            if not fields:
+                continue
+            if (
+                len(fields) != len(names)
+                or any(fields[i] not in of_column for i, of_column in allowed)
+                or (fields[attack] in BONAFIDE_ATTACKS) != (fields[key] == "bonafide")
+            ):
+                others = "".join(
+                    f", the {name} one of {', '.join(of)}" for name, of in (values or {}).items()
+                )
+                raise ValueError(
+                    f"{path}, line {number}: {line.strip()!r} is not `{' '.join(names)}` with the key "
+                    f"bonafide (attack - or bonafide) or spoof (attack named){others}."
+                )
+            for i in kept:
+                # One string for all equal ones: ASVspoof 2021 DF has 611,829 lines of 13 fields.
+                columns[i].append(fields[i] if i == utterance else sys.intern(fields[i]))
+    by_name = {names[i]: columns[i] for i in kept}
+    of_row = (by_name.pop(name) for name in ("utterance_id", "speaker_id", "attack", "key"))
+    read = ProtocolColumns(*of_row, extra=by_name)
+    read.attack = ["-" if of == "bonafide" else name for name, of in zip(read.attack, read.key, strict=True)]
+    check_columns(read, str(path))
+    return read
 
 
 def as_word(text: str) -> str:
@@ -102,14 +166,37 @@ def keep_present(
     if not allow_missing:
         raise FileNotFoundError(f"{message} Complete the corpus, or leave them out with --allow_missing.")
     logger.warning("%s They are left out, and the count goes into the results.", message)
-    columns = ProtocolColumns(
-        *(
-            [column[i] for i in kept]
-            for column in (columns.utterance_id, columns.speaker_id, columns.attack, columns.key)
-        ),
-        extra={name: [column[i] for i in kept] for name, column in columns.extra.items()},
-    )
-    return columns, paths, num_missing
+    return columns.select(kept), paths, num_missing
+
+
+def load_splits(
+    files: Mapping[str, tuple[Path, Path]], names: Sequence[str], *, allow_missing: bool
+) -> tuple[dict[str, Dataset], dict[str, int]]:
+    """
+    Rows of a corpus with a protocol and a folder of `<utterance_id>.flac` for each split.
+
+    Args:
+        files: protocol and audio folder by split.
+        names: what the fields of a protocol line are; see [`read_columns`].
+        allow_missing: leave listed utterances without audio out, and count them, instead of raising.
+
+    Returns:
+        Rows by split, without the splits that have no audio at all, and the number of missing files by split.
+
+    Raises:
+        FileNotFoundError: listed files that are missing.
+        ValueError: a protocol that does not parse.
+    """
+    splits, missing = {}, {}
+    for split, (protocol, folder) in files.items():
+        columns = read_columns(protocol, names)
+        file_names = [f"{utterance}.flac" for utterance in columns.utterance_id]
+        columns, paths, missing[split] = keep_present(
+            columns, file_names, folder.resolve(), source=str(protocol), allow_missing=allow_missing
+        )
+        if paths:
+            splits[split] = make_rows(columns, paths)
+    return splits, missing
 
 
 def make_rows(columns: ProtocolColumns, paths: list[str]) -> Dataset:

@@ -436,7 +436,7 @@ def test_corpus_without_training_split_is_an_error_that_says_what_there_is(refus
 
     message = refused("--model", "rawnet2", "--dataset", "in-the-wild", "--data_dir", tmp_path)
 
-    assert "In-the-Wild has no split 'train', only eval (2)" in message and "--train_split" in message
+    assert "In-the-Wild has no split 'train', only eval (2)" in message and "train[:90%]" in message
 
 
 @pytest.mark.slow

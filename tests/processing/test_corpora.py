@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from processing import asvspoof2019
 from processing.audio import decode_audio
 from processing.audio_folder import load_hub
-from processing.corpora import CorpusArguments, load_corpus, take_split
+from processing.corpora import BY_NAME, CorpusArguments, load_corpus, take_split
 from processing.rows import Corpus, ProtocolColumns, class_counts, keep_present, make_rows
 
 
@@ -464,14 +464,21 @@ def test_another_header_is_not_in_the_wild(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "address"), [("asvspoof2019-la", "datashare.ed.ac.uk"), ("in-the-wild", "deepfake-total.com")]
+    ("name", "address"),
+    [
+        ("asvspoof2019-la", "datashare.ed.ac.uk"),
+        ("asvspoof2021-la", "zenodo.org/records/4837263"),
+        ("asvspoof2021-df", "zenodo.org/records/4835108"),
+        ("asvspoof5", "zenodo.org/records/14498691"),
+        ("in-the-wild", "deepfake-total.com"),
+    ],
 )
 def test_a_named_corpus_without_its_folder_says_where_to_get_it(name, address):
     with pytest.raises(ValueError, match=f"needs --data_dir.*{address}"):
         load(name)
 
 
-@pytest.mark.parametrize("name", ["asvspoof2019-la", "in-the-wild"])
+@pytest.mark.parametrize("name", BY_NAME)
 def test_a_named_corpus_in_another_layout_says_what_was_expected_and_where_to_get_it(folder, name):
     with pytest.raises(FileNotFoundError, match=r"is not an .* folder: there is no .*https://"):
         load(name, data_dir=str(folder))
@@ -508,7 +515,11 @@ def test_a_folder_for_the_demo_corpus_is_refused(la):
 
 
 def test_an_unknown_name_with_a_folder_lists_the_names(la):
-    with pytest.raises(ValueError, match="asvspoof2021 is not one of .* asvspoof2019-la, in-the-wild, demo"):
+    with pytest.raises(
+        ValueError,
+        match="asvspoof2021 is not one of .* asvspoof2019-la, asvspoof2021-la, asvspoof2021-df, asvspoof5, "
+        "in-the-wild, demo;",
+    ):
         load("asvspoof2021", data_dir=str(la))
 
 
@@ -539,7 +550,8 @@ def test_a_slice_of_a_split_holds_its_rows_in_order(tmp_path, spec, rows):
 def test_a_split_that_there_is_not_is_answered_with_those_there_are(la, spec):
     with pytest.raises(ValueError) as error:
         take_split(load(la), spec)
-    assert f"has no split {spec!r}, only train (2), dev (3), eval (3)" in str(error.value)
+    assert f"has no split {spec!r}, only train (2), dev (3), eval (3). Name a split" in str(error.value)
+    assert "--train_split" not in str(error.value)  # an option of train.py alone
 
 
 @pytest.mark.parametrize(
