@@ -19,26 +19,32 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
-    HfArgumentParser,
     PreTrainedModel,
     TrainingArguments,
     set_seed,
 )
 
-from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, nearest, systems
+from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, systems
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
 from processing.collation import AudioCollator, label_ids
+from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import CorpusArguments, load_corpus, take_split
-from processing.results import describe_environment, describe_model, evaluate_scores, write_results
-from processing.rows import Corpus, class_counts
+from processing.report import describe_results, describe_split
+from processing.results import (
+    describe_environment,
+    describe_model,
+    evaluate_corpus,
+    find_asv_scores,
+    write_results,
+)
+from processing.rows import Corpus, class_counts, columns_of
 from processing.scores import write_text
-from processing.scoring import score_rows
+from processing.scoring import Batches, score_rows
 from processing.training import (
     AntiSpoofingTrainer,
     check_same_system,
     eer_metric,
     find_checkpoint,
-    keep_freed_memory,
 )
 
 
@@ -117,13 +123,6 @@ class Run:
     reduced: dict  # what is reduced of it on the demo corpus
 
 
-class ArgumentParser(HfArgumentParser):
-    """[`HfArgumentParser`] whose errors are one line, and not the usage of all `TrainingArguments`."""
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
 def main(argv: list[str]) -> None:
     """Train, evaluate and save what the arguments ask for."""
     started = time.time()
@@ -131,7 +130,7 @@ def main(argv: list[str]) -> None:
     try:
         run = parse_arguments(argv)
         checkpoint = find_checkpoint(Path(run.args.output_dir), run.args.resume_from_checkpoint)
-        share_out_cores(run)
+        share_out_cores(run.model_args.num_threads, run.args.device)
         with PartialState().main_process_first():
             corpus = load_corpus(run.corpus_args)
         specs = split_specs(run.split_args, corpus)
@@ -192,11 +191,7 @@ def parse_arguments(argv: list[str]) -> Run:
         allow_abbrev=False,
     )
     parser.set_defaults(**DEFAULTS)
-    given, unknown = parser.parse_known_args(argv)
-    if unknown:
-        options = [option for action in parser._actions for option in action.option_strings]
-        parser.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], options)}")
-
+    given = parser.parse_checked(argv)
     path, weights = find_recipe(given.model)
     recipe = load_recipe(path)
     names = [f.name for f in (*dataclasses.fields(ModelArguments), *dataclasses.fields(TrainingArguments))]
@@ -242,17 +237,6 @@ def parse_arguments(argv: list[str]) -> Run:
     }
     reduced = {key: value for key, value in reduced.items() if key not in chosen}
     return Run(recipe, weights, model_args, corpus_args, split_args, args, overrides, reduced)
-
-
-def share_out_cores(run: Run) -> None:
-    """
-    Use all cores where the network runs on the CPU: `accelerate launch` by itself gives a process one thread.
-    """
-    if run.model_args.num_threads is not None:
-        torch.set_num_threads(run.model_args.num_threads)
-    elif run.args.device.type == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // PartialState().num_processes))
 
 
 def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
@@ -320,14 +304,6 @@ def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, 
             say(f"Left out: {corpus.name} {split}, all audio of its {missing:,} trials is missing")
 
 
-def describe_split(corpus: Corpus, spec: str, counts: dict[str, int]) -> str:
-    """Corpus, split and counts in words."""
-    missing = corpus.missing.get(spec, 0)
-    classes = f"{counts['bonafide']:,} bona fide, {counts['spoof']:,} spoof"
-    text = f"{corpus.name} {spec}, {sum(counts.values()):,} trials ({classes}"
-    return text + (f", {missing:,} missing)" if missing else ")")
-
-
 def save_and_evaluate(
     trainer: AntiSpoofingTrainer, folder: Path, corpus: Corpus, splits: dict[str, tuple[str, Dataset]]
 ) -> list[dict]:
@@ -349,24 +325,21 @@ def save_and_evaluate(
             model,
             trainer.eval_collator,
             rows,
-            batch_size=trainer.args.per_device_eval_batch_size,
-            num_workers=trainer.args.dataloader_num_workers,
+            batches=Batches(trainer.args.per_device_eval_batch_size, trainer.args.dataloader_num_workers),
             description=f"Scoring {role}",
         ).numpy()
-        results = evaluate_scores(corpus, spec, rows, scores)
+        if not trainer.is_world_process_zero():
+            continue
+        seconds = {"seconds": round(time.time() - started, 1)}
+        trials = columns_of(rows)
+        asv, asv_files = find_asv_scores(corpus, spec)
+        results = evaluate_corpus(corpus, spec, trials, scores, asv=asv)
         if role == "dev":
             model.config.decision_threshold = results["eer_threshold"]
-            if trainer.is_world_process_zero():
-                model.config.save_pretrained(unfinished)
-                publish_files(unfinished, folder)
-        if trainer.is_world_process_zero():
-            seconds = {"seconds": round(time.time() - started, 1)}
-            write_results(
-                folder / "results" / role,
-                {**results, **describe_model(folder), **seconds, **describe_environment()},
-                rows,
-                scores,
-            )
+            model.config.save_pretrained(unfinished)
+            publish_files(unfinished, folder)
+        results |= {"asv_score_files": asv_files, **describe_model(folder), **seconds}
+        write_results(folder / "results" / role, {**results, **describe_environment()}, trials, scores)
         all_results.append(results)
     trainer.accelerator.wait_for_everyone()
     return all_results
@@ -407,14 +380,7 @@ def write_training_record(
 def report(folder: Path, results: list[dict]) -> None:
     """Print what the run was for."""
     for result in results:
-        missing = "" if result["num_missing"] is None else f", {result['num_missing']:,} missing"
-        print(
-            f"{result['corpus']} {result['split']}: EER {100 * result['eer']:.3f} % of "
-            f"{result['num_trials']:,} trials ({result['num_bonafide']:,} bona fide, {result['num_spoof']:,} "
-            f"spoof{missing})"
-        )
-    if results[0].get("note"):
-        print(results[0]["note"])
+        print(describe_results(result), end="\n\n")
     print(f"Model, scores and results: {folder.resolve()}")
 
 

@@ -7,7 +7,8 @@ replacement, separately among those with bona fide trials only, with spoofed tri
 each brings all its trials. Otherwise trials are drawn, separately in each class. A resample is a count for
 every trial, so each system's scores are sorted once. What is held fixed is not in the interval: the training
 of
-the system, the ASV system's error rates, and the choice of attacks.
+the system, the ASV system's error rates, and the choice of attacks. Where no trial is an error, no resample
+has one, and the interval is [0, 0]: that does not mean that errors are impossible.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,8 @@ class Bootstrap:
             )
 
 
-MIN_SPEAKERS = 10  # in each class: from fewer, the spread among speakers can't be told
+# In each class: from fewer the spread can't be told, and an interval would look surer than it is.
+MIN_TRIALS = MIN_SPEAKERS = 10
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, DatasetBuilder, Value, load_dataset_builder
 from datasets.exceptions import DatasetNotFoundError
+from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
-from .rows import FEATURES, KEYS, Corpus, ProtocolColumns, as_word, check_columns
+from .rows import FEATURES, KEY_OF_LABEL, KEYS, Corpus, ProtocolColumns, as_word, check_columns
 
 
-KEY_OF_LABEL = {
-    "bonafide": "bonafide",
-    "bona-fide": "bonafide",
-    "genuine": "bonafide",
-    "real": "bonafide",
-    "spoof": "spoof",
-    "fake": "spoof",
-}
 # What PyAV decodes besides the endings that `datasets` takes for audio, and would pass over without a word.
 MORE_EXTENSIONS = [".m4a", ".aac", ".mp4", ".mka", ".webm", ".wma", ".amr", ".3gp"]
+AUDIO_EXTENSIONS = frozenset([*AudioFolder.EXTENSIONS, *MORE_EXTENSIONS])
 SPLIT_NAMES = {"validation": "dev", "test": "eval"}  # `datasets` name: ours
 
 

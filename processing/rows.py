@@ -17,6 +17,15 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 KEYS = ("bonafide", "spoof")
+# How the classes are spelt where a corpus or a score file is not an official one, in any case.
+KEY_OF_LABEL = {
+    "bonafide": "bonafide",
+    "bona-fide": "bonafide",
+    "genuine": "bonafide",
+    "real": "bonafide",
+    "spoof": "spoof",
+    "fake": "spoof",
+}
 BONAFIDE_ATTACKS = ("-", "bonafide")  # what protocols write where a bona fide trial has no attack
 FEATURES = Features(
     {
@@ -217,6 +226,20 @@ def make_rows(columns: ProtocolColumns, paths: list[str]) -> Dataset:
         schema=features.arrow_schema,
     )
     return Dataset(table, info=DatasetInfo(features=features))
+
+
+def columns_of(rows: Dataset) -> ProtocolColumns:
+    """The columns of rows, as a protocol has them; audio is not touched."""
+    names = rows.features["label"].names
+    columns = rows.select_columns([name for name in rows.column_names if name != "audio"])[:]
+    own = [name for name in columns if name not in FEATURES]
+    return ProtocolColumns(
+        columns["utterance_id"],
+        columns["speaker_id"],
+        columns["attack"],
+        [names[label] for label in columns["label"]],
+        extra={name: columns[name] for name in own},
+    )
 
 
 def check_one_class(rows: Dataset, source: str) -> None:

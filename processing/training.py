@@ -1,10 +1,8 @@
 """What the `Trainer` needs to train a countermeasure: the crop of training, dev EER, and checkpoints that
 survive a kill."""
 
-import ctypes
 import json
 import re
-import sys
 import zipfile
 from pathlib import Path
 
@@ -37,8 +35,6 @@ logger = logging.get_logger(__name__)
 
 # What a config says of its file, and what is only known at the end of a run.
 NOT_COMPARED = {"architectures", "auto_map", "decision_threshold", "dtype", "transformers_version"}
-# Parameters of glibc's mallopt(3) by their names in malloc.h, and what they are set to.
-MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 256 * 2**20), "M_MMAP_MAX": (-4, 0)}
 
 
 class AntiSpoofingTrainer(Trainer):
@@ -259,17 +255,3 @@ def checkpoint_problem(path: Path) -> str | None:
     if not random_states or not any(path.glob("*.safetensors")):
         return "weights or random states are missing"
     return None
-
-
-def keep_freed_memory() -> None:
-    """
-    Make glibc keep memory that was freed for the next allocation. By default it hands every large activation
-    back to the system and faults it in again, which costs a third to a half of a training step on a CPU.
-    Elsewhere than on glibc nothing happens.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter, value in MALLOPT.values():
-            mallopt(parameter, value)

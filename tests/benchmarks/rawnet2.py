@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from modeling import RawNet2Config, RawNet2ForAudioClassification
+from processing.command_line import keep_freed_memory
 from processing.results import describe_environment
-from processing.training import keep_freed_memory
 
 
 class PlainBlock(nn.Module):

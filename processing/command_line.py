@@ -1,0 +1,63 @@
+"""How train.py and eval.py start: their arguments, cores and memory."""
+
+import argparse
+import ctypes
+import os
+import sys
+
+import torch
+from accelerate import PartialState
+from transformers import HfArgumentParser
+
+from hub_cards.recipe import nearest
+
+
+# Parameters of glibc's mallopt(3) by their names in malloc.h, and what they are set to.
+MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 256 * 2**20), "M_MMAP_MAX": (-4, 0)}
+
+
+class ArgumentParser(HfArgumentParser):
+    """
+    [`HfArgumentParser`] whose errors are one line, with the nearest name, and not the usage of all arguments.
+    """
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def parse_checked(self, argv: list[str]) -> argparse.Namespace:
+        """
+        The arguments by name.
+
+        Raises:
+            SystemExit: an argument that is not known, or not valid.
+        """
+        given, unknown = self.parse_known_args(argv)
+        if unknown:
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], options)}")
+        return given
+
+
+def share_out_cores(num_threads: int | None, device: torch.device) -> None:
+    """
+    Use all cores where the network runs on the CPU: `accelerate launch` by itself gives a process one thread.
+    """
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    elif device.type == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // PartialState().num_processes))
+
+
+def keep_freed_memory() -> None:
+    """
+    Make glibc keep memory that was freed for the next allocation. By default it hands every large activation
+    back to the system and faults it in again, which costs a third to a half of a training step on a CPU.
+    Elsewhere than on glibc nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in MALLOPT.values():
+            mallopt(parameter, value)

@@ -1,0 +1,89 @@
+"""A trained countermeasure from a folder or the Hub, with what it needs to be used and to be named."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedModel,
+    SequenceFeatureExtractor,
+)
+
+from .collation import label_ids
+from .rows import KEYS
+
+
+@dataclass(frozen=True)
+class Countermeasure:
+    """
+    Attributes:
+        name: the folder's name, or the id on the Hub.
+        folder: where its files are.
+        revision: commit on the Hub; `None` for a folder.
+        model, feature_extractor: as the Auto classes give them.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    model: PreTrainedModel
+    feature_extractor: SequenceFeatureExtractor
+
+
+def load_countermeasure(
+    model: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Countermeasure:
+    """
+    Load a trained model and its feature extractor.
+
+    Args:
+        model: a folder that train.py or `save_pretrained` wrote, or an id on the Hub.
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: run the code that comes with a model of an architecture that this package lacks.
+
+    Raises:
+        FileNotFoundError: neither a folder nor to be had on the Hub, or no trained model.
+        ValueError: weights that lack parameters, labels other than bonafide and spoof, a feature extractor
+            that does not crop.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        name, folder = path.resolve().name, path
+    else:
+        name, folder = model, _download(model, revision)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{model} holds no config.json, so it is no trained model. Give the folder that train.py named "
+            "at its end."
+        )
+    network, loading = AutoModelForAudioClassification.from_pretrained(
+        folder, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(
+            f"The weights of {model} lack {len(missing)} parameters, among them {missing[0]}: its scores "
+            "would be random. Save the whole model."
+        )
+    label_ids(list(KEYS), network.config.label2id)
+    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if not hasattr(extractor, "num_samples"):
+        raise ValueError(
+            f"The feature extractor of {model} is {type(extractor).__name__}, which does not crop to a "
+            "number of samples; AntiSpoofingFeatureExtractor does."
+        )
+    return Countermeasure(name, folder, None if path.is_dir() else folder.name, network, extractor)
+
+
+def _download(model: str, revision: str | None) -> Path:
+    """The model's files, without pickles, in the cache; its last folder is named by the commit."""
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise FileNotFoundError(f"There is no folder {model}.")
+    try:
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.py", "*.safetensors"])
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(f"{model} is neither a folder nor to be had on the Hub: {error}") from error

@@ -1,0 +1,207 @@
+"""Scores of a person's own recordings: of the first crop, and over windows where a recording is longer."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from .audio import decode_audio, decode_windows
+from .audio_folder import AUDIO_EXTENSIONS
+from .pretrained import Countermeasure
+from .scores import cm_scores, write_text
+
+
+COLUMNS = (
+    "file",
+    "score",
+    "probability_bonafide",
+    "verdict",
+    "seconds",
+    "num_windows",
+    "mean_score",
+    "min_score",
+    "min_start_seconds",
+    "error",
+)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How long recordings are taken apart, and how many windows are scored at once."""
+
+    hop_seconds: float = 2.0
+    batch_size: int = 8
+
+
+@dataclass
+class Recording:
+    """
+    One recording and its scores, higher = more bona fide.
+
+    Attributes:
+        file: its path.
+        seconds: its length.
+        starts: (num_windows,) seconds, where each window begins; the first is the crop that the model was
+            trained on.
+        scores: (num_windows,), of each window.
+        probabilities: (num_windows,), softmax output of bona fide.
+        error: why it could not be scored, or "".
+    """
+
+    file: Path
+    seconds: float = 0.0
+    starts: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    error: str = ""
+
+    def summary(self, threshold: float | None) -> dict:
+        """The values of `COLUMNS`. The verdict is that of the first crop at `threshold`, if there is one."""
+        if self.error:
+            return {**dict.fromkeys(COLUMNS), "file": str(self.file), "error": self.error}
+        lowest = int(np.argmin(self.scores))
+        verdict = None if threshold is None else ("bonafide" if self.scores[0] > threshold else "spoof")
+        return {
+            "file": str(self.file),
+            "score": self.scores[0],
+            "probability_bonafide": self.probabilities[0],
+            "verdict": verdict,
+            "seconds": self.seconds,
+            "num_windows": len(self.scores),
+            "mean_score": float(np.mean(self.scores)),
+            "min_score": self.scores[lowest],
+            "min_start_seconds": self.starts[lowest],
+            "error": None,
+        }
+
+
+def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
+    """
+    The files named, and those in the folders named that have the ending of an audio file, each once; and how
+    many other files lie in those folders.
+
+    Raises:
+        FileNotFoundError: a folder without an audio file.
+    """
+    found, num_others = [], 0
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        audio = [file for file in inside if file.suffix.lower() in AUDIO_EXTENSIONS]
+        if not audio:
+            raise FileNotFoundError(f"There is no file with the ending of an audio file in {path}.")
+        found += audio
+        num_others += len(inside) - len(audio)
+    return list(dict.fromkeys(found)), num_others
+
+
+def score_recordings(
+    countermeasure: Countermeasure, files: Iterable[Path], windows: Windows = Windows()
+) -> Iterator[Recording]:
+    """
+    Score recordings of any format and length, one after the other, as they are finished. Memory does not grow
+    with the length. A model that takes whole utterances gets each as one window.
+
+    Args:
+        countermeasure: see [`~processing.pretrained.load_countermeasure`].
+        files: audio files. What can't be read is not raised, but named in the recording's `error`.
+        windows: distance of the windows' starts in seconds, and the batch size.
+
+    Raises:
+        ValueError: windows that are further apart than they are long.
+    """
+    crop, rate = countermeasure.feature_extractor.num_samples, countermeasure.feature_extractor.sampling_rate
+    hop = round(windows.hop_seconds * rate)
+    if crop is not None and not 0 < hop <= crop:
+        raise ValueError(
+            f"Windows every {windows.hop_seconds:g} s of {crop / rate:g} s each leave gaps or do not move "
+            f"on. Choose a distance above 0 and up to {crop / rate:g} s."
+        )
+    waiting: list[tuple[Recording, np.ndarray]] = []
+    unfinished: list[Recording] = []
+    with tqdm(desc="Scoring", unit=" windows") as bar:
+        for file in files:
+            recording = Recording(file)
+            unfinished.append(recording)
+            bar.set_postfix_str(file.name)
+            for start, samples in _decode(recording, crop, hop, rate):
+                recording.starts.append(start / rate)
+                recording.seconds = (start + len(samples)) / rate
+                waiting.append((recording, samples))
+                if len(waiting) == windows.batch_size:
+                    _score(countermeasure, waiting)
+                    bar.update(len(waiting))
+                    waiting.clear()
+            waiting = [(other, samples) for other, samples in waiting if not other.error]
+            while unfinished and not any(other is unfinished[0] for other, _ in waiting):
+                yield unfinished.pop(0)
+        if waiting:
+            _score(countermeasure, waiting)
+            bar.update(len(waiting))
+    yield from unfinished
+
+
+def write_recordings(
+    folder: Path, recordings: Iterable[Recording], threshold: float | None, about: Mapping
+) -> None:
+    """
+    Write `recordings.csv`, a line a recording, and `recordings.json`, which begins with `about` and has every
+    window's score.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    recordings = list(recordings)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(recording.summary(threshold) for recording in recordings)
+    write_text(folder / "recordings.csv", table.getvalue())
+    content = [
+        {
+            **recording.summary(threshold),
+            "windows": [
+                {"start_seconds": start, "score": score}
+                for start, score in zip(recording.starts, recording.scores, strict=False)
+            ],
+        }
+        for recording in recordings
+    ]
+    write_text(folder / "recordings.json", json.dumps({**about, "recordings": content}, indent=2) + "\n")
+
+
+def _decode(recording: Recording, crop: int | None, hop: int, rate: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The recording's windows, as far as it can be read."""
+    try:
+        if crop is None:
+            yield 0, decode_audio(recording.file, sampling_rate=rate)
+        else:
+            yield from decode_windows(recording.file, num_samples=crop, hop=hop, sampling_rate=rate)
+    except (ValueError, OSError) as error:
+        recording.error = str(error)
+
+
+def _score(countermeasure: Countermeasure, waiting: list[tuple[Recording, np.ndarray]]) -> None:
+    """Score a batch of windows, and give each recording its own."""
+    device, extractor = PartialState().device, countermeasure.feature_extractor
+    model = countermeasure.model.to(device).eval()
+    batch = extractor(
+        [samples for _, samples in waiting], sampling_rate=extractor.sampling_rate, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        logits = model(**batch.to(device)).logits.float().cpu()
+    label2id = model.config.label2id
+    probabilities = logits.softmax(-1)[:, int(label2id["bonafide"])]
+    scores = cm_scores(logits, label2id)
+    for (recording, _), score, probability in zip(waiting, scores, probabilities, strict=True):
+        if not torch.isfinite(score):
+            recording.error = f"The model gives {recording.file} the score {score}."
+        recording.scores.append(float(score))
+        recording.probabilities.append(float(probability))

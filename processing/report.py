@@ -1,0 +1,210 @@
+"""Results in words and tables, as train.py and eval.py print them: no number without what it is of."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from metrics.statistics import Difference
+from metrics.tdcf import FORMS
+
+from .pretrained import Countermeasure
+from .recordings import Recording
+from .rows import Corpus, ProtocolColumns
+
+
+NAMES = {
+    "eer": "EER",
+    **{f"min_tdcf_{form}": f"min t-DCF ({form} form)" for form in FORMS},
+    "min_dcf": "minDCF (ASVspoof 5)",
+    "act_dcf": "actDCF (ASVspoof 5)",
+    "cllr": "Cllr (bits)",
+}
+
+
+def describe_split(corpus: Corpus, spec: str, counts: dict[str, int]) -> str:
+    """Corpus, split and counts in words."""
+    missing = corpus.missing.get(spec, 0)
+    classes = f"{counts['bonafide']:,} bona fide, {counts['spoof']:,} spoof"
+    text = f"{corpus.name} {spec}, {sum(counts.values()):,} trials ({classes}"
+    return text + (f", {missing:,} missing)" if missing else ")")
+
+
+def describe_trials(results: Mapping) -> str:
+    """Corpus, split and counts of results in words."""
+    text = (
+        f"{results['corpus']} {results['split']}: {results['num_bonafide']:,} bona fide, "
+        f"{results['num_spoof']:,} spoof"
+    )
+    return text + (f", {results['num_missing']:,} missing" if results.get("num_missing") else "")
+
+
+def describe_results(results: Mapping) -> str:
+    """The table of one split's results, and what must be known of them."""
+    intervals = results.get("confidence_intervals", {})
+    lines = [describe_trials(results)]
+    for name, title in NAMES.items():
+        if results[name] is not None:
+            interval = f"  [{_bounds(name, intervals[name])}]" if name in intervals else ""
+            lines.append(f"  {title:24}{_value(name, results[name]):>10}{interval}".rstrip())
+    if intervals:
+        lines.append(f"  [{100 * intervals['level']:g} % intervals: {intervals['method']}]")
+    for key, groups in results.items():
+        if key.startswith("per_") and (len(groups) > 1 or key != "per_attack"):
+            lines += ["", *_group_table(key.removeprefix("per_"), groups)]
+    notes = describe_problems(results)
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def describe_problems(results: Mapping) -> list[str]:
+    """Sentences on what limits these results."""
+    notes = [results["note"]] if results.get("note") else []
+    if "tdcf_left_out" in results:
+        notes.append(f"The t-DCF is left out: {results['tdcf_left_out']}.")
+    if results["eer"] == 0 and "confidence_intervals" in results:
+        notes.append(
+            "No trial is an error, so no resample has one: that the intervals end at 0 does not mean that "
+            "errors are impossible."
+        )
+    if results["constant_scores"]:
+        notes.append("All scores are the same: the EER of constant scores says nothing.")
+    if results["looks_inverted"]:
+        notes.append(
+            f"The EER of {100 * results['eer']:.1f} % is above 50 %: higher scores seem to mean spoof. If "
+            "so, say --higher_is spoof; nothing was changed."
+        )
+    if (tied := results["num_tied_across_classes"]) and not results["constant_scores"]:
+        notes.append(
+            f"{tied:,} of {results['num_trials']:,} trials have the score of a trial of the other class. "
+            "Such ties raise the error rates: bona fide is rejected first."
+        )
+    return notes
+
+
+def describe_comparison(differences: Mapping[str, Difference], first: str, second: str) -> str:
+    """The table of a paired test."""
+    lines = [f"{first} minus {second}, paired on the same trials"]
+    for name, difference in differences.items():
+        bounds = _bounds(name, (difference.low, difference.high))
+        value = f"{'+' if difference.value > 0 else ''}{_value(name, difference.value)}"
+        lines.append(f"  {NAMES[name]:24}{value:>10}  [{bounds}]  p = {difference.p_value:.3g}")
+    return "\n".join(lines)
+
+
+def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:
+    width = max(map(len, [name, *groups])) + 2
+    lines = [f"  {name:{width}}{'bona fide':>10}{'spoof':>10}{'EER':>12}"]
+    for group, values in groups.items():
+        eer = "one class" if values["eer"] is None else _value("eer", values["eer"])
+        interval = f"  [{_bounds('eer', values['eer_interval'])}]" if "eer_interval" in values else ""
+        counts = f"{values['num_bonafide']:>10,}{values['num_spoof']:>10,}"
+        lines.append(f"  {group:{width}}{counts}{eer:>12}{interval}")
+    return lines
+
+
+def _value(name: str, value: float) -> str:
+    return f"{100 * value:.3f} %" if name == "eer" else f"{value:.4f}"
+
+
+def _bounds(name: str, bounds) -> str:
+    return ", ".join(_value(name, bound).removesuffix(" %") for bound in bounds)
+
+
+def write_plots(
+    folder: Path, results: Mapping, trials: ProtocolColumns, systems: Mapping[str, np.ndarray]
+) -> None:
+    """
+    Write `det.png`, `scores.png` and one bar plot for each breakdown, `per_attack.png`.
+
+    Args:
+        folder: where.
+        results: of the first system; see [`~processing.results.evaluate_trials`].
+        trials: of all systems.
+        systems: (num_trials,) scores by the name of each system.
+    """
+    from metrics import plots  # matplotlib takes a second to load, and training does without it
+
+    title = describe_trials(results)
+    is_bonafide = np.array(trials.key) == "bonafide"
+    by_class = {name: (scores[is_bonafide], scores[~is_bonafide]) for name, scores in systems.items()}
+    first = next(iter(by_class))
+    points = [plots.OperatingPoint(f"EER {_value('eer', results['eer'])}", results["eer_threshold"])]
+    for form in FORMS:
+        if (value := results[f"min_tdcf_{form}"]) is not None:
+            name = f"min t-DCF ({form} form) {value:.4f}"
+            points.append(plots.OperatingPoint(name, results[f"min_tdcf_{form}_threshold"]))
+    plots.save(plots.plot_det(by_class, {first: points}, title=title), folder / "det.png")
+    histogram = plots.plot_score_histograms(
+        *by_class[first], threshold=results["eer_threshold"], title=f"{first}, {title}"
+    )
+    plots.save(histogram, folder / "scores.png")
+    for key, groups in results.items():
+        if key.startswith("per_"):
+            name = key.removeprefix("per_")
+            bars = plots.plot_breakdown(
+                groups, pooled_eer=results["eer"], title=f"{first}, {title}", name=name
+            )
+            plots.save(bars, folder / f"{key}.png")
+
+
+def recording_header(countermeasure: Countermeasure, threshold: float | None, hop_seconds: float) -> str:
+    """What the lines of [`recording_line`] mean."""
+    extractor = countermeasure.feature_extractor
+    crop = "whole recording"
+    lines = []
+    if extractor.num_samples is not None:
+        seconds = extractor.num_samples / extractor.sampling_rate
+        crop = f"first {seconds:g} s"
+        lines.append(
+            f"Mean and min: over windows of {seconds:g} s every {hop_seconds:g} s. The threshold does not "
+            "hold for them: of many windows of bona fide speech some fall below it."
+        )
+    lines.insert(0, f"Score: of the {crop}; higher is more bona fide.")
+    if threshold is None:
+        lines.insert(1, "Verdict: none, as the model's config states no decision_threshold.")
+    else:
+        lines.insert(
+            1,
+            f"Verdict: bona fide if the score is above {threshold:.4f}, the model's EER threshold on its dev "
+            "set for single crops; on recordings of another kind it can be far off.",
+        )
+    columns = f"{'score':>9} {'p(bonafide)':>11} {'verdict':>9} {'length':>11} {'windows':>7}"
+    return "\n".join([*lines, "", f"{columns} {'mean':>9} {'min':>9} {'at':>10}  file"])
+
+
+def recording_line(summary: Mapping) -> str:
+    """One recording of `Recording.summary` as a line."""
+    if summary["error"]:
+        return f"{'not scored':>10}: {summary['error']}"
+    return (
+        f"{summary['score']:>9.4f} {summary['probability_bonafide']:>11.4f} {summary['verdict'] or '-':>9} "
+        f"{_clock(summary['seconds']):>11} {summary['num_windows']:>7,} {summary['mean_score']:>9.4f} "
+        f"{summary['min_score']:>9.4f} {_clock(summary['min_start_seconds']):>10}  {summary['file']}"
+    )
+
+
+def write_timelines(
+    folder: Path, recordings: Iterable[Recording], countermeasure: Countermeasure, threshold: float | None
+) -> None:
+    """Write `timeline-<number>-<name>.png` for every recording of more than one window."""
+    from metrics import plots
+
+    extractor = countermeasure.feature_extractor
+    for number, recording in enumerate(recordings, start=1):
+        if recording.error or len(recording.scores) < 2:
+            continue
+        figure = plots.plot_timeline(
+            recording.starts,
+            recording.scores,
+            window_seconds=extractor.num_samples / extractor.sampling_rate,
+            threshold=threshold,
+            title=recording.file.name,
+        )
+        plots.save(figure, folder / f"timeline-{number:03}-{recording.file.stem}.png")
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours:.0f}:{minutes:02.0f}:{rest:04.1f}" if hours else f"{minutes:.0f}:{rest:04.1f}"
