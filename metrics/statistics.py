@@ -6,9 +6,8 @@ Ratha and Pankanti, "Error analysis of pattern recognition systems - the subsets
 replacement, separately among those with bona fide trials only, with spoofed trials only, and with both, and
 each brings all its trials. Otherwise trials are drawn, separately in each class. A resample is a count for
 every trial, so each system's scores are sorted once. What is held fixed is not in the interval: the training
-of
-the system, the ASV system's error rates, and the choice of attacks. Where no trial is an error, no resample
-has one, and the interval is [0, 0]: that does not mean that errors are impossible.
+of the system, the ASV system's error rates, and the choice of attacks. Where no trial is an error, no
+resample has one, and the interval is [0, 0]: that does not mean that errors are impossible.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

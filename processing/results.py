@@ -17,6 +17,7 @@ from metrics.dcf import ASVSPOOF5_COST, act_dcf, cllr, min_dcf
 from metrics.det import DetectionCost, check_scores, describe_scores, equal_error_rate
 from metrics.statistics import (
     MIN_SPEAKERS,
+    MIN_TRIALS,
     Bootstrap,
     Difference,
     Speakers,
@@ -106,7 +107,7 @@ def evaluate_trials(
 ) -> dict:
     """
     All metrics of scored trials, as fractions, by their names and forms, by attack and by the values of the
-    columns that `breakdowns` names; with confidence intervals where there are at least ten trials of each class.
+    columns that `breakdowns` names; with confidence intervals where each class has at least ten trials.
 
     Args:
         trials: their keys, attacks and speakers, and the columns of `breakdowns` in `extra`.
