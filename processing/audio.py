@@ -32,7 +32,7 @@ Window = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wa
 _EXACT_SUBTYPES = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does not state its length
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header
-_BLOCK_FRAMES = 2**20  # read at once from libsndfile, so that only the mono signal is ever held whole
+_BLOCK_FRAMES = 2**16  # decoded at once, so that of all channels only this much is ever held
 _SLACK = 4096  # samples by which a lossy file may fall short of its header: encoder delay and padding
 
 
@@ -148,8 +148,8 @@ def count_samples(source: AudioSource, *, sampling_rate: int = 16_000) -> int:
         except sf.SoundFileError:
             stream.seek(0)
             length, rate = 0, 0
-            for mono, frame_rate in _pyav_frames(stream, name):
-                length, rate = length + len(mono), frame_rate
+            for frame in _pyav_frames(stream, name):
+                length, rate = length + frame.samples, frame.sample_rate
     return _resampled_length(length, rate, sampling_rate)
 
 
@@ -230,23 +230,33 @@ def _soundfile_blocks(stream: BinaryIO, name: str, window: Window) -> Iterator[t
 
 def _pyav_blocks(stream: BinaryIO, name: str, window: Window) -> Iterator[tuple[np.ndarray, int]]:
     """As `_soundfile_blocks`, but what lies before the window is decoded too, and dropped."""
-    position, gathered, kept = 0, [np.empty(0, np.float32)], 0
-    for mono, rate in _pyav_frames(stream, name):
+    position, layout, fifo = 0, None, av.AudioFifo()
+
+    def part() -> np.ndarray:
+        """What the FIFO holds, of which the last sample is the one before `position`."""
+        mono = _mono(_float_pcm(fifo.read())) if fifo.samples else np.empty(0, np.float32)
+        begin = position - len(mono)
+        return mono[max(0, first - begin) : max(0, stop - begin)]
+
+    for frame in _pyav_frames(stream, name):
+        rate = frame.sample_rate
         first, stop = window(rate)
-        if position + len(mono) > first:
-            gathered.append(mono[max(0, first - position) : stop - position])
-            kept += len(gathered[-1])
-        position += len(mono)
+        if layout != (layout := (frame.format.name, frame.layout.name)):  # all that one FIFO takes
+            yield part(), rate
+            fifo = av.AudioFifo()
+        position += frame.samples
+        if position > first:
+            frame.pts = None  # of which the FIFO would demand that they have no gaps
+            fifo.write(frame)
         if position >= stop:
             break
-        if kept >= _BLOCK_FRAMES:
-            yield np.concatenate(gathered), rate
-            gathered, kept = [np.empty(0, np.float32)], 0
-    yield np.concatenate(gathered), rate
+        if fifo.samples >= _BLOCK_FRAMES:  # conversion frame by frame takes longer than decoding
+            yield part(), rate
+    yield part(), rate
 
 
-def _pyav_frames(stream: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]]:
-    """The file from its beginning, one codec frame at a time: mono samples and their rate."""
+def _pyav_frames(stream: BinaryIO, name: str) -> Iterator[av.AudioFrame]:
+    """The file from its beginning, one codec frame at a time, all of one rate."""
     # The header in which an MP3 may state its length: flags, of which the last is "frames", and their number.
     xing = re.search(rb"(?:Xing|Info)\0{3}[\x01\x03\x05\x07\t\x0b\r\x0f](?!\0{4})", stream.read(2**16))
     stream.seek(0)
@@ -269,7 +279,7 @@ def _pyav_frames(stream: BinaryIO, name: str) -> Iterator[tuple[np.ndarray, int]
                         f"{name} is damaged from sample {position} on ({rate} Hz). Fetch it again."
                     )
                 position += frame.samples
-                yield _mono(_float_pcm(frame)), rate
+                yield frame
             # These formats state their length. Elsewhere `duration` is a guess from the bit rate.
             if track.duration and (kind == "flac" or "mp4" in kind or (kind == "mp3" and xing)):
                 missing = round(track.duration * track.time_base * rate) - position
@@ -286,7 +296,7 @@ def _float_pcm(frame: av.AudioFrame) -> np.ndarray:
     pcm = frame.to_ndarray()
     pcm = pcm.T if frame.format.is_planar else pcm.reshape(-1, frame.layout.nb_channels)
     if pcm.dtype.kind == "f":
-        return pcm.astype(np.float32)
+        return pcm.astype(np.float32, copy=False)
     half = 2 ** (8 * pcm.dtype.itemsize - 1)
     return (pcm.astype(np.float32) - (half if pcm.dtype.kind == "u" else 0)) / half
 
