@@ -88,10 +88,11 @@ def tiny_recipe(tmp_path) -> Path:
     return path
 
 
-class TrainScript:
-    """`accelerate launch train.py …` as a real process, on one thread."""
+class Script:
+    """`accelerate launch <name> …` as a real process, on one thread."""
 
-    def __init__(self, cache: Path):
+    def __init__(self, name: str, cache: Path):
+        self.name = name
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "OMP_"))},
             "HF_HOME": str(cache),
@@ -105,7 +106,7 @@ class TrainScript:
             "-m",
             "accelerate.commands.launch",
             *launch,
-            "train.py",
+            self.name,
             *map(str, arguments),
         ]
         return subprocess.Popen(
@@ -132,9 +133,15 @@ class TrainScript:
 
 
 @pytest.fixture(scope="session")
-def train_script(tmp_path_factory) -> TrainScript:
+def train_script(tmp_path_factory) -> Script:
     """Runs `accelerate launch train.py`."""
-    return TrainScript(tmp_path_factory.mktemp("hf_home"))
+    return Script("train.py", tmp_path_factory.mktemp("hf_home"))
+
+
+@pytest.fixture(scope="session")
+def eval_script(tmp_path_factory) -> Script:
+    """Runs `accelerate launch eval.py`."""
+    return Script("eval.py", tmp_path_factory.mktemp("hf_home"))
 
 
 @pytest.fixture(scope="session")

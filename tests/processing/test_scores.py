@@ -1,15 +1,31 @@
-"""Scores and score files."""
+"""Scores, and score files: ours and those of others."""
 
 import numpy as np
 import pytest
 
 from processing import asvspoof2019
-from processing.scores import cm_scores, split_by_key, write_scores
+from processing.rows import ProtocolColumns, columns_of
+from processing.scores import cm_scores, read_scores, scores_of_trials, trials_of_scores, write_scores
+
+
+TRIALS = ProtocolColumns(
+    ["u1", "u2", "u3"], ["s1", "s1", "s2"], ["-", "A07", "A08"], ["bonafide"] + ["spoof"] * 2
+)
 
 
 @pytest.fixture(scope="module")
-def rows(la_corpus):
-    return asvspoof2019.load(la_corpus).splits["eval"]
+def trials(la_corpus):
+    return columns_of(asvspoof2019.load(la_corpus).splits["eval"])
+
+
+@pytest.fixture
+def score_file(tmp_path):
+    def write(text: str):
+        path = tmp_path / "scores.txt"
+        path.write_text(text)
+        return path
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -19,10 +35,10 @@ def test_score_is_bonafide_minus_spoof_whatever_the_order(label2id, expected):
     assert cm_scores(np.array([[0.5, 2.0]]), label2id).tolist() == expected
 
 
-def test_score_file_has_four_columns_and_keeps_every_float32(tmp_path, rows):
-    scores = np.random.default_rng(0).standard_normal(len(rows)).astype(np.float32) * 1e3
+def test_score_file_has_four_columns_and_keeps_every_float32(tmp_path, trials):
+    scores = np.random.default_rng(0).standard_normal(len(trials.key)).astype(np.float32) * 1e3
 
-    write_scores(tmp_path / "scores.txt", rows, scores)
+    write_scores(tmp_path / "scores.txt", trials, scores)
 
     lines = [line.split(" ") for line in (tmp_path / "scores.txt").read_text().splitlines()]
     assert [line[:3] for line in lines[:2]] == [
@@ -33,13 +49,100 @@ def test_score_file_has_four_columns_and_keeps_every_float32(tmp_path, rows):
     assert [path.name for path in tmp_path.iterdir()] == ["scores.txt"]
 
 
-def test_score_file_with_another_number_of_scores_is_refused(tmp_path, rows):
+def test_score_file_with_another_number_of_scores_is_refused(tmp_path, trials):
     with pytest.raises(ValueError):
-        write_scores(tmp_path / "scores.txt", rows, [0.0] * (len(rows) - 1))
+        write_scores(tmp_path / "scores.txt", trials, [0.0] * (len(trials.key) - 1))
     assert not (tmp_path / "scores.txt").exists()
 
 
-def test_scores_are_split_by_the_key_of_their_row(rows):
-    bonafide, spoof = split_by_key(rows, np.arange(len(rows)))
+def test_what_is_written_is_read_back(tmp_path, trials):
+    scores = np.random.default_rng(0).standard_normal(len(trials.key)).astype(np.float32)
+    write_scores(tmp_path / "scores.txt", trials, scores)
 
-    assert bonafide.tolist() == [0, 2, 4, 6, 8, 10] and spoof.tolist() == [1, 3, 5, 7, 9, 11]
+    file = read_scores(tmp_path / "scores.txt")
+
+    np.testing.assert_array_equal(file.score.astype(np.float32), scores)
+    assert (file.utterance_id, file.attack, file.key) == (trials.utterance_id, trials.attack, trials.key)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "u1 - bonafide 2.5\nu2 A07 spoof -1\n",
+        "u1 bonafide 2.5\nu2 spoof -1\n",
+        "u1 2.5 bonafide\nu2 -1 spoof\n",
+        "\ufeffu1\tBona-Fide\t2.5\r\n\r\nu2\tfake\t-1e0\r\n",
+        "filename cm-score key\nu1 2.5 bonafide\nu2 -1 spoof\n",
+    ],
+)
+def test_columns_are_told_apart_by_what_they_hold(score_file, text):
+    file = read_scores(score_file(text))
+
+    assert (file.utterance_id, file.score.tolist()) == (["u1", "u2"], [2.5, -1.0])
+    assert file.key == ["bonafide", "spoof"]
+
+
+def test_two_columns_have_no_key(score_file):
+    file = read_scores(score_file("u1 2.5\nu2 -1\n"))
+
+    assert (file.score.tolist(), file.key, file.attack) == ([2.5, -1.0], None, None)
+    with pytest.raises(ValueError, match="does not say which trials are bona fide. Name the protocol"):
+        trials_of_scores(file)
+
+
+def test_trials_of_a_file_that_names_no_attack_have_an_unknown_one(score_file):
+    trials = trials_of_scores(read_scores(score_file("u1 bonafide 2.5\nu2 spoof -1\n")))
+
+    assert (trials.attack, trials.speaker_id) == (["-", "unknown"], ["-", "-"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no score"),
+        ("filename cm-score\n", "holds no score"),
+        ("u1 1 2 3 4\n", "line 1: 'u1 1 2 3 4' is not"),
+        ("u1 1\nu2\n", "line 2: 'u2' is not"),
+        ("u1 1\nu2 nan\n", "line 2: the score 'nan' is not a finite number"),
+        ("u1 1\nu2 1e999\n", "line 2: the score '1e999' is not a finite number"),
+        ("u1 1\nu2 x\n", "line 2: the score 'x' is not a finite number"),
+        ("u1 1\nu1 2\n", "u1 is listed 2 times"),
+        ("u1 1 0.5\nu2 0 0.7\n", "a label written as a number can't be told from a score"),
+        ("u1 bonafide spoof\nu2 spoof spoof\n", "Exactly one column must hold numbers"),
+        ("u1 A07 0.5\nu2 - 0.7\n", "one must hold keys"),
+        ("u1,1\nu2,2\n", "between white space"),
+    ],
+)
+def test_file_that_cannot_be_understood_is_an_error_that_says_why(score_file, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_scores(score_file(text))
+
+
+def test_missing_score_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no score file .*nothing.txt"):
+        read_scores(tmp_path / "nothing.txt")
+
+
+def test_scores_come_in_the_order_of_the_protocol(score_file):
+    file = read_scores(score_file("u3 3\nu1 1\nu2 2\n"))
+
+    assert scores_of_trials(file, TRIALS, source="P").tolist() == [1, 2, 3]
+
+
+def test_scores_of_other_splits_are_left_out(score_file):
+    file = read_scores(score_file("p1 9\nu3 3\nu1 1\nu2 2\n"))
+
+    assert scores_of_trials(file, TRIALS, source="P", elsewhere={"p1"}).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("u1 1\nu2 2\n", "no score for 1 of the 3 trials of P; the first is u3"),
+        ("u1 1\nu2 2\nu3 3\nx 4\n", "scores of 1 utterances that are not in P; one is x"),
+        ("u1 spoof 1\nu2 spoof 2\nu3 spoof 3\n", "calls u1 spoof, but P calls it bonafide"),
+    ],
+)
+def test_scores_that_do_not_match_their_protocol_are_refused(score_file, text, message):
+    with pytest.raises(ValueError, match=message):
+        scores_of_trials(read_scores(score_file(text)), TRIALS, source="P")

@@ -1,0 +1,296 @@
+"""All metrics of one split together: which trials each is of, and what goes without saying nowhere."""
+
+import json
+import math
+
+import numpy as np
+import official
+import pytest
+
+from metrics.statistics import Bootstrap
+from processing.asv_scores import AsvScores, read_asv_scores
+from processing.corpora import read_protocol
+from processing.report import describe_comparison, describe_problems, describe_results
+from processing.results import (
+    asv_score_files,
+    compare_scores,
+    evaluate_corpus,
+    evaluate_trials,
+    find_asv_scores,
+    write_results,
+)
+from processing.rows import Corpus, ProtocolColumns
+from processing.scores import read_scores, scores_of_trials
+
+
+QUICK = Bootstrap(num_resamples=20)
+NUM = 120  # trials, of which every third is bona fide
+
+
+def make_trials(**extra) -> ProtocolColumns:
+    keys = ["spoof" if i % 3 else "bonafide" for i in range(NUM)]
+    attacks = [f"A0{1 + i % 2}" if key == "spoof" else "-" for i, key in enumerate(keys)]
+    return ProtocolColumns(
+        [f"u{i}" for i in range(NUM)], [f"s{i % 11}" for i in range(NUM)], attacks, keys, extra=extra
+    )
+
+
+@pytest.fixture
+def trials():
+    return make_trials()
+
+
+@pytest.fixture
+def scores():
+    generator = np.random.default_rng(0)
+    return generator.normal(size=NUM) + 1.5 * (np.arange(NUM) % 3 == 0)
+
+
+@pytest.fixture
+def asv():
+    generator = np.random.default_rng(1)
+    target, nontarget, spoof = (generator.normal(mean, 1, 200) for mean in (4, 0, 3))
+    return AsvScores(target, nontarget, spoof, frozenset({"A01", "A02", "A03"}))
+
+
+def split(trials, scores, attack=None):
+    keys, attacks = np.array(trials.key), np.array(trials.attack)
+    spoof = (keys == "spoof") if attack is None else attacks == attack
+    return scores[keys == "bonafide"], scores[spoof]
+
+
+def test_pooled_metrics_equal_the_official_ones(trials, scores, asv):
+    results = evaluate_trials(trials, scores, asv=asv, bootstrap=QUICK)
+
+    classes = split(trials, scores)
+    rates = official.asv_rates(asv.target, asv.nontarget, asv.spoof)
+    assert results["eer"] == pytest.approx(official.eer(*classes)[0], abs=1e-12)
+    assert results["min_tdcf_2019"] == pytest.approx(official.min_tdcf_2019(*classes, *rates), abs=1e-12)
+    assert results["min_tdcf_2021"] == pytest.approx(official.min_tdcf_2021(*classes, *rates), abs=1e-12)
+    assert results["min_dcf"] == pytest.approx(official.min_dcf(*classes), abs=1e-12)
+    assert results["act_dcf"] == pytest.approx(official.act_dcf(*classes), abs=1e-12)
+    assert results["cllr"] == pytest.approx(official.cllr(*classes), abs=1e-12)
+    assert (results["num_trials"], results["num_bonafide"], results["num_spoof"]) == (120, 40, 80)
+    assert results["asv"]["p_fa_spoof"] == pytest.approx(rates[2])
+
+
+def test_published_scores_give_the_published_numbers_and_every_attacks_eer(shared_data):
+    protocol = read_protocol(
+        shared_data / "asvspoof2019_la_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"
+    ).splits["eval"]
+    file = read_scores(shared_data / "published_scores" / "RawGAT_ST_cat.asvspoof2019_la_eval.txt")
+    scores = scores_of_trials(file, protocol, source="the protocol")
+    folder = shared_data / "asvspoof2019_la_mini" / "ASVspoof2019_LA_asv_scores"
+    asv = read_asv_scores([folder / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"])
+
+    results = evaluate_trials(protocol, scores, asv=asv, bootstrap=None)
+
+    assert 100 * results["eer"] == pytest.approx(1.235388940, abs=5e-10)
+    assert results["min_tdcf_2019"] == pytest.approx(0.038810095, abs=5e-10)
+    assert results["min_tdcf_2021"] == pytest.approx(0.099108305, abs=5e-10)
+    expected = {
+        attack: pytest.approx(official.eer(*split(protocol, scores, attack))[0], abs=1e-12)
+        for attack in results["per_attack"]
+    }
+    assert {attack: values["eer"] for attack, values in results["per_attack"].items()} == expected
+    assert {values["num_spoof"] for values in results["per_attack"].values()} == {4914}
+    assert len(expected) == 13
+
+
+def test_each_attack_is_measured_against_all_bona_fide_trials(trials, scores):
+    results = evaluate_trials(trials, scores, bootstrap=QUICK)
+
+    assert list(results["per_attack"]) == ["A01", "A02"]
+    for attack, values in results["per_attack"].items():
+        assert values["eer"] == pytest.approx(official.eer(*split(trials, scores, attack))[0])
+        assert (values["num_bonafide"], values["num_spoof"]) == (40, 40)
+
+
+def test_condition_of_both_classes_is_measured_within_each_condition(scores):
+    codec = ["alaw" if i % 2 else "none" for i in range(NUM)]
+    trials = make_trials(codec=codec)
+
+    results = evaluate_trials(trials, scores, breakdowns=["codec"], bootstrap=QUICK)
+
+    of_alaw = np.array(codec) == "alaw"
+    is_bonafide = np.array(trials.key) == "bonafide"
+    expected = official.eer(scores[of_alaw & is_bonafide], scores[of_alaw & ~is_bonafide])[0]
+    assert results["per_codec"]["alaw"]["eer"] == pytest.approx(expected)
+    assert results["per_codec"]["alaw"]["num_bonafide"] == 20
+
+
+def test_column_that_belongs_to_the_attack_is_measured_against_all_bona_fide_trials(scores):
+    keys = make_trials().key
+    vocoders = [
+        "bonafide" if key == "bonafide" else "neural" if i % 2 else "classic" for i, key in enumerate(keys)
+    ]
+    trials = make_trials(vocoder=vocoders)
+
+    results = evaluate_trials(trials, scores, breakdowns=["vocoder"], bootstrap=QUICK)
+
+    assert {name: group["num_bonafide"] for name, group in results["per_vocoder"].items()} == {
+        "classic": 40,
+        "neural": 40,
+    }
+
+
+def test_condition_of_one_class_only_has_no_eer(scores):
+    trials = make_trials(codec=["rare" if i == 1 else "none" for i in range(NUM)])
+
+    group = evaluate_trials(trials, scores, breakdowns=["codec"], bootstrap=QUICK)["per_codec"]["rare"]
+
+    assert group == {"num_bonafide": 0, "num_spoof": 1, "eer": None}
+
+
+def test_intervals_are_by_speaker_where_speakers_are_known(trials, scores):
+    intervals = evaluate_trials(trials, scores, bootstrap=QUICK)["confidence_intervals"]
+
+    assert intervals["method"] == "bootstrap of 11 speakers, percentiles of 20 resamples"
+    low, high = intervals["eer"]
+    assert 0 < low < high < 1
+
+
+@pytest.mark.parametrize(
+    ("speakers", "reason"),
+    [(["-"] * NUM, "not known"), (["s1", "s2"] * (NUM // 2), "fewer than 10 speakers")],
+)
+def test_intervals_say_why_they_are_not_by_speaker(trials, scores, speakers, reason):
+    trials.speaker_id = speakers
+
+    method = evaluate_trials(trials, scores, bootstrap=QUICK)["confidence_intervals"]["method"]
+
+    assert "bootstrap of trials in each class" in method and reason in method
+
+
+def test_few_trials_have_no_interval():
+    trials = ProtocolColumns(["a", "b", "c"], ["-"] * 3, ["-", "A01", "A02"], ["bonafide", "spoof", "spoof"])
+
+    results = evaluate_trials(trials, np.array([1.0, 0.0, 0.5]))
+
+    assert results["eer"] == 0 and "confidence_intervals" not in results
+    assert "eer_interval" not in results["per_attack"]["A01"]
+
+
+def test_without_asv_scores_the_tdcf_is_left_out_and_said_to_be(trials, scores):
+    results = evaluate_trials(trials, scores, bootstrap=QUICK)
+
+    assert (results["min_tdcf_2019"], results["min_tdcf_2021"]) == (None, None)
+    assert describe_problems(results) == ["The t-DCF is left out: there are no ASV scores."]
+
+
+def test_decisions_have_an_eer_but_no_tdcf(trials, scores, asv):
+    results = evaluate_trials(trials, (scores > 0).astype(float), asv=asv, bootstrap=QUICK)
+
+    assert results["min_tdcf_2019"] is None and results["eer"] is not None
+    assert "fewer than three distinct scores" in results["tdcf_left_out"]
+    assert any("have the score of a trial of the other class" in note for note in describe_problems(results))
+
+
+def test_constant_scores_are_reported_as_constant_and_never_as_inverted(trials, asv):
+    notes = describe_problems(evaluate_trials(trials, np.zeros(NUM), asv=asv, bootstrap=QUICK))
+
+    assert any("EER of constant scores says nothing" in note for note in notes)
+    assert not any("higher_is" in note for note in notes)
+
+
+def test_inverted_scores_are_reported_with_the_remedy_and_not_flipped(trials, scores):
+    results = evaluate_trials(trials, -scores, bootstrap=QUICK)
+
+    assert results["eer"] > 0.5
+    assert any("--higher_is spoof; nothing was changed" in note for note in describe_problems(results))
+
+
+def test_asv_scores_of_another_splits_attacks_are_refused(trials, scores, asv):
+    of_eval = AsvScores(asv.target, asv.nontarget, asv.spoof, frozenset({"A07", "A08"}))
+
+    with pytest.raises(ValueError, match="attacks A07, A08, but there are trials of A01, A02.*dev with dev"):
+        evaluate_trials(trials, scores, asv=of_eval)
+
+
+def test_real_asv_scores_go_with_their_own_split_only(shared_data):
+    folder = shared_data / "asvspoof2019_la_mini" / "ASVspoof2019_LA_asv_scores"
+    dev = folder / "ASVspoof2019.LA.asv.dev.gi.trl.scores.txt"
+    trials = read_protocol(
+        shared_data
+        / "asvspoof2019_la_mini"
+        / "ASVspoof2019_LA_cm_protocols"
+        / "ASVspoof2019.LA.cm.eval.trl.txt"
+    ).splits["eval"]
+
+    with pytest.raises(ValueError, match="dev with dev, eval with eval"):
+        evaluate_trials(trials, np.arange(31.0), asv=read_asv_scores([dev]))
+
+
+def test_nan_among_the_scores_is_refused(trials, scores):
+    scores[3] = math.nan
+
+    with pytest.raises(ValueError, match="nan"):
+        evaluate_trials(trials, scores)
+
+
+def test_asv_scores_are_found_in_the_corpus_by_split_and_by_slice(tmp_path):
+    path = tmp_path / "dev.txt"
+    path.write_text("bonafide target 2\nbonafide nontarget 1\nA01 spoof 3\n")
+    corpus = Corpus("c", {}, asv_score_files={"dev": (path,)})
+
+    assert find_asv_scores(corpus, "dev[:50%]")[1] == ["dev.txt"]
+    assert find_asv_scores(corpus, "eval") == (None, [])
+    assert find_asv_scores(corpus, "eval", path)[1] == ["dev.txt"]
+    with pytest.raises(FileNotFoundError, match="no ASV score file .*other.txt"):
+        find_asv_scores(corpus, "eval", tmp_path / "other.txt")
+
+
+def test_keys_of_asvspoof2021_complete_their_score_file(tmp_path):
+    (tmp_path / "ASVTorch_Kaldi").mkdir()
+    metadata, score = tmp_path / "trial_metadata.txt", tmp_path / "ASVTorch_Kaldi" / "score.txt"
+    metadata.touch()
+
+    assert asv_score_files(score) == (score, metadata)
+    assert asv_score_files(tmp_path / "other.txt") == (tmp_path / "other.txt",)
+
+
+def test_results_name_corpus_split_counts_and_note(trials, scores):
+    corpus = Corpus("Corpus X", {}, {"eval": 3}, note="Means nothing.")
+
+    results = evaluate_corpus(corpus, "eval", trials, scores, bootstrap=QUICK)
+
+    text = describe_results(results)
+    assert text.splitlines()[0] == "Corpus X eval: 40 bona fide, 80 spoof, 3 missing"
+    assert "Means nothing." in text
+    assert (results["corpus"], results["split"], results["num_missing"]) == ("Corpus X", "eval", 3)
+    assert evaluate_corpus(corpus, "eval[:50%]", trials, scores, bootstrap=QUICK)["num_missing"] is None
+
+
+def test_table_names_the_form_of_each_tdcf(trials, scores, asv):
+    text = describe_results(
+        {"corpus": "c", "split": "s", **evaluate_trials(trials, scores, asv=asv, bootstrap=QUICK)}
+    )
+
+    assert "min t-DCF (2019 form)" in text and "min t-DCF (2021 form)" in text
+    assert "A01" in text and "95 % intervals: bootstrap of 11 speakers" in text
+
+
+def test_written_results_are_json_without_nan(tmp_path, trials, scores, asv):
+    results = evaluate_trials(trials, scores, asv=asv, bootstrap=QUICK)
+
+    write_results(tmp_path / "out", results, trials, scores)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "out" / "results.json").read_text()
+    assert json.loads(text, parse_constant=refuse) == results
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "scores.txt"}
+
+
+def test_comparison_is_paired_and_printed_with_its_p_value(trials, scores, asv):
+    worse = scores + np.random.default_rng(5).normal(size=NUM)
+
+    differences = compare_scores(trials, scores, worse, asv=asv, bootstrap=QUICK)
+
+    own = evaluate_trials(trials, scores, asv=asv, bootstrap=None)
+    other = evaluate_trials(trials, worse, asv=asv, bootstrap=None)
+    for name in ("eer", "min_tdcf_2019", "min_tdcf_2021", "min_dcf"):
+        assert differences[name].value == pytest.approx(own[name] - other[name], abs=1e-12)
+    assert "a minus b" in describe_comparison(differences, "a", "b")
+    assert f"p = {differences['eer'].p_value:.3g}" in describe_comparison(differences, "a", "b")
