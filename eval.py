@@ -143,7 +143,7 @@ def main(argv: list[str]) -> int:
             return score_files(args)
         else:
             evaluate_model(args, corpus_args)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"eval.py: error: {error}")
     return 0
 

@@ -1,0 +1,439 @@
+"""`eval.py` as its users run it: on a corpus, from a score file alone, on recordings; killed and resumed, on
+two processes, and given what it must refuse."""
+
+import csv
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+
+import eval as script
+from metrics.det import equal_error_rate
+from processing.audio import decode_audio
+from processing.scores import read_scores
+
+
+PLOTS = {"det.png", "scores.png", "per_attack.png"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """`eval.py` with these arguments, in a folder of its own: exit status and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        status = script.main([*map(str, arguments), "--num_threads", "1"])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def fails(run, capsys):
+    """The one line of error that these arguments end with."""
+
+    def fails(*arguments):
+        with pytest.raises(SystemExit) as exit_:
+            run(*arguments)
+        message = str(exit_.value.code)
+        return capsys.readouterr().err if message == "2" else message
+
+    return fails
+
+
+@pytest.fixture(scope="session")
+def wide_corpus(tmp_path_factory, la_corpus):
+    """The made corpus with an eval split of 240 trials, links to its 12 recordings, and made ASV scores."""
+    root = shutil.copytree(la_corpus, tmp_path_factory.mktemp("wide") / "LA", symlinks=True)
+    protocol = root / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"
+    lines = [line.split() for line in protocol.read_text().splitlines()]
+    folder = root / "ASVspoof2019_LA_eval" / "flac"
+    text = []
+    for i in range(240):
+        speaker, utterance, _, attack, key = lines[i % 12]
+        (folder / f"LA_E_9{i:06d}.flac").symlink_to(folder / f"{utterance}.flac")
+        text.append(f"LA_{i % 20:04d} LA_E_9{i:06d} - {attack} {key}\n")
+    protocol.write_text("".join(text))
+    scores = root / "ASVspoof2019_LA_asv_scores"
+    scores.mkdir()
+    generator = np.random.default_rng(0)
+    asv = [f"bonafide target {x}\n" for x in generator.normal(4, 1, 50)]
+    asv += [f"bonafide nontarget {x}\n" for x in generator.normal(0, 1, 50)]
+    asv += [f"A01 spoof {x}\n" for x in generator.normal(3, 1, 50)]
+    (scores / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt").write_text("".join(asv))
+    return root
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory, wide_corpus, trained, eval_script):
+    """Folder and output of `accelerate launch eval.py` on that corpus."""
+    folder = tmp_path_factory.mktemp("evaluated") / "out"
+    output = eval_script.run(
+        *("--model", trained, "--data_dir", wide_corpus, "--output_dir", folder, "--num_threads", 1)
+    )
+    return folder, output
+
+
+def test_corpus_evaluation_writes_scores_results_and_plots(evaluated):
+    folder, _ = evaluated
+
+    assert {path.name for path in folder.iterdir()} == {"scores.txt", "results.json", *PLOTS}
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in PLOTS)
+
+
+def test_results_have_the_metrics_of_the_score_file(evaluated):
+    folder, _ = evaluated
+    file = read_scores(folder / "scores.txt")
+    keys = np.array(file.key)
+    results = json.loads((folder / "results.json").read_text())
+
+    expected, _ = equal_error_rate(file.score[keys == "bonafide"], file.score[keys == "spoof"])
+    assert results["eer"] == pytest.approx(expected, abs=1e-12)
+    assert (results["corpus"], results["split"], results["num_trials"]) == ("ASVspoof 2019 LA", "eval", 240)
+    assert 0 <= results["min_tdcf_2019"] <= 1 and results["min_tdcf_2021"] > results["min_tdcf_2019"] - 1e-9
+    assert results["per_attack"]["A01"]["num_spoof"] == 120
+    assert results["asv_score_files"] == ["ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"]
+    assert len(results["weights_sha256"]["model.safetensors"]) == 64
+    assert {"versions", "hardware", "seconds", "confidence_intervals"} <= set(results)
+
+
+def test_output_says_what_it_does_and_what_each_number_is_of(evaluated):
+    _, output = evaluated
+
+    assert "Corpus: ASVspoof 2019 LA eval, 240 trials (120 bona fide, 120 spoof)" in output
+    assert "ASV scores: ASVspoof2019.LA.asv.eval.gi.trl.scores.txt" in output
+    assert "Scoring ASVspoof 2019 LA eval: 240 utterances in" in output and "per second" in output
+    assert "ASVspoof 2019 LA eval: 120 bona fide, 120 spoof" in output
+    assert "min t-DCF (2019 form)" in output and "min t-DCF (2021 form)" in output
+
+
+def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
+    evaluated, tmp_path, wide_corpus, trained, eval_script
+):
+    folder = tmp_path / "killed"
+    arguments = ["--model", trained, "--data_dir", wide_corpus, "--output_dir", folder, "--num_threads", 1]
+    process = eval_script.start(*arguments)
+    finished = folder / ".scoring" / "process-0.jsonl"
+    while not finished.is_file() or len(finished.read_text().splitlines()) < 4:
+        assert process.poll() is None
+        time.sleep(0.002)
+    eval_script.kill(process)
+    assert not (folder / "results.json").exists()
+
+    two = ("--multi_gpu", "--num_processes", "2")
+    output = eval_script.run(*arguments, "--use_cpu", launch=two)
+
+    assert "of 240 utterances were scored before." in output
+    assert (folder / "scores.txt").read_bytes() == (evaluated[0] / "scores.txt").read_bytes()
+    assert not (folder / ".scoring").exists()
+
+
+def test_two_processes_write_the_file_of_one(evaluated, tmp_path, wide_corpus, trained, eval_script):
+    output = eval_script.run(
+        *("--model", trained, "--data_dir", wide_corpus, "--output_dir", tmp_path, "--num_threads", 1),
+        "--use_cpu",
+        launch=("--multi_gpu", "--num_processes", "2"),
+    )
+
+    assert (tmp_path / "scores.txt").read_bytes() == (evaluated[0] / "scores.txt").read_bytes()
+    assert json.loads((tmp_path / "results.json").read_text())["num_processes"] == 2
+    assert output.count("EER   ") == 1  # one process prints
+
+
+def test_finished_results_are_not_replaced_unasked(evaluated, tmp_path, fails, run, wide_corpus, trained):
+    folder = shutil.copytree(evaluated[0], tmp_path / "done")
+    arguments = ["--model", trained, "--data_dir", wide_corpus, "--output_dir", folder]
+    before = (folder / "results.json").read_bytes()
+
+    assert "holds results already. Replace them by --overwrite" in fails(*arguments)
+
+    assert (folder / "results.json").read_bytes() == before
+    run(*arguments, "--overwrite", "--num_resamples", 0)
+    assert "confidence_intervals" not in json.loads((folder / "results.json").read_text())
+
+
+def test_results_of_a_local_model_go_beside_it_by_corpus_and_split(run, trained, la_corpus, tmp_path):
+    model = shutil.copytree(trained, tmp_path / "model")
+
+    _, output = run("--model", model, "--data_dir", la_corpus, "--split", "dev", "--num_resamples", 10)
+
+    assert (model / "results" / "asvspoof-2019-la-dev" / "results.json").is_file()
+    assert "ASV scores: none, so there will be no t-DCF" in output
+    assert "The t-DCF is left out: there are no ASV scores." in output
+
+
+def test_scores_equal_those_that_training_ended_with(run, trained, la_corpus, tmp_path):
+    run("--model", trained, "--data_dir", la_corpus, "--output_dir", tmp_path / "out", "--num_resamples", 0)
+
+    ours, of_training = (
+        read_scores(folder / "scores.txt") for folder in (tmp_path / "out", trained / "results" / "eval")
+    )
+    np.testing.assert_allclose(ours.score, of_training.score, atol=1e-6)
+
+
+def write_scores(path, shift=1.0, seed=0, width=4, num=60):
+    generator = np.random.default_rng(seed)
+    common = np.random.default_rng(99).normal(size=num)
+    lines = []
+    for i in range(num):
+        key, attack = ("spoof", f"A0{1 + i % 2}") if i % 3 else ("bonafide", "-")
+        score = common[i] + 0.3 * generator.normal() + shift * (key == "bonafide")
+        fields = {4: [attack, key], 3: [key], 2: []}[width]
+        lines.append(" ".join([f"u{i}", *fields, repr(float(score))]) + "\n")
+    path.write_text("".join(lines))
+    return path
+
+
+@pytest.fixture
+def protocol(tmp_path):
+    lines = [f"s{i % 11} u{i} - {f'A0{1 + i % 2} spoof' if i % 3 else '- bonafide'}\n" for i in range(60)]
+    path = tmp_path / "my_protocol.txt"
+    path.write_text("".join(lines))
+    return path
+
+
+def results_in(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+def test_score_file_of_any_width_with_a_protocol(run, tmp_path, protocol, width):
+    path = write_scores(tmp_path / "system.txt", width=width)
+
+    _, output = run("--score_file", path, "--protocol", protocol, "--output_dir", tmp_path / "out")
+
+    results = results_in(tmp_path / "out")
+    assert output.strip().startswith("my_protocol.txt all: 20 bona fide, 40 spoof")
+    assert results["confidence_intervals"]["method"].startswith("bootstrap of 11 speakers")
+    assert set(results["per_attack"]) == {"A01", "A02"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"scores.txt", "results.json", *PLOTS}
+    first = (tmp_path / "out" / "scores.txt").read_text().split()
+    assert first[:3] == ["u0", "-", "bonafide"]
+
+
+def test_score_file_alone_with_its_own_keys_and_default_folder(run, tmp_path):
+    path = write_scores(tmp_path / "system.txt", width=3)
+
+    _, output = run("--score_file", path)
+
+    assert "system.txt all: 20 bona fide, 40 spoof" in output
+    assert results_in(tmp_path / "evaluation" / "system")["num_trials"] == 60
+
+
+def test_score_file_with_asv_scores(run, tmp_path, wide_corpus):
+    path = write_scores(tmp_path / "system.txt")
+    lines = ["bonafide target 3\nbonafide target 4\nbonafide nontarget 0\nA01 spoof 3.5\nA02 spoof -1\n"]
+    (tmp_path / "asv.txt").write_text("".join(lines))
+
+    run("--score_file", path, "--asv_score_file", tmp_path / "asv.txt", "--output_dir", tmp_path / "out")
+
+    results = results_in(tmp_path / "out")
+    assert results["asv"]["p_fa_spoof"] == 0.5
+    assert results["min_tdcf_2019"] is not None and results["asv_score_files"] == ["asv.txt"]
+
+
+def test_official_score_file_gives_the_official_numbers(run, tmp_path, shared_data):
+    folder = shared_data / "asvspoof2019_la_mini" / "ASVspoof2019_LA_asv_scores"
+
+    _, output = run(
+        *("--score_file", shared_data / "published_scores" / "RawGAT_ST_cat.asvspoof2019_la_eval.txt"),
+        *("--protocol", shared_data / "asvspoof2019_la_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"),
+        *("--asv_score_file", folder / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"),
+        *("--output_dir", tmp_path / "out", "--num_resamples", 10),
+    )
+
+    results = results_in(tmp_path / "out")
+    assert 100 * results["eer"] == pytest.approx(1.235388940, abs=5e-10)
+    assert results["min_tdcf_2019"] == pytest.approx(0.038810095, abs=5e-10)
+    assert results["min_tdcf_2021"] == pytest.approx(0.099108305, abs=5e-10)
+    assert "ASVspoof 2019 LA eval: 7,355 bona fide, 63,882 spoof" in output
+
+
+def test_inverted_scores_are_reported_and_turned_only_when_told(run, tmp_path):
+    path = write_scores(tmp_path / "system.txt", shift=-3)
+
+    _, output = run("--score_file", path, "--output_dir", tmp_path / "as_is")
+    assert results_in(tmp_path / "as_is")["eer"] > 0.5
+    assert "say --higher_is spoof" in output
+
+    _, output = run("--score_file", path, "--higher_is", "spoof", "--output_dir", tmp_path / "turned")
+    turned = results_in(tmp_path / "turned")
+    assert turned["eer"] < 0.5 and "say --higher_is" not in output
+    assert turned["score"] == "negated: the file's higher is spoof"
+
+
+def test_comparison_prints_the_paired_test_and_keeps_both_systems(run, tmp_path):
+    path, other = write_scores(tmp_path / "a.txt", 2.0), write_scores(tmp_path / "b.txt", 0.5, seed=1)
+
+    _, output = run("--score_file", path, "--compare", other, "--output_dir", tmp_path / "out")
+
+    comparison = results_in(tmp_path / "out")["comparison"]
+    assert "a minus b (compared), paired on the same trials" in output and "p = " in output
+    assert comparison["differences"]["eer"]["value"] == pytest.approx(
+        results_in(tmp_path / "out")["eer"] - comparison["other_results"]["eer"]
+    )
+    assert comparison["differences"]["eer"]["value"] < 0
+
+
+def test_system_compared_may_have_the_other_sign(run, tmp_path):
+    path, other = write_scores(tmp_path / "a.txt", 2.0), write_scores(tmp_path / "b.txt", -3.0)
+
+    run(
+        *("--score_file", path, "--compare", other, "--compare_higher_is", "spoof"),
+        *("--output_dir", tmp_path / "out"),
+    )
+
+    assert results_in(tmp_path / "out")["comparison"]["other_results"]["eer"] < 0.5
+
+
+def test_subsets_of_a_2021_protocol_are_never_mixed(run, fails, tmp_path):
+    subsets = ["eval", "progress"]
+    lines = [
+        f"LA_{i:04d} u{i} alaw ita_tx {'A07 spoof' if i % 3 else 'bonafide bonafide'} "
+        f"notrim {subsets[i % 2]}\n"
+        for i in range(60)
+    ]
+    protocol = tmp_path / "trial_metadata.txt"
+    protocol.write_text("".join(lines))
+    path = write_scores(tmp_path / "a.txt", width=2)
+
+    _, output = run("--score_file", path, "--protocol", protocol, "--output_dir", tmp_path / "out")
+
+    results = results_in(tmp_path / "out")
+    assert (results["corpus"], results["split"], results["num_trials"]) == ("ASVspoof 2021 LA", "eval", 30)
+    assert results["per_codec"]["alaw"]["num_spoof"] == 20
+    assert "Left out: 30 scores of other splits" in output
+    assert (tmp_path / "out" / "per_codec.png").is_file()
+    assert "no split 'dev', only" in fails("--score_file", path, "--protocol", protocol, "--split", "dev")
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    soundfile.write(folder / "short.wav", 0.1 * generator.standard_normal(5000), 16000)
+    soundfile.write(folder / "long.flac", 0.1 * generator.standard_normal(40000), 16000)
+    (folder / "notes.txt").write_text("no audio")
+    return folder
+
+
+def test_recordings_are_scored_as_the_pipeline_scores_them(run, trained, recordings, tmp_path):
+    status, output = run(
+        *("--model", trained, "--files", recordings / "long.flac", recordings, "--window_hop", 0.25),
+        *("--output_dir", tmp_path / "out"),
+    )
+
+    assert status == 0
+    table = list(csv.DictReader((tmp_path / "out" / "recordings.csv").open()))
+    assert [row["file"].rpartition("/")[2] for row in table] == ["long.flac", "short.wav"]
+    classifier = pipeline(
+        "audio-classification",
+        model=AutoModelForAudioClassification.from_pretrained(trained),
+        feature_extractor=AutoFeatureExtractor.from_pretrained(trained),
+    )
+    for row in table:
+        waveform = decode_audio(row["file"])
+        answer = {a["label"]: a["score"] for a in classifier({"array": waveform, "sampling_rate": 16000})}
+        assert float(row["probability_bonafide"]) == pytest.approx(answer["bonafide"], abs=1e-6)
+    # 40,000 samples, windows of 8,000 every 4,000
+    assert [int(row["num_windows"]) for row in table] == [9, 1]
+    assert "Passed over: 1 files" in output and "short.wav" in output
+    content = json.loads((tmp_path / "out" / "recordings.json").read_text())
+    assert len(content["recordings"][0]["windows"]) == 9
+
+
+def test_verdict_follows_from_the_first_crop_at_the_dev_threshold(run, trained, recordings, tmp_path):
+    _, output = run(
+        "--model", trained, "--files", recordings, "--window_hop", 0.5, "--output_dir", tmp_path / "o"
+    )
+
+    threshold = json.loads((trained / "config.json").read_text())["decision_threshold"]
+    rows = json.loads((tmp_path / "o" / "recordings.json").read_text())
+    assert rows["decision_threshold"] == threshold
+    for row in rows["recordings"]:
+        assert row["verdict"] == ("bonafide" if row["windows"][0]["score"] > threshold else "spoof")
+    assert "for single crops" in output and "The threshold does not hold for" in " ".join(output.split())
+
+
+def test_model_without_a_threshold_gives_no_verdict(run, trained, recordings, tmp_path):
+    model = shutil.copytree(trained, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "decision_threshold": None}))
+
+    _, output = run(
+        "--model", model, "--files", recordings, "--window_hop", 0.5, "--output_dir", tmp_path / "o"
+    )
+
+    assert "Verdict: none" in output
+    assert json.loads((tmp_path / "o" / "recordings.json").read_text())["recordings"][0]["verdict"] is None
+
+
+def test_unreadable_recording_is_listed_and_the_exit_status_says_so(run, trained, recordings, tmp_path):
+    (recordings / "broken.wav").write_bytes(b"RIFF")
+
+    status, output = run(
+        "--model", trained, "--files", recordings, tmp_path / "absent.wav", "--window_hop", 0.5
+    )
+
+    assert status == 1
+    assert "broken.wav" in output and "no audio file" in output and "short.wav" in output
+    (folder,) = (tmp_path / "evaluation").iterdir()
+    rows = list(csv.DictReader((folder / "recordings.csv").open()))
+    assert [bool(row["error"]) for row in rows] == [True, False, False, True]
+
+
+def test_timeline_is_plotted_for_longer_recordings_only(run, trained, recordings, tmp_path):
+    run(
+        *("--model", trained, "--files", recordings, "--window_hop", 0.5),
+        *("--plot_timeline", "--output_dir", tmp_path / "out"),
+    )
+
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["timeline-001-long.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --model, a trained model, or --score_file"),
+        (["--model", "m", "--score_file", "s"], "give either --model"),
+        (["--model", "rawnet2"], "is the recipe of a system. Train it first"),
+        (
+            ["--model", "m", "--files", "a.wav", "--data_dir", "LA"],
+            "--data_dir has no meaning beside --files",
+        ),
+        (["--score_file", "s", "--data_dir", "LA"], "--data_dir has no meaning beside --score_file"),
+        (["--model", "m", "--protocol", "p"], "--protocol has no meaning beside --model on a corpus"),
+        (["--model", "m", "--splits", "dev"], "unknown argument --splits (did you mean '--split'?)"),
+        (["--score_file", "s", "--higher_is", "real"], "invalid choice: 'real'"),
+        (["--score_file", "nothing.txt"], "no score file nothing.txt"),
+        (["--model", "nothing/at/all"], "no folder nothing/at/all"),
+    ],
+)
+def test_senseless_arguments_are_one_line_of_error(fails, arguments, message):
+    error = fails(*arguments)
+
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_missing_protocol_and_wrong_trials_are_errors(fails, tmp_path, protocol):
+    path = write_scores(tmp_path / "a.txt", width=2)
+
+    assert "Name the protocol with --protocol" in fails("--score_file", path)
+    assert "no protocol" in fails("--score_file", path, "--protocol", tmp_path / "nothing.txt")
+    (tmp_path / "few.txt").write_text("u0 1.0\nu1 0.5\n")
+    message = fails("--score_file", tmp_path / "few.txt", "--protocol", protocol)
+    assert "no score for 58 of the 60 trials" in message
