@@ -1,5 +1,5 @@
 """The official ASVspoof definitions written plainly in numpy: what `metrics/` is checked against, and timed
-against in `tests/benchmarks/metrics.py`."""
+against in `tests/benchmarks/error_rates.py`."""
 
 import numpy as np
 
