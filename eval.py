@@ -230,7 +230,6 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     ).numpy()
     if not state.is_main_process:
         return
-    print("Computing error rates and intervals")
     results = evaluate_corpus(corpus, split, trials, scores, asv=asv, bootstrap=args.bootstrap)
     results |= {"asv_score_files": asv_files, **about, "num_processes": state.num_processes}
     results |= {"seconds": round(time.time() - started, 1), **describe_environment()}
@@ -374,8 +373,10 @@ def finish(args: EvaluationArguments, folder: Path, results: dict, scored: Score
         text += (
             f"\n\n{other}, {describe_results(of_other)}\n\n{describe_comparison(differences, name, other)}"
         )
-    write_results(folder, results, trials, scores)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").unlink(missing_ok=True)  # it is there only when all the rest is
     write_plots(folder, results, trials, scored.systems)
+    write_results(folder, results, trials, scores)
     print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")
 
 

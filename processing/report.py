@@ -139,7 +139,7 @@ def write_plots(
     )
     plots.save(histogram, folder / "scores.png")
     for key, groups in results.items():
-        if key.startswith("per_"):
+        if key.startswith("per_") and set(groups) != {"unknown"}:
             name = key.removeprefix("per_")
             bars = plots.plot_breakdown(
                 groups, pooled_eer=results["eer"], title=f"{first}, {title}", name=name
