@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -244,7 +245,10 @@ def test_nothing_to_score_gives_nothing(countermeasure):
     assert score(countermeasure, []) == []
 
 
-def test_whole_utterances_are_one_window_each(tmp_path):
+@pytest.fixture(scope="module")
+def whole_utterance_model(tmp_path_factory) -> Path:
+    """A model of another author: it takes whole utterances, and its config has no decision threshold."""
+    folder = tmp_path_factory.mktemp("whole")
     torch.manual_seed(0)
     config = Wav2Vec2Config(
         hidden_size=16,
@@ -261,9 +265,13 @@ def test_whole_utterances_are_one_window_each(tmp_path):
         id2label={0: "bonafide", 1: "spoof"},
         label2id={"bonafide": 0, "spoof": 1},
     )
-    Wav2Vec2ForSequenceClassification(config).save_pretrained(tmp_path / "model")
-    AntiSpoofingFeatureExtractor(num_samples=None).save_pretrained(tmp_path / "model")
-    countermeasure = load_countermeasure(str(tmp_path / "model"))
+    Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
+    AntiSpoofingFeatureExtractor(num_samples=None).save_pretrained(folder)
+    return folder
+
+
+def test_whole_utterances_are_one_window_each(whole_utterance_model, tmp_path):
+    countermeasure = load_countermeasure(str(whole_utterance_model))
     files = [write(tmp_path / f"{i}.wav", length, seed=i) for i, length in enumerate([3000, 50_000])]
 
     recordings = score(countermeasure, files, Windows(2.0, batch_size=1))
@@ -492,6 +500,30 @@ def test_every_longer_recording_gets_a_timeline_under_any_name(countermeasure, t
 
     expected = {f"timeline-{i:03}-{Path(name).stem}.png" for i, name in enumerate(names, start=1)}
     assert {path.name for path in tmp_path.iterdir()} == expected
+
+
+# The script
+
+
+def test_script_prints_a_line_for_each_file_and_fails_if_one_is_unreadable(whole_utterance_model, tmp_path):
+    file = write(tmp_path / "a.wav", CROP)
+    command = [sys.executable, "eval.py", "--model", whole_utterance_model, "--output_dir", tmp_path / "out"]
+
+    process = subprocess.run(
+        [*command, "--files", file, tmp_path / "missing.wav"],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+
+    assert process.returncode == 1, process.stderr
+    assert "Verdict: none" in process.stdout
+    scored, missing = process.stdout.splitlines()[-3:-1]
+    (recording,) = score(load_countermeasure(str(whole_utterance_model)), [file])
+    assert float(scored.split()[0]) == pytest.approx(recording.scores[0], abs=1e-3)
+    assert scored.endswith("a.wav") and "not scored" in missing and "missing.wav" in missing
+    assert "1 of 2 recordings could not be scored" in process.stderr
 
 
 # Memory
