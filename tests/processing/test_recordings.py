@@ -236,7 +236,7 @@ def test_recording_is_handed_out_as_soon_as_it_is_scored(countermeasure, tmp_pat
         yield files[1]
         raise AssertionError("the third file was asked for before the first was handed out")
 
-    first = next(score_recordings(countermeasure, asked_for(), Windows(0.25, batch_size=3)))
+    first = next(score_recordings(countermeasure, asked_for(), Windows(0.25, batch_size=4)))
 
     assert first.file == files[0] and len(first.scores) == 3
 
