@@ -287,7 +287,7 @@ def score_files(args: EvaluationArguments) -> int:
         args.model, revision=args.revision, trust_remote_code=args.trust_remote_code
     )
     folder = output_folder(args)
-    threshold = countermeasure.model.config.decision_threshold
+    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
     about = {
         **describe_countermeasure(countermeasure),
         "score": SCORE_OF_MODEL,

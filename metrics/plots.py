@@ -46,16 +46,19 @@ def plot_det(
         ValueError: see [`metrics.det.check_scores`].
     """
     figure, axes = _axes(6.4, 6.4, title)
-    lowest, highest = 0.5, 0.6
+    lowest, highest = 0.05, 0.6
+    drawn = []
     for (name, scores), color in zip(systems.items(), _cycle(len(systems)), strict=True):
         frr, far, thresholds = det_curve(*scores)
         lowest = min(lowest, 0.5 / max(map(len, scores)))
         highest = max(highest, 0.99 if equal_error_rate(*scores)[0] > 0.35 else 0)
         kept = _corners(frr, far)
-        axes.plot(far[kept], frr[kept], color=color, label=name, linewidth=1.8)
+        drawn += axes.plot(far[kept], frr[kept], color=color, label=name, linewidth=1.8)
         for i, point in enumerate((points or {}).get(name, ())):
-            at = int(np.searchsorted(thresholds, point.threshold, side="right")) - 1
-            axes.plot(
+            at = max(int(np.searchsorted(thresholds, point.threshold, side="right")) - 1, 0)
+            if max(far[at], frr[at]) > highest:
+                highest = 1  # of which the scale below makes a finite edge
+            drawn += axes.plot(
                 far[at],
                 frr[at],
                 "osD"[i % 3],
@@ -82,7 +85,10 @@ def plot_det(
     axes.set_xlabel("False acceptance rate: spoof taken for bona fide (%)")
     axes.set_ylabel("False rejection rate: bona fide taken for spoof (%)")
     axes.grid(color="#e6e6e6")
-    axes.legend(loc="upper right", frameon=True, framealpha=0.9, fontsize=9)
+    # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
+    legend = axes.legend(drawn, range(len(drawn)), loc="upper right", framealpha=0.9, fontsize=9)
+    for text, of in zip(legend.get_texts(), drawn, strict=True):
+        text.set(text=of.get_label(), parse_math=False)
     return figure
 
 
@@ -170,10 +176,11 @@ def plot_breakdown(
         fontsize=8,
         rotation=45 if slanted else 0,
         ha="right" if slanted else "center",
+        parse_math=False,
     )
     axes.set_xlim(-0.6, len(groups) - 0.4)
-    axes.set_ylim(bottom=0)
     axes.margins(y=0.12)
+    axes.set_ylim(bottom=0)
     axes.set_xlabel(f"{name} (number of spoofed trials)")
     axes.set_ylabel("EER (%)")
     return figure
@@ -229,7 +236,7 @@ def save(figure: Figure, path: Path) -> None:
 def _axes(width: float, height: float, title: str):
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)  # a "$" in a file's name is no formula
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

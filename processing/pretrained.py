@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
@@ -46,8 +47,8 @@ def load_countermeasure(
 
     Raises:
         FileNotFoundError: neither a folder nor to be had on the Hub, or no trained model.
-        ValueError: weights that lack parameters, labels other than bonafide and spoof, a feature extractor
-            that does not crop.
+        ValueError: weights that are damaged, lack parameters or do not fit the config, labels other than
+            bonafide and spoof, a feature extractor that does not crop.
     """
     path = Path(model).expanduser()
     if path.is_dir():
@@ -59,16 +60,34 @@ def load_countermeasure(
             f"{model} holds no config.json, so it is no trained model. Give the folder that train.py named "
             "at its end."
         )
-    network, loading = AutoModelForAudioClassification.from_pretrained(
-        folder, trust_remote_code=trust_remote_code, use_safetensors=True, output_loading_info=True
-    )
+    try:
+        network, loading = AutoModelForAudioClassification.from_pretrained(
+            folder,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # so that they are named below
+            output_loading_info=True,
+        )
+        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {model} can't be read ({error}). Fetch them again.") from error
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{model} is not whole: {error} Save model and feature extractor by save_pretrained; pickled "
+            "weights are not read."
+        ) from error
+    if mismatched := sorted(loading["mismatched_keys"]):
+        parameter, found, expected = mismatched[0]
+        raise ValueError(
+            f"The weights of {model} do not fit its config: {parameter} has the shape {tuple(found)}, but "
+            f"{tuple(expected)} is expected."
+        )
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(
             f"The weights of {model} lack {len(missing)} parameters, among them {missing[0]}: its scores "
             "would be random. Save the whole model."
         )
     label_ids(list(KEYS), network.config.label2id)
-    extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if not hasattr(extractor, "num_samples"):
         raise ValueError(
             f"The feature extractor of {model} is {type(extractor).__name__}, which does not crop to a "

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,11 +67,11 @@ class Recording:
     def summary(self, threshold: float | None) -> dict:
         """The values of `COLUMNS`. The verdict is that of the first crop at `threshold`, if there is one."""
         if self.error:
-            return {**dict.fromkeys(COLUMNS), "file": str(self.file), "error": self.error}
+            return {**dict.fromkeys(COLUMNS), "file": printable(self.file), "error": printable(self.error)}
         lowest = int(np.argmin(self.scores))
         verdict = None if threshold is None else ("bonafide" if self.scores[0] > threshold else "spoof")
         return {
-            "file": str(self.file),
+            "file": printable(self.file),
             "score": self.scores[0],
             "probability_bonafide": self.probabilities[0],
             "verdict": verdict,
@@ -80,6 +82,11 @@ class Recording:
             "min_start_seconds": self.starts[lowest],
             "error": None,
         }
+
+
+def printable(value: Path | str) -> str:
+    """As text that can be written: bytes of a file's name that are not UTF-8 as `\\xe9`."""
+    return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
@@ -101,7 +108,10 @@ def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
             raise FileNotFoundError(f"There is no file with the ending of an audio file in {path}.")
         found += audio
         num_others += len(inside) - len(audio)
-    return list(dict.fromkeys(found)), num_others
+    once: dict[str, Path] = {}
+    for file in found:
+        once.setdefault(os.path.abspath(file), file)
+    return list(once.values()), num_others
 
 
 def score_recordings(
@@ -120,7 +130,7 @@ def score_recordings(
         ValueError: windows that are further apart than they are long.
     """
     crop, rate = countermeasure.feature_extractor.num_samples, countermeasure.feature_extractor.sampling_rate
-    hop = round(windows.hop_seconds * rate)
+    hop = round(windows.hop_seconds * rate) if math.isfinite(windows.hop_seconds) else 0
     if crop is not None and not 0 < hop <= crop:
         raise ValueError(
             f"Windows every {windows.hop_seconds:g} s of {crop / rate:g} s each leave gaps or do not move "
@@ -167,9 +177,11 @@ def write_recordings(
     content = [
         {
             **recording.summary(threshold),
-            "windows": [
+            "windows": []
+            if recording.error  # how many were scored before depends on the batches
+            else [
                 {"start_seconds": start, "score": score}
-                for start, score in zip(recording.starts, recording.scores, strict=False)
+                for start, score in zip(recording.starts, recording.scores, strict=True)
             ],
         }
         for recording in recordings

@@ -9,7 +9,7 @@ from metrics.statistics import Difference
 from metrics.tdcf import FORMS
 
 from .pretrained import Countermeasure
-from .recordings import Recording
+from .recordings import Recording, printable
 from .rows import Corpus, ProtocolColumns
 
 
@@ -198,7 +198,7 @@ def write_timelines(
             recording.scores,
             window_seconds=extractor.num_samples / extractor.sampling_rate,
             threshold=threshold,
-            title=recording.file.name,
+            title=printable(recording.file.name),
         )
         plots.save(figure, folder / f"timeline-{number:03}-{recording.file.stem}.png")
 
