@@ -86,8 +86,9 @@ class EvaluationArguments:
         default=None,
         metadata={"help": "Recordings, or folders of them, to score with --model.", "nargs": "+"},
     )
-    window_hop: float = field(
-        default=2.0, metadata={"help": "Seconds from window to window in recordings longer than the crop."}
+    window_hop: float | None = field(
+        default=None,
+        metadata={"help": "Seconds from window to window in longer recordings; default: half a window."},
     )
     plot_timeline: bool = field(
         default=False, metadata={"help": "Plot the scores of each longer recording over its time."}
@@ -98,7 +99,7 @@ class EvaluationArguments:
     )
     output_dir: str | None = field(default=None, metadata={"help": "Where everything is written."})
     overwrite: bool = field(default=False, metadata={"help": "Replace the results in --output_dir."})
-    batch_size: int = field(default=8, metadata={"help": "Utterances at a time, on each process."})
+    batch_size: int = field(default=32, metadata={"help": "Utterances at a time, on each process."})
     num_workers: int | None = field(
         default=None, metadata={"help": "Processes that decode; default: 0 on a CPU, up to 8 for a GPU."}
     )
@@ -286,20 +287,20 @@ def score_files(args: EvaluationArguments) -> int:
     countermeasure = load_countermeasure(
         args.model, revision=args.revision, trust_remote_code=args.trust_remote_code
     )
-    folder = output_folder(args)
+    folder, windows = output_folder(args), Windows(args.window_hop, args.batch_size)
     threshold = getattr(countermeasure.model.config, "decision_threshold", None)
     about = {
         **describe_countermeasure(countermeasure),
         "score": SCORE_OF_MODEL,
         "decision_threshold": threshold,
-        "window_hop_seconds": args.window_hop,
+        "window_hop_seconds": windows.hop(countermeasure.feature_extractor),
         **describe_environment(),
     }
     if num_others:
         print(f"Passed over: {num_others:,} files whose ending is not that of an audio file.")
-    print(recording_header(countermeasure, threshold, args.window_hop))
+    print(recording_header(countermeasure, threshold, about["window_hop_seconds"]))
     recordings: list[Recording] = []
-    for recording in score_recordings(countermeasure, files, Windows(args.window_hop, args.batch_size)):
+    for recording in score_recordings(countermeasure, files, windows):
         tqdm.write(recording_line(recording.summary(threshold)))
         recordings.append(recording)
     write_recordings(folder, recordings, threshold, about)

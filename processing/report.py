@@ -200,11 +200,11 @@ def write_timelines(
             threshold=threshold,
             title=printable(recording.file.name),
         )
-        plots.save(figure, folder / f"timeline-{number:03}-{recording.file.stem}.png")
+        plots.save(figure, folder / f"timeline-{number:03}-{recording.file.stem[:60]}.png")
 
 
 def _clock(seconds: float) -> str:
     """Hours, minutes and seconds."""
-    hours, rest = divmod(seconds, 3600)
+    hours, rest = divmod(round(seconds, 1), 3600)
     minutes, rest = divmod(rest, 60)
     return f"{hours:.0f}:{minutes:02.0f}:{rest:04.1f}" if hours else f"{minutes:.0f}:{rest:04.1f}"

@@ -24,7 +24,7 @@ from .scores import cm_scores, write_text
 class Batches:
     """How rows are taken together and decoded."""
 
-    batch_size: int = 8
+    batch_size: int = 32
     num_workers: int = 0  # loader processes; 0 decodes between batches
 
     def __post_init__(self):
