@@ -123,7 +123,7 @@ def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
 
 
 def score_recordings(
-    countermeasure: Countermeasure, files: Iterable[Path], windows: Windows = Windows()
+    countermeasure: Countermeasure, files: Iterable[str | Path], windows: Windows = Windows()
 ) -> Iterator[Recording]:
     """
     Score recordings of any format and length, one after the other, as they are finished. Memory does not grow
@@ -148,7 +148,7 @@ def score_recordings(
     waiting: list[tuple[Recording, np.ndarray]] = []
     unfinished: list[Recording] = []
     with tqdm(desc="Scoring", unit=" windows") as bar:
-        for file in files:
+        for file in map(Path, files):
             recording = Recording(file)
             unfinished.append(recording)
             bar.set_postfix_str(printable(file.name))
