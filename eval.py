@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 import modeling  # noqa: F401  registers the architectures
 from hub_cards.recipe import systems
-from metrics.statistics import Bootstrap
+from metrics.statistics import MIN_TRIALS, Bootstrap
 from processing.asv_scores import AsvScores
 from processing.collation import AudioCollator
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
@@ -23,6 +23,7 @@ from processing.corpora import CorpusArguments, load_corpus, read_protocol, take
 from processing.pretrained import Countermeasure, load_countermeasure
 from processing.recordings import Recording, Windows, find_recordings, score_recordings, write_recordings
 from processing.report import (
+    REMEDY_OF_MODEL,
     describe_comparison,
     describe_results,
     describe_split,
@@ -33,17 +34,19 @@ from processing.report import (
 )
 from processing.results import (
     SCORE_OF_MODEL,
+    asv_error_rates,
     compare_scores,
     describe_environment,
     describe_model,
+    digest_files,
     evaluate_corpus,
     evaluate_trials,
     find_asv_scores,
     write_results,
 )
-from processing.rows import Corpus, ProtocolColumns, class_counts, columns_of
+from processing.rows import KEYS, Corpus, ProtocolColumns, class_counts, columns_of
 from processing.scores import read_scores, scores_of_trials, trials_of_scores
-from processing.scoring import Batches, ScoringCheckpoint, score_rows, utterances_digest
+from processing.scoring import Batches, ScoringCheckpoint, digest_rows, score_rows
 
 
 DIRECTIONS = ["bonafide", "spoof"]
@@ -139,7 +142,8 @@ def main(argv: list[str]) -> int:
     try:
         share_out_cores(args.num_threads, state.device)
         if args.score_file is not None:
-            evaluate_score_file(args)
+            if state.is_main_process:
+                evaluate_score_file(args)
         elif args.files is not None:
             return score_files(args)
         else:
@@ -176,6 +180,8 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
         reason = "--files (recordings have no key: there are scores, but no error rates)"
     else:
         senseless, reason = given & {*OF_SCORE_FILES, "plot_timeline", "window_hop"}, "--model on a corpus"
+    if args.num_resamples < 0 or (args.compare is not None and not args.num_resamples):
+        parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
     if senseless:
         parser.error(f"--{sorted(senseless)[0]} has no meaning beside {reason}")
     if args.model in systems():
@@ -198,8 +204,12 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     rows = take_split(corpus, split)
     trials = columns_of(rows)
     asv, asv_files = find_asv_scores(corpus, split, args.asv_score_file and Path(args.asv_score_file))
-    other = read_other(args, trials, f"{corpus.name} {split}")
+    if asv is not None:
+        asv_error_rates(asv, trials)  # rather an error now than after hours of scoring
+    elsewhere = {utterance for rows in corpus.splits.values() for utterance in rows["utterance_id"]}
+    other = read_other(args, trials, f"{corpus.name} {split}", elsewhere)
     folder = output_folder(args, countermeasure, f"{corpus.name} {split}")
+    folder.mkdir(parents=True, exist_ok=True)
 
     if corpus.note:
         state.print(corpus.note)
@@ -209,15 +219,17 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     state.print(f"ASV scores: {', '.join(asv_files) if asv_files else 'none, so there will be no t-DCF'}")
     identity = {
         **about,
-        "feature_extractor": countermeasure.feature_extractor.to_dict(),
+        "files_sha256": digest_files(
+            countermeasure.folder, ["config.json", "preprocessor_config.json", "*.py"]
+        ),
         "corpus": corpus.name,
         "split": split,
-        "utterances_sha256": utterances_digest(trials.utterance_id),
+        "rows_sha256": digest_rows(rows),
         "batch_size": args.batch_size,
         "device": state.device.type,
         "torch": torch.__version__,
     }
-    checkpoint = ScoringCheckpoint(folder / ".scoring", identity)
+    checkpoint = ScoringCheckpoint(folder / ".scoring", identity, replace=args.overwrite)
     num_workers = args.num_workers
     if num_workers is None:
         num_workers = 0 if state.device.type == "cpu" else min(8, torch.multiprocessing.cpu_count())
@@ -241,7 +253,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
 def evaluate_score_file(args: EvaluationArguments) -> None:
     """Evaluate anybody's scores of the trials that the file itself or a protocol describes."""
     file = read_scores(Path(args.score_file))
-    corpus, breakdowns, split = file.path.name, (), "all"
+    corpus, breakdowns, split, elsewhere = file.path.name, (), args.split or "all", set()
     if args.protocol is None:
         trials, scores = trials_of_scores(file), file.score
     else:
@@ -255,16 +267,15 @@ def evaluate_score_file(args: EvaluationArguments) -> None:
             )
         trials = protocol.splits[split]
         others = [columns.utterance_id for name, columns in protocol.splits.items() if name != split]
-        scores = scores_of_trials(
-            file, trials, source=f"{args.protocol}, split {split}", elsewhere=set().union(*others)
-        )
+        elsewhere = set().union(*others)
+        scores = scores_of_trials(file, trials, source=f"{args.protocol}, split {split}", elsewhere=elsewhere)
         if left_out := len(file.utterance_id) - len(scores):
             print(f"Left out: {left_out:,} scores of other splits of the protocol than {split}.")
     scores = scores if args.higher_is == "bonafide" else -scores
     asv, asv_files = find_asv_scores(
         Corpus(corpus, {}), split, args.asv_score_file and Path(args.asv_score_file)
     )
-    other = read_other(args, trials, f"{corpus} {split}")
+    other = read_other(args, trials, f"{corpus} {split}", elsewhere)
     folder = output_folder(args)
     results = {
         "corpus": corpus,
@@ -288,6 +299,7 @@ def score_files(args: EvaluationArguments) -> int:
         args.model, revision=args.revision, trust_remote_code=args.trust_remote_code
     )
     folder, windows = output_folder(args), Windows(args.window_hop, args.batch_size)
+    folder.mkdir(parents=True, exist_ok=True)
     threshold = getattr(countermeasure.model.config, "decision_threshold", None)
     about = {
         **describe_countermeasure(countermeasure),
@@ -300,10 +312,12 @@ def score_files(args: EvaluationArguments) -> int:
         print(f"Passed over: {num_others:,} files whose ending is not that of an audio file.")
     print(recording_header(countermeasure, threshold, about["window_hop_seconds"]))
     recordings: list[Recording] = []
-    for recording in score_recordings(countermeasure, files, windows):
-        tqdm.write(recording_line(recording.summary(threshold)))
-        recordings.append(recording)
-    write_recordings(folder, recordings, threshold, about)
+    try:
+        for recording in score_recordings(countermeasure, files, windows):
+            tqdm.write(recording_line(recording.summary(threshold)))
+            recordings.append(recording)
+    finally:  # what has been scored is kept, whatever ends the rest
+        write_recordings(folder, recordings, threshold, about)
     if args.plot_timeline:
         write_timelines(folder, recordings, countermeasure, threshold)
     print(f"Written: {folder.resolve()}")
@@ -313,12 +327,19 @@ def score_files(args: EvaluationArguments) -> int:
     return int(failed > 0)
 
 
-def read_other(args: EvaluationArguments, trials: ProtocolColumns, source: str) -> dict:
-    """The scores of the system that is compared with, if there is one, by its name."""
+def read_other(args: EvaluationArguments, trials: ProtocolColumns, source: str, elsewhere: set[str]) -> dict:
+    """
+    The scores of the system that is compared with, if there is one, by its name.
+
+    Raises:
+        ValueError: a file that does not match the trials, or too few trials for a test.
+    """
     if args.compare is None:
         return {}
+    if min(trials.key.count(key) for key in KEYS) < MIN_TRIALS:
+        raise ValueError(f"--compare needs at least {MIN_TRIALS} bona fide and {MIN_TRIALS} spoofed trials.")
     file = read_scores(Path(args.compare))
-    scores = scores_of_trials(file, trials, source=source)
+    scores = scores_of_trials(file, trials, source=source, elsewhere=elsewhere)
     return {f"{file.path.stem} (compared)": scores if args.compare_higher_is == "bonafide" else -scores}
 
 
@@ -359,21 +380,21 @@ def finish(args: EvaluationArguments, folder: Path, results: dict, scored: Score
     """Compare, write and print."""
     trials, asv = scored.trials, scored.asv
     (name, scores), *others = scored.systems.items()
-    text = describe_results(results)
+    text = describe_results(results, "say --higher_is spoof" if args.score_file else REMEDY_OF_MODEL)
     for other, other_scores in others:
-        differences = compare_scores(
-            trials, scores, other_scores, asv=asv, bootstrap=args.bootstrap or Bootstrap()
-        )
+        differences, method = compare_scores(trials, scores, other_scores, asv=asv, bootstrap=args.bootstrap)
         of_other = evaluate_trials(trials, other_scores, asv=asv, bootstrap=args.bootstrap)
         of_other |= {"corpus": results["corpus"], "split": results["split"]}
         results["comparison"] = {
             "other": other,
             "other_results": of_other,
+            "level": args.bootstrap.level,
+            "method": method,
+            "seed": args.bootstrap.seed,
             "differences": {key: dataclasses.asdict(value) for key, value in differences.items()},
         }
-        text += (
-            f"\n\n{other}, {describe_results(of_other)}\n\n{describe_comparison(differences, name, other)}"
-        )
+        table = describe_results(of_other, "say --compare_higher_is spoof")
+        text += f"\n\n{other}, {table}\n\n{describe_comparison(differences, (name, other), method)}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").unlink(missing_ok=True)  # it is there only when all the rest is
     write_plots(folder, results, trials, scored.systems)

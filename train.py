@@ -29,6 +29,7 @@ from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import CorpusArguments, load_corpus, take_split
+from processing.pretrained import align_weights
 from processing.report import describe_results, describe_split
 from processing.results import (
     describe_environment,
@@ -317,7 +318,7 @@ def save_and_evaluate(
         trainer.model.save_pretrained(unfinished)
         trainer.eval_collator.feature_extractor.save_pretrained(unfinished)
     trainer.accelerator.wait_for_everyone()
-    model = AutoModelForAudioClassification.from_pretrained(unfinished)
+    model = align_weights(AutoModelForAudioClassification.from_pretrained(unfinished))
     all_results = []
     for role, (spec, rows) in splits.items():
         started = time.time()

@@ -214,8 +214,8 @@ def plot_timeline(
         axes.scatter(middle, scores, s=10, color=LINE, zorder=2)
     else:
         for name, chosen, color in (
-            ("bona fide", scores > threshold, BONAFIDE),
-            ("spoof", scores <= threshold, SPOOF),
+            ("above the threshold", scores > threshold, BONAFIDE),
+            ("below the threshold", scores <= threshold, SPOOF),
         ):
             axes.scatter(middle[chosen], scores[chosen], s=12, color=color, label=name, zorder=2)
         axes.axhline(threshold, color=LINE, linestyle="--", linewidth=1, label="threshold of single crops")

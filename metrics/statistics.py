@@ -159,7 +159,7 @@ def paired_test(
         costs, speakers, bootstrap: as in [`confidence_intervals`].
 
     Raises:
-        ValueError: as [`confidence_intervals`]; different numbers of trials.
+        ValueError: as [`confidence_intervals`]; different numbers of trials, or fewer than ten of a class.
     """
     one, other = (_System.of(*scores, costs or {}) for scores in (first, second))
     sizes = len(one.bonafide_order), len(one.spoof_rank)
@@ -167,6 +167,11 @@ def paired_test(
         raise ValueError(
             f"The first system has scores of {sizes[0]} bona fide and {sizes[1]} spoofed trials, the second "
             f"of {len(other.bonafide_order)} and {len(other.spoof_rank)}: both must be of the same trials."
+        )
+    if min(sizes) < MIN_TRIALS:
+        raise ValueError(
+            f"A paired test of {sizes[0]} bona fide and {sizes[1]} spoofed trials would say nothing: at "
+            f"least {MIN_TRIALS} of each are needed."
         )
 
     def difference(counts):

@@ -44,8 +44,13 @@ class ArgumentParser(HfArgumentParser):
 def share_out_cores(num_threads: int | None, device: torch.device) -> None:
     """
     Use all cores where the network runs on the CPU: `accelerate launch` by itself gives a process one thread.
+
+    Raises:
+        ValueError: `num_threads` is not positive.
     """
     if num_threads is not None:
+        if num_threads < 1:
+            raise ValueError(f"--num_threads {num_threads}: at least one is needed.")
         torch.set_num_threads(num_threads)
     elif device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

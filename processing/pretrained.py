@@ -37,7 +37,8 @@ def load_countermeasure(
     model: str, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> Countermeasure:
     """
-    Load a trained model and its feature extractor.
+    Load a trained model and its feature extractor. The architectures of this package are known once
+    `modeling` has been imported; of others the code must come with the model, see `trust_remote_code`.
 
     Args:
         model: a folder that train.py or `save_pretrained` wrote, or an id on the Hub.
@@ -96,7 +97,19 @@ def load_countermeasure(
             f"The feature extractor of {model} is {type(extractor).__name__}, which does not crop to a "
             "number of samples; AntiSpoofingFeatureExtractor does."
         )
-    return Countermeasure(name, folder, None if path.is_dir() else folder.name, network, extractor)
+    return Countermeasure(
+        name, folder, None if path.is_dir() else folder.name, align_weights(network), extractor
+    )
+
+
+def align_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """
+    Move weights that lie in a memory-mapped file at any address into memory of their own, which PyTorch
+    aligns: the last bits of a product by MKL depend on the alignment, and so would those of a score.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
 
 
 def _download(model: str, revision: str | None) -> Path:

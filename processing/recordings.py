@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -42,12 +41,27 @@ class Windows:
     hop_seconds: float | None = None  # from start to start of two windows; `None`: half a window
     batch_size: int = 32
 
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size} must be positive.")
+
     def hop(self, extractor: SequenceFeatureExtractor) -> float | None:
-        """Seconds from window to window; `None` where a recording is one window."""
+        """
+        Seconds from window to window; `None` where a recording is one window.
+
+        Raises:
+            ValueError: windows that leave gaps, or do not move on.
+        """
         if extractor.num_samples is None:
             return None
-        half = extractor.num_samples / extractor.sampling_rate / 2
-        return half if self.hop_seconds is None else self.hop_seconds
+        window = extractor.num_samples / extractor.sampling_rate
+        hop = window / 2 if self.hop_seconds is None else self.hop_seconds
+        if not 1 / extractor.sampling_rate <= hop <= window:
+            raise ValueError(
+                f"Windows every {hop:g} s of {window:g} s each leave gaps or do not move on. Choose a "
+                f"distance above 0 and up to {window:g} s."
+            )
+        return hop
 
 
 @dataclass
@@ -100,10 +114,7 @@ def printable(value: Path | str) -> str:
 def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
     """
     The files named, and those in the folders named that have the ending of an audio file, each once; and how
-    many other files lie in those folders.
-
-    Raises:
-        FileNotFoundError: a folder without an audio file.
+    many other files lie in those folders. A folder without one stands for itself, and can't be read.
     """
     found, num_others = [], 0
     for path in paths:
@@ -112,9 +123,7 @@ def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
             continue
         inside = sorted(file for file in path.rglob("*") if file.is_file())
         audio = [file for file in inside if file.suffix.lower() in AUDIO_EXTENSIONS]
-        if not audio:
-            raise FileNotFoundError(f"There is no file with the ending of an audio file in {path}.")
-        found += audio
+        found += audio or [path]
         num_others += len(inside) - len(audio)
     once: dict[str, Path] = {}
     for file in found:
@@ -138,13 +147,7 @@ def score_recordings(
         ValueError: windows that are further apart than they are long.
     """
     crop, rate = countermeasure.feature_extractor.num_samples, countermeasure.feature_extractor.sampling_rate
-    hop_seconds = windows.hop(countermeasure.feature_extractor) or 0
-    hop = round(hop_seconds * rate) if math.isfinite(hop_seconds) else 0
-    if crop is not None and not 0 < hop <= crop:
-        raise ValueError(
-            f"Windows every {hop_seconds:g} s of {crop / rate:g} s each leave gaps or do not move on. Choose "
-            f"a distance above 0 and up to {crop / rate:g} s."
-        )
+    hop = round((windows.hop(countermeasure.feature_extractor) or 0) * rate)
     waiting: list[tuple[Recording, np.ndarray]] = []
     unfinished: list[Recording] = []
     with tqdm(desc="Scoring", unit=" windows") as bar:

@@ -22,6 +22,9 @@ NAMES = {
 }
 
 
+REMEDY_OF_MODEL = "check the order of id2label in the model's config.json"
+
+
 def describe_split(corpus: Corpus, spec: str, counts: dict[str, int]) -> str:
     """Corpus, split and counts in words."""
     missing = corpus.missing.get(spec, 0)
@@ -39,8 +42,14 @@ def describe_trials(results: Mapping) -> str:
     return text + (f", {results['num_missing']:,} missing" if results.get("num_missing") else "")
 
 
-def describe_results(results: Mapping) -> str:
-    """The table of one split's results, and what must be known of them."""
+def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
+    """
+    The table of one split's results, and what must be known of them.
+
+    Args:
+        results: see [`~processing.results.evaluate_trials`].
+        remedy: what to do where the sign of the scores looks inverted.
+    """
     intervals = results.get("confidence_intervals", {})
     lines = [describe_trials(results)]
     for name, title in NAMES.items():
@@ -52,12 +61,12 @@ def describe_results(results: Mapping) -> str:
     for key, groups in results.items():
         if key.startswith("per_") and (len(groups) > 1 or key != "per_attack"):
             lines += ["", *_group_table(key.removeprefix("per_"), groups)]
-    notes = describe_problems(results)
+    notes = describe_problems(results, remedy)
     return "\n".join([*lines, *([""] if notes else []), *notes])
 
 
-def describe_problems(results: Mapping) -> list[str]:
-    """Sentences on what limits these results."""
+def describe_problems(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> list[str]:
+    """Sentences on what limits these results; args as [`describe_results`]."""
     notes = [results["note"]] if results.get("note") else []
     if "tdcf_left_out" in results:
         notes.append(f"The t-DCF is left out: {results['tdcf_left_out']}.")
@@ -69,10 +78,16 @@ def describe_problems(results: Mapping) -> list[str]:
     if results["constant_scores"]:
         notes.append("All scores are the same: the EER of constant scores says nothing.")
     if results["looks_inverted"]:
-        notes.append(
-            f"The EER of {100 * results['eer']:.1f} % is above 50 %: higher scores seem to mean spoof. If "
-            "so, say --higher_is spoof; nothing was changed."
-        )
+        low, _ = results.get("confidence_intervals", {}).get("eer", (1, 1))
+        if low <= 0.5:
+            notes.append(
+                f"The EER of {100 * results['eer']:.1f} % is that of chance: its interval holds 50 %."
+            )
+        else:
+            notes.append(
+                f"The EER of {100 * results['eer']:.1f} % is above 50 %: higher scores seem to mean spoof. "
+                f"If so, {remedy}; nothing was changed."
+            )
     if (tied := results["num_tied_across_classes"]) and not results["constant_scores"]:
         notes.append(
             f"{tied:,} of {results['num_trials']:,} trials have the score of a trial of the other class. "
@@ -81,13 +96,14 @@ def describe_problems(results: Mapping) -> list[str]:
     return notes
 
 
-def describe_comparison(differences: Mapping[str, Difference], first: str, second: str) -> str:
-    """The table of a paired test."""
-    lines = [f"{first} minus {second}, paired on the same trials"]
+def describe_comparison(differences: Mapping[str, Difference], names: tuple[str, str], method: str) -> str:
+    """The table of a paired test of two systems, and how it was made."""
+    lines = [f"{names[0]} minus {names[1]}, paired on the same trials"]
     for name, difference in differences.items():
         bounds = _bounds(name, (difference.low, difference.high))
         value = f"{'+' if difference.value > 0 else ''}{_value(name, difference.value)}"
         lines.append(f"  {NAMES[name]:24}{value:>10}  [{bounds}]  p = {difference.p_value:.3g}")
+    lines.append(f"  [95 % intervals and two-sided p: {method}]")
     return "\n".join(lines)
 
 

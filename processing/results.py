@@ -122,7 +122,7 @@ def evaluate_trials(
     bonafide, spoof = scored.classes()
     eer, threshold = equal_error_rate(bonafide, spoof)
     description = describe_scores(bonafide, spoof)
-    rates = None if asv is None else _asv_error_rates(asv, trials)
+    rates = None if asv is None else asv_error_rates(asv, trials)
     costs = {}
     if rates is not None and description["num_distinct_scores"] >= 3:
         costs = {f"min_tdcf_{form}": tdcf_cost(rates, form) for form in FORMS}
@@ -147,7 +147,7 @@ def evaluate_trials(
         )
         results["confidence_intervals"] = {
             "level": bootstrap.level,
-            "method": f"bootstrap of {drawn}, percentiles of {bootstrap.num_resamples} resamples",
+            "method": _method(drawn, bootstrap),
             "seed": bootstrap.seed,
             **{name: [interval.low, interval.high] for name, interval in intervals.items()},
         }
@@ -167,20 +167,25 @@ def compare_scores(
     *,
     asv: AsvScores | None = None,
     bootstrap: Bootstrap = Bootstrap(),
-) -> dict[str, Difference]:
+) -> tuple[dict[str, Difference], str]:
     """
-    Paired test of two systems' scores of the same trials; see [`metrics.statistics.paired_test`].
+    Paired test of two systems' scores of the same trials, and in words how it was made; see
+    [`metrics.statistics.paired_test`].
 
-    Args and errors as [`evaluate_trials`].
+    Args as [`evaluate_trials`].
+
+    Raises:
+        ValueError: as [`evaluate_trials`]; fewer than ten trials of a class.
     """
     scored = [_Scored.of(trials, scores) for scores in (first, second)]
     systems = [system.classes() for system in scored]
     costs = {"min_dcf": ASVSPOOF5_COST}
     if asv is not None and all(describe_scores(*s)["num_distinct_scores"] >= 3 for s in systems):
-        rates = _asv_error_rates(asv, trials)
+        rates = asv_error_rates(asv, trials)
         costs = {**{f"min_tdcf_{form}": tdcf_cost(rates, form) for form in FORMS}, **costs}
-    speakers, _ = scored[0].drawn()
-    return paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
+    speakers, drawn = scored[0].drawn()
+    differences = paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
+    return differences, _method(drawn, bootstrap)
 
 
 def find_asv_scores(
@@ -217,11 +222,16 @@ def write_results(folder: Path, results: Mapping, trials: ProtocolColumns, score
 
 def describe_model(folder: Path) -> dict:
     """Name of the model's folder and the SHA-256 of its weights."""
+    return {"model": folder.name, "weights_sha256": digest_files(folder, ["*.safetensors"])}
+
+
+def digest_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the files of a folder that match, by name."""
     digests = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
         with open(path, "rb") as stream:
             digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"model": folder.name, "weights_sha256": digests}
+    return digests
 
 
 def describe_environment() -> dict:
@@ -243,8 +253,13 @@ def _cpu_name() -> str:
     )
 
 
-def _asv_error_rates(asv: AsvScores, trials: ProtocolColumns) -> AsvErrorRates:
-    """Error rates of an ASV system that was attacked as the trials were."""
+def asv_error_rates(asv: AsvScores, trials: ProtocolColumns) -> AsvErrorRates:
+    """
+    Error rates of an ASV system that was attacked as the trials were.
+
+    Raises:
+        ValueError: the trials are of attacks that the ASV scores are not of.
+    """
     other = set(trials.attack) - UNNAMED_ATTACKS - asv.attacks
     if other:
         raise ValueError(
@@ -253,6 +268,10 @@ def _asv_error_rates(asv: AsvScores, trials: ProtocolColumns) -> AsvErrorRates:
             "eval with eval."
         )
     return AsvErrorRates.from_scores(asv.target, asv.nontarget, asv.spoof)
+
+
+def _method(drawn: str, bootstrap: Bootstrap) -> str:
+    return f"bootstrap of {drawn}, percentiles of {bootstrap.num_resamples} resamples"
 
 
 def _tdcf(

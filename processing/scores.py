@@ -134,9 +134,11 @@ def scores_of_trials(
     position = {utterance: i for i, utterance in enumerate(file.utterance_id)}
     missing = [utterance for utterance in trials.utterance_id if utterance not in position]
     if missing:
+        with_ending = any(Path(utterance).stem == missing[0] for utterance in position)
+        hint = " Write utterances without the ending of their files." if with_ending else ""
         raise ValueError(
             f"{file.path} has no score for {len(missing):,} of the {len(trials.utterance_id):,} trials of "
-            f"{source}; the first is {missing[0]}."
+            f"{source}; the first is {missing[0]}.{hint}"
         )
     unknown = set(file.utterance_id).difference(trials.utterance_id, elsewhere)
     if unknown:
@@ -166,10 +168,9 @@ def trials_of_scores(file: ScoreFile) -> ProtocolColumns:
         raise ValueError(
             f"{file.path} does not say which trials are bona fide. Name the protocol with --protocol."
         )
-    unknown = ["-" if key == "bonafide" else "unknown" for key in file.key]
-    return ProtocolColumns(
-        file.utterance_id, ["-"] * len(file.utterance_id), file.attack or unknown, file.key
-    )
+    attacks = file.attack or ["unknown"] * len(file.key)
+    attacks = ["-" if key == "bonafide" else attack for attack, key in zip(attacks, file.key, strict=True)]
+    return ProtocolColumns(file.utterance_id, ["-"] * len(file.utterance_id), attacks, file.key)
 
 
 def _is_number(text: str) -> bool:
@@ -177,7 +178,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # Python's own way to write 1000 as 1_000
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -121,10 +121,11 @@ class ScoringCheckpoint:
     Args:
         folder: holds nothing else; made when needed.
         identity: what is scored by what. Another one's scores are never taken.
+        replace: throw another one's scores away, instead of raising.
     """
 
-    def __init__(self, folder: Path, identity: dict):
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path, identity: dict, *, replace: bool = False):
+        self.folder, self.identity, self.replace = folder, identity, replace
         self._stream = None
 
     def finished(self, state: PartialState) -> dict[int, list[float]]:
@@ -185,17 +186,29 @@ class ScoringCheckpoint:
         if not lines:
             return {}
         if lines[0] != json.loads(json.dumps(self.identity)):
+            if self.replace:
+                return {}
             keys = [
                 key for key in {**lines[0], **self.identity} if lines[0].get(key) != self.identity.get(key)
             ]
             raise ValueError(
                 f"{self.folder} holds the unfinished scoring of something else: "
                 + "; ".join(f"{key} {lines[0].get(key)} there, {self.identity.get(key)} now" for key in keys)
-                + ". Finish that one, delete the folder, or choose another --output_dir."
+                + ". Finish that one, throw it away by --overwrite, or choose another --output_dir."
             )
         return {index: scores for index, scores in lines[1:]}
 
 
-def utterances_digest(utterance_ids: Iterable[str]) -> str:
-    """SHA-256 of the utterances of a split in their order."""
-    return hashlib.sha256("\n".join(utterance_ids).encode()).hexdigest()
+def digest_rows(rows: Dataset) -> str:
+    """SHA-256 of the utterances in their order and of their files: path, size and time of the last change."""
+    digest = hashlib.sha256()
+    for batch in rows.select_columns(["utterance_id", "audio"]).with_format("arrow").iter(1000):
+        paths = pc.struct_field(batch["audio"], "path").to_pylist()
+        for utterance, path in zip(batch["utterance_id"].to_pylist(), paths, strict=True):
+            try:
+                status = os.stat(path or "")
+                about = f"{status.st_size} {status.st_mtime_ns}"
+            except OSError:  # the audio is within the rows
+                about = ""
+            digest.update(f"{utterance} {path} {about}\n".encode())
+    return digest.hexdigest()

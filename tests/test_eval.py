@@ -164,6 +164,41 @@ def test_finished_results_are_not_replaced_unasked(evaluated, tmp_path, fails, r
     assert "confidence_intervals" not in json.loads((folder / "results.json").read_text())
 
 
+def test_unfinished_scoring_of_another_config_or_other_audio_is_never_gone_on_with(
+    run, fails, trained, la_corpus, tmp_path
+):
+    corpus = shutil.copytree(la_corpus, tmp_path / "LA")
+    model = shutil.copytree(trained, tmp_path / "model")
+    broken = corpus / "ASVspoof2019_LA_eval" / "flac" / "LA_E_0000007.flac"
+    content = broken.read_bytes()
+    broken.write_bytes(b"no audio")
+    arguments = ["--model", model, "--data_dir", corpus, "--batch_size", 2, "--output_dir", tmp_path / "out"]
+    assert "LA_E_0000007.flac" in fails(*arguments)
+    broken.write_bytes(content)
+
+    assert "unfinished scoring of something else: rows_sha256" in fails(*arguments)
+    config = json.loads((model / "config.json").read_text())
+    config["id2label"] = {"0": config["id2label"]["1"], "1": config["id2label"]["0"]}
+    config["label2id"] = {name: 1 - index for name, index in config["label2id"].items()}
+    (model / "config.json").write_text(json.dumps(config))
+    assert "files_sha256" in fails(*arguments)
+    run(*arguments, "--overwrite")
+    results = results_in(tmp_path / "out")
+    assert results["eer"] > 0.5  # the labels are the wrong way round for all trials alike
+
+
+def test_asv_scores_of_other_attacks_are_refused_before_the_scoring(fails, trained, la_corpus, tmp_path):
+    (tmp_path / "asv.txt").write_text("bonafide target 3\nbonafide nontarget 0\nA19 spoof 3.5\n")
+
+    error = fails(
+        *("--model", trained, "--data_dir", la_corpus, "--asv_score_file", tmp_path / "asv.txt"),
+        *("--output_dir", tmp_path / "out"),
+    )
+
+    assert "dev with dev, eval with eval" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_results_of_a_local_model_go_beside_it_by_corpus_and_split(run, trained, la_corpus, tmp_path):
     model = shutil.copytree(trained, tmp_path / "model")
 
@@ -298,6 +333,20 @@ def test_system_compared_may_have_the_other_sign(run, tmp_path):
     assert results_in(tmp_path / "out")["comparison"]["other_results"]["eer"] < 0.5
 
 
+def test_few_trials_are_not_compared(fails, tmp_path):
+    path = write_scores(tmp_path / "a.txt", num=12)
+
+    assert "--compare needs at least 10 bona fide" in fails("--score_file", path, "--compare", path)
+
+
+def test_split_names_the_trials_of_a_file_with_keys(run, tmp_path):
+    path = write_scores(tmp_path / "a.txt")
+
+    _, output = run("--score_file", path, "--split", "progress", "--output_dir", tmp_path / "out")
+
+    assert output.strip().startswith("a.txt progress: ")
+
+
 def test_subsets_of_a_2021_protocol_are_never_mixed(run, fails, tmp_path):
     subsets = ["eval", "progress"]
     lines = [
@@ -309,9 +358,12 @@ def test_subsets_of_a_2021_protocol_are_never_mixed(run, fails, tmp_path):
     protocol.write_text("".join(lines))
     path = write_scores(tmp_path / "a.txt", width=2)
 
-    _, output = run("--score_file", path, "--protocol", protocol, "--output_dir", tmp_path / "out")
+    _, output = run(
+        *("--score_file", path, "--protocol", protocol, "--compare", path, "--output_dir", tmp_path / "out")
+    )
 
     results = results_in(tmp_path / "out")
+    assert results["comparison"]["differences"]["eer"]["p_value"] == 1
     assert (results["corpus"], results["split"], results["num_trials"]) == ("ASVspoof 2021 LA", "eval", 30)
     assert results["per_codec"]["alaw"]["num_spoof"] == 20
     assert "Left out: 30 scores of other splits" in output
@@ -419,6 +471,8 @@ def test_timeline_is_plotted_for_longer_recordings_only(run, trained, recordings
         (["--model", "m", "--splits", "dev"], "unknown argument --splits (did you mean '--split'?)"),
         (["--score_file", "s", "--higher_is", "real"], "invalid choice: 'real'"),
         (["--score_file", "nothing.txt"], "no score file nothing.txt"),
+        (["--score_file", "s", "--num_resamples", "-3"], "--num_resamples -3: it must not be negative"),
+        (["--score_file", "s", "--compare", "t", "--num_resamples", "0"], "nor 0 with --compare"),
         (["--model", "nothing/at/all"], "no folder nothing/at/all"),
     ],
 )

@@ -262,7 +262,7 @@ def test_timeline_has_every_window_at_its_middle_and_on_its_side_of_the_threshol
 
     axes = figure.axes[0]
     points = {of.get_label(): of.get_offsets().tolist() for of in axes.collections}
-    assert points == {"bona fide": [[2, 1.5]], "spoof": [[4, -1], [6, 0.5]]}
+    assert points == {"above the threshold": [[2, 1.5]], "below the threshold": [[4, -1], [6, 0.5]]}
     assert list(line(figure, "threshold of single crops")[1]) == [0.5, 0.5]
     assert axes.get_xlim() == (0, 8)
 

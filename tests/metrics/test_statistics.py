@@ -153,6 +153,11 @@ def test_differing_trials_cannot_be_paired():
         paired_test(normal(50, 60), normal(50, 61))
 
 
+def test_few_trials_cannot_be_compared():
+    with pytest.raises(ValueError, match="1 bona fide and 1 spoofed trials would say nothing"):
+        paired_test(([1.0], [0.0]), ([0.0], [1.0]))
+
+
 def test_few_speakers_are_refused():
     with pytest.raises(ValueError, match="spoofed trials are of 9 speakers; at least 10"):
         Speakers([str(i) for i in range(20)], [str(i % 9) for i in range(20)])

@@ -421,11 +421,10 @@ def test_file_named_by_another_path_is_scored_once(tmp_path, monkeypatch):
     assert find_recordings(paths) == ([Path("a.wav")], 0)
 
 
-def test_folder_without_recordings_is_named(tmp_path):
+def test_folder_without_recordings_stands_for_itself_and_is_listed_as_unreadable(tmp_path):
     (tmp_path / "notes.txt").touch()
 
-    with pytest.raises(FileNotFoundError, match=f"in {tmp_path}"):
-        find_recordings([tmp_path])
+    assert find_recordings([tmp_path]) == ([tmp_path], 1)
 
 
 # What is written

@@ -194,10 +194,21 @@ def test_constant_scores_are_reported_as_constant_and_never_as_inverted(trials, 
 
 
 def test_inverted_scores_are_reported_with_the_remedy_and_not_flipped(trials, scores):
-    results = evaluate_trials(trials, -scores, bootstrap=QUICK)
+    results = evaluate_trials(trials, -scores)
 
     assert results["eer"] > 0.5
-    assert any("--higher_is spoof; nothing was changed" in note for note in describe_problems(results))
+    (note,) = [note for note in describe_problems(results, "say --higher_is spoof") if "50 %" in note]
+    assert "If so, say --higher_is spoof; nothing was changed" in note
+    assert any("check the order of id2label" in note for note in describe_problems(results))
+
+
+def test_error_rate_of_chance_is_not_called_inverted(trials):
+    chance = np.random.default_rng(3).normal(size=NUM) - 0.05 * (np.arange(NUM) % 3 == 0)
+
+    results = evaluate_trials(trials, chance)
+
+    assert results["eer"] > 0.5 > results["confidence_intervals"]["eer"][0]
+    assert any("is that of chance" in note for note in describe_problems(results))
 
 
 def test_asv_scores_of_another_splits_attacks_are_refused(trials, scores, asv):
@@ -286,11 +297,12 @@ def test_written_results_are_json_without_nan(tmp_path, trials, scores, asv):
 def test_comparison_is_paired_and_printed_with_its_p_value(trials, scores, asv):
     worse = scores + np.random.default_rng(5).normal(size=NUM)
 
-    differences = compare_scores(trials, scores, worse, asv=asv, bootstrap=QUICK)
+    differences, method = compare_scores(trials, scores, worse, asv=asv, bootstrap=QUICK)
 
     own = evaluate_trials(trials, scores, asv=asv, bootstrap=None)
     other = evaluate_trials(trials, worse, asv=asv, bootstrap=None)
     for name in ("eer", "min_tdcf_2019", "min_tdcf_2021", "min_dcf"):
         assert differences[name].value == pytest.approx(own[name] - other[name], abs=1e-12)
-    assert "a minus b" in describe_comparison(differences, "a", "b")
-    assert f"p = {differences['eer'].p_value:.3g}" in describe_comparison(differences, "a", "b")
+    table = describe_comparison(differences, ("a", "b"), method)
+    assert "a minus b" in table and f"p = {differences['eer'].p_value:.3g}" in table
+    assert "bootstrap of 11 speakers, percentiles of 20 resamples" in table

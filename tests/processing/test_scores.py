@@ -96,6 +96,12 @@ def test_trials_of_a_file_that_names_no_attack_have_an_unknown_one(score_file):
     assert (trials.attack, trials.speaker_id) == (["-", "unknown"], ["-", "-"])
 
 
+def test_bona_fide_has_no_attack_however_the_file_calls_it(score_file):
+    trials = trials_of_scores(read_scores(score_file("u1 bonafide bonafide 2.5\nu2 A07 spoof -1\n")))
+
+    assert (trials.attack, trials.key) == (["-", "A07"], ["bonafide", "spoof"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -106,6 +112,7 @@ def test_trials_of_a_file_that_names_no_attack_have_an_unknown_one(score_file):
         ("u1 1\nu2 nan\n", "line 2: the score 'nan' is not a finite number"),
         ("u1 1\nu2 1e999\n", "line 2: the score '1e999' is not a finite number"),
         ("u1 1\nu2 x\n", "line 2: the score 'x' is not a finite number"),
+        ("u1 1\nu2 1_0\n", "line 2: the score '1_0' is not a finite number"),
         ("u1 1\nu1 2\n", "u1 is listed 2 times"),
         ("u1 1 0.5\nu2 0 0.7\n", "a label written as a number can't be told from a score"),
         ("u1 bonafide spoof\nu2 spoof spoof\n", "Exactly one column must hold numbers"),
@@ -139,6 +146,7 @@ def test_scores_of_other_splits_are_left_out(score_file):
     ("text", "message"),
     [
         ("u1 1\nu2 2\n", "no score for 1 of the 3 trials of P; the first is u3"),
+        ("u1.flac 1\nu2.flac 2\nu3.flac 3\n", "Write utterances without the ending of their files"),
         ("u1 1\nu2 2\nu3 3\nx 4\n", "scores of 1 utterances that are not in P; one is x"),
         ("u1 spoof 1\nu2 spoof 2\nu3 spoof 3\n", "calls u1 spoof, but P calls it bonafide"),
     ],

@@ -11,7 +11,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
 from processing.collation import AudioCollator
-from processing.scoring import Batches, ScoringCheckpoint, score_rows, utterances_digest
+from processing.scoring import Batches, ScoringCheckpoint, digest_rows, score_rows
 
 
 IDENTITY = {"model": "m", "corpus": "c"}
@@ -151,6 +151,22 @@ def test_impossible_batches_are_refused(values):
         Batches(**values)
 
 
-def test_digest_depends_on_the_order_of_the_utterances():
-    assert utterances_digest(["a", "b"]) != utterances_digest(["b", "a"])
-    assert utterances_digest(["a", "b"]) == utterances_digest(iter(["a", "b"]))
+def test_digest_changes_with_order_and_with_the_audio(corpus):
+    rows = rows_of(corpus)
+    before = digest_rows(rows)
+
+    assert digest_rows(rows) == before
+    assert digest_rows(rows.select(range(11, -1, -1))) != before
+    path, content = damage(corpus, "LA_E_0000003")
+    assert digest_rows(rows) != before
+
+
+def test_replaced_checkpoint_starts_anew(model, collator, corpus, tmp_path):
+    folder = tmp_path / "scoring"
+    batches = interrupted(model, collator, corpus, folder)
+    other = ScoringCheckpoint(folder, {**IDENTITY, "model": "another"}, replace=True)
+
+    scores = score_rows(model, collator, rows_of(corpus), batches=batches, checkpoint=other)
+
+    assert torch.equal(scores, score_rows(model, collator, rows_of(corpus), batches=batches))
+    assert len((folder / "finished.jsonl").read_text().splitlines()) == 1  # nothing was taken over
