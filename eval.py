@@ -245,6 +245,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         return
     results = evaluate_corpus(corpus, split, trials, scores, asv=asv, bootstrap=args.bootstrap)
     results |= {"asv_score_files": asv_files, **about, "num_processes": state.num_processes}
+    # After a kill, `seconds` are those of the last start, which found so many utterances scored.
+    results |= {"num_scored_before": checkpoint.num_scored_before}
     results |= {"seconds": round(time.time() - started, 1), **describe_environment()}
     finish(args, folder, results, Scored(trials, {about["model"]: scores, **other}, asv))
     checkpoint.remove()

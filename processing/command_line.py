@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import difflib
 import mmap
 import os
 import sys
@@ -9,8 +10,6 @@ import sys
 import torch
 from accelerate import PartialState
 from transformers import HfArgumentParser
-
-from hub_cards.recipe import nearest
 
 
 # Parameters of glibc's mallopt(3) by their names in malloc.h, and what they are set to.
@@ -37,7 +36,9 @@ class ArgumentParser(HfArgumentParser):
         given, unknown = self.parse_known_args(argv)
         if unknown:
             options = [option for action in self._actions for option in action.option_strings]
-            self.error(f"unknown argument {unknown[0]}{nearest(unknown[0].split('=')[0], options)}")
+            near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            self.error(f"unknown argument {unknown[0]}{hint}")
         return given
 
 

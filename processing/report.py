@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metrics.det import equal_error_rate
 from metrics.statistics import Difference
 from metrics.tdcf import FORMS
 
@@ -144,12 +145,15 @@ def write_plots(
     is_bonafide = np.array(trials.key) == "bonafide"
     by_class = {name: (scores[is_bonafide], scores[~is_bonafide]) for name, scores in systems.items()}
     first = next(iter(by_class))
-    points = [plots.OperatingPoint(f"EER {_value('eer', results['eer'])}", results["eer_threshold"])]
+    points = {}
+    for name, classes in by_class.items():
+        eer, threshold = equal_error_rate(*classes)
+        points[name] = [plots.OperatingPoint(f"EER {_value('eer', eer)}", threshold)]
     for form in FORMS:
         if (value := results[f"min_tdcf_{form}"]) is not None:
             name = f"min t-DCF ({form} form) {value:.4f}"
-            points.append(plots.OperatingPoint(name, results[f"min_tdcf_{form}_threshold"]))
-    plots.save(plots.plot_det(by_class, {first: points}, title=title), folder / "det.png")
+            points[first].append(plots.OperatingPoint(name, results[f"min_tdcf_{form}_threshold"]))
+    plots.save(plots.plot_det(by_class, points, title=title), folder / "det.png")
     histogram = plots.plot_score_histograms(
         *by_class[first], threshold=results["eer_threshold"], title=f"{first}, {title}"
     )

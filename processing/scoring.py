@@ -79,7 +79,7 @@ def score_rows(
     )
     model = model.to(state.device).eval()
     if done:
-        state.print(f"{sum(map(len, done.values())):,} of {len(rows):,} utterances were scored before.")
+        state.print(f"{checkpoint.num_scored_before:,} of {len(rows):,} utterances were scored before.")
     share = f" (share of process 1 of {state.num_processes})" if state.num_processes > 1 else ""
     started = time.time()
     with tqdm(
@@ -126,6 +126,7 @@ class ScoringCheckpoint:
 
     def __init__(self, folder: Path, identity: dict, *, replace: bool = False):
         self.folder, self.identity, self.replace = folder, identity, replace
+        self.num_scored_before = 0  # utterances, as `finished` finds them
         self._stream = None
 
     def finished(self, state: PartialState) -> dict[int, list[float]]:
@@ -144,6 +145,7 @@ class ScoringCheckpoint:
         broadcast_object_list(found)
         if isinstance(found[0], ValueError):
             raise found[0]
+        self.num_scored_before = sum(map(len, found[0].values()))
         self._stream = open(self.folder / f"process-{state.process_index}.jsonl", "w", encoding="utf-8")
         self._write(self.identity)
         return found[0]

@@ -136,6 +136,7 @@ def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
     output = eval_script.run(*arguments, "--use_cpu", launch=two)
 
     assert "of 240 utterances were scored before." in output
+    assert 0 < results_in(folder)["num_scored_before"] < 240
     assert (folder / "scores.txt").read_bytes() == (evaluated[0] / "scores.txt").read_bytes()
     assert not (folder / ".scoring").exists()
 
