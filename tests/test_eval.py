@@ -141,6 +141,7 @@ def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
     assert not (folder / ".scoring").exists()
 
 
+@pytest.mark.slow  # the killed evaluation above ends on two processes, too
 def test_two_processes_write_the_file_of_one(evaluated, tmp_path, wide_corpus, trained, eval_script):
     output = eval_script.run(
         *("--model", trained, "--data_dir", wide_corpus, "--output_dir", tmp_path, "--num_threads", 1),

@@ -250,7 +250,7 @@ def test_what_the_hub_does_not_have_is_named(published, recording, tmp_path):
     assert plain.startswith("FileNotFoundError: no id is neither a folder nor to be had on the Hub")
 
 
-@pytest.mark.parametrize("offline", ["0", "1"])
+@pytest.mark.parametrize("offline", [pytest.param("0", marks=pytest.mark.slow), "1"])
 def test_hub_that_is_out_of_reach_is_said(published, recording, tmp_path, offline):
     with serve(published) as hub:
         environment = hub.environment(tmp_path)  # from here on nobody listens at that address

@@ -504,6 +504,7 @@ def test_every_longer_recording_gets_a_timeline_under_any_name(countermeasure, t
 # The script
 
 
+@pytest.mark.slow  # test_eval.py does much of it within its own process
 def test_script_prints_a_line_for_each_file_and_fails_if_one_is_unreadable(whole_utterance_model, tmp_path):
     file = write(tmp_path / "a.wav", CROP)
     command = [sys.executable, "eval.py", "--model", whole_utterance_model, "--output_dir", tmp_path / "out"]
