@@ -59,9 +59,7 @@ OF_MODELS = ("batch_size", "num_workers", "revision", "trust_remote_code", "use_
 class EvaluationArguments:
     """What is evaluated, and how. A model on a corpus, a score file, or a model on recordings (--files)."""
 
-    model: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a trained model.", "aliases": ["-m"]}
-    )
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a trained model."})
     split: str | None = field(
         default=None,
         metadata={"help": "Split of the corpus or protocol; may be a slice of a corpus; default: eval."},
@@ -163,12 +161,7 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
     )
     parser.parse_checked(argv)
     args, corpus_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    given = {
-        parser._option_string_actions[token.split("=")[0]].dest
-        for token in argv
-        if token.startswith("-")
-        if token.split("=")[0] in parser._option_string_actions
-    }
+    given = parser.chosen(argv)
     of_corpus = {f.name for f in dataclasses.fields(CorpusArguments)}
     if (args.model is None) == (args.score_file is None):
         parser.error("give either --model, a trained model, or --score_file, the scores of a system")
@@ -206,7 +199,9 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     asv, asv_files = find_asv_scores(corpus, split, args.asv_score_file and Path(args.asv_score_file))
     if asv is not None:
         asv_error_rates(asv, trials)  # rather an error now than after hours of scoring
-    elsewhere = {utterance for rows in corpus.splits.values() for utterance in rows["utterance_id"]}
+    elsewhere = set()
+    if args.compare is not None:
+        elsewhere = elsewhere.union(*(rows["utterance_id"][:] for rows in corpus.splits.values()))
     other = read_other(args, trials, f"{corpus.name} {split}", elsewhere)
     folder = output_folder(args, countermeasure, f"{corpus.name} {split}")
     folder.mkdir(parents=True, exist_ok=True)

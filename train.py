@@ -199,9 +199,7 @@ def parse_arguments(argv: list[str]) -> Run:
     valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"}
     check_keys(recipe.training, valid, f"{path}, training")
     check_keys(recipe.demo_training, valid, f"{path}, demo_training")
-    chosen = {
-        parser._option_string_actions[token.split("=")[0]].dest for token in argv if token.startswith("--")
-    }
+    chosen = parser.chosen(argv)
     if "lr_scheduler_type" in chosen and given.lr_scheduler_type != recipe.training.get("lr_scheduler_type"):
         recipe.training.pop("lr_scheduler_kwargs", None)  # of the schedule that is not used
     corpus_args = CorpusArguments(

@@ -154,7 +154,7 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
     def convolve(self, input_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Output of front end (batch, sinc_filters, frames) and of each block (batch, channels, frames)."""
         hidden = self.sinc(input_values)
-        hidden = hidden.abs() if hidden.requires_grad else hidden.abs_()  # of the longest tensor no copy
+        hidden = hidden.abs() if hidden.requires_grad else hidden.abs_()  # no copy of the longest tensor
         hidden = F.max_pool1d(hidden, POOL_SIZE)
         hidden = F.selu(self.sinc_norm(hidden), inplace=True)
         hidden_states = (hidden,)

@@ -41,6 +41,11 @@ class ArgumentParser(HfArgumentParser):
             self.error(f"unknown argument {unknown[0]}{hint}")
         return given
 
+    def chosen(self, argv: list[str]) -> set[str]:
+        """Names of the arguments that the command line gives."""
+        options = (token.split("=")[0] for token in argv)
+        return {self._option_string_actions[o].dest for o in options if o in self._option_string_actions}
+
 
 def share_out_cores(num_threads: int | None, device: torch.device) -> None:
     """

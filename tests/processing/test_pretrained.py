@@ -54,6 +54,13 @@ def test_folder_gives_model_and_feature_extractor_as_they_were_saved(saved):
     )
 
 
+def test_weights_are_aligned_as_pytorch_aligns_its_own(saved):
+    # In the mapped file they lie at any address, on which the last bits of a product depend.
+    model = load_countermeasure(str(saved)).model
+
+    assert {tensor.data_ptr() % 64 for tensor in (*model.parameters(), *model.buffers())} == {0}
+
+
 def test_folder_named_relatively_or_from_home_has_its_own_name(saved, monkeypatch):
     monkeypatch.chdir(saved)
     monkeypatch.setenv("HOME", str(saved.parent))
