@@ -16,6 +16,7 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
+    AutoConfig,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     EarlyStoppingCallback,
@@ -26,27 +27,23 @@ from transformers import (
 
 from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, systems
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
+from processing.base_model import RANDOM, follow_base_model, load_base_model
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import CorpusArguments, load_corpus, take_split
-from processing.pretrained import align_weights
-from processing.report import describe_results, describe_split
-from processing.results import (
-    describe_environment,
-    describe_model,
-    evaluate_corpus,
-    find_asv_scores,
-    write_results,
-)
-from processing.rows import Corpus, class_counts, columns_of
+from processing.final_evaluation import save_and_evaluate
+from processing.report import describe_parameters, describe_results, describe_split
+from processing.results import describe_environment
+from processing.rows import Corpus, class_counts
 from processing.scores import write_text
-from processing.scoring import Batches, score_rows
+from processing.scoring import Batches
 from processing.training import (
     AntiSpoofingTrainer,
     check_same_system,
     eer_metric,
     find_checkpoint,
 )
+from processing.trunk_cache import TrunkCollator, cache_trunk
 
 
 # Where the recipe is silent. The recipe overrides these, and the command line overrides both.
@@ -67,7 +64,14 @@ DEFAULTS = {
 }
 
 # Not kept in the recipe of a trained model, which may be trained on elsewhere.
-OF_THE_MACHINE = {"use_cpu", "disable_tqdm", "report_to", "dataloader_num_workers"}
+OF_THE_MACHINE = {
+    "use_cpu",
+    "disable_tqdm",
+    "report_to",
+    "dataloader_num_workers",
+    "attn_implementation",
+    "cache_frozen_trunk",
+}
 
 
 @dataclass
@@ -83,6 +87,24 @@ class ModelArguments:
     crop: str = field(
         default="start",
         metadata={"help": "Where training crops: start or random.", "choices": ["start", "random"]},
+    )
+    base_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where a system on a pretrained encoder takes the encoder's weights from: an id on "
+            f"the Hub, a folder, or {RANDOM!r} for random ones. Read once, before training."
+        },
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "Attention of a pretrained encoder: sdpa, flash_attention_2 or eager."},
+    )
+    cache_frozen_trunk: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute what the frozen part of the model gives of every utterance once, keep it on "
+            "disk, and train on that."
+        },
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations in a row without a lower dev EER."}
@@ -138,11 +160,12 @@ def main(argv: list[str]) -> None:
         splits = {split: take_split(corpus, spec) for split, spec in specs.items()}
         announce(run, corpus, specs, splits)
         set_seed(run.args.seed)
-        model, extractor = build(run, class_counts(splits["train"]))
-        if checkpoint is not None:
-            check_same_system(checkpoint, model, extractor)
-        PartialState().print(f"Model: {model.config.model_type}, {model.num_parameters():,} parameters")
+        with PartialState().main_process_first():  # which fetches what is on the Hub
+            model, extractor, base_model = build(run, class_counts(splits["train"]), checkpoint)
+        PartialState().print(describe_parameters(model, base_model))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
+        collator = AudioCollator(extractor, ids)
+        inputs = prepare_inputs(run, model, collator, splits)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
         sys.exit(f"train.py: error: {error}")
 
@@ -153,18 +176,14 @@ def main(argv: list[str]) -> None:
     trainer = AntiSpoofingTrainer(
         model=model,
         args=run.args,
-        train_dataset=splits["train"],
-        eval_dataset=splits["dev"],
-        data_collator=AudioCollator(extractor, ids, crop=run.model_args.crop, seed=run.args.seed),
-        eval_collator=AudioCollator(extractor, ids),
+        **inputs,
         processing_class=extractor,
         compute_metrics=eer_metric(model.config.label2id),
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    folder = Path(run.args.output_dir)
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
-    results = save_and_evaluate(trainer, folder, corpus, evaluated)
+    results = save_and_evaluate(trainer, collator, corpus, evaluated)
     if trainer.is_world_process_zero():
         trained_on = {
             "corpus": corpus.name,
@@ -172,7 +191,9 @@ def main(argv: list[str]) -> None:
             "counts": {split: class_counts(rows) for split, rows in splits.items()},
             "missing": corpus.missing,
             **({"note": corpus.note} if corpus.note else {}),
+            **({"base_model": base_model} if base_model else {}),
         }
+        folder = Path(run.args.output_dir)
         write_training_record(folder, run, trainer, trained_on, started)
         report(folder, results)
 
@@ -227,6 +248,12 @@ def parse_arguments(argv: list[str]) -> Run:
         )
     if model_args.crop not in ("start", "random"):
         parser.error(f"crop {model_args.crop!r} is not one of start, random")
+    if model_args.base_model is not None and weights is not None and "base_model" in chosen:
+        parser.error(f"--base_model goes with a new model, but {weights} holds a trained one")
+    if model_args.cache_frozen_trunk and model_args.crop != "start":
+        parser.error(
+            "--cache_frozen_trunk keeps one crop of each utterance, so it does not go with --crop random"
+        )
     chosen -= {"output_dir", "resume_from_checkpoint", "num_threads"}  # how and where, not what
     parsed = {**vars(args), **vars(model_args)}
     overrides = {
@@ -246,14 +273,19 @@ def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
     return specs
 
 
-def build(run: Run, train_counts: dict[str, int]) -> tuple[PreTrainedModel, AntiSpoofingFeatureExtractor]:
+def build(
+    run: Run, train_counts: dict[str, int], checkpoint: Path | None
+) -> tuple[PreTrainedModel, AntiSpoofingFeatureExtractor, dict | None]:
     """
-    The model and its feature extractor: new ones by the recipe, or those of the folder that `--model` names.
+    The model and its feature extractor: new ones by the recipe, those of the folder that `--model` names, or
+    those of the checkpoint of a run that is resumed; and what was loaded of a base model, where one was.
 
     Raises:
-        ValueError: a key that the config or the feature extractor does not have, or a bad value.
+        ValueError: a key that the config or the feature extractor does not have, or a bad value; a base model
+            that does not fit; a checkpoint of another system.
+        FileNotFoundError: a base model that can't be had.
     """
-    settings, extractor_settings = dict(run.recipe.model), run.recipe.feature_extractor
+    settings, extractor_settings = dict(run.recipe.model), dict(run.recipe.feature_extractor)
     model_type = settings.pop("model_type", None)
     config_classes = {config_class.model_type: config_class for config_class in ARCHITECTURES}
     if model_type not in config_classes:
@@ -272,16 +304,57 @@ def build(run: Run, train_counts: dict[str, int]) -> tuple[PreTrainedModel, Anti
         total = sum(train_counts.values())
         settings["class_weights"] = {name: total / (2 * count) for name, count in train_counts.items()}
 
+    attention = {}
+    if run.model_args.attn_implementation:
+        attention["attn_implementation"] = run.model_args.attn_implementation
     if run.weights is not None:
-        model = AutoModelForAudioClassification.from_pretrained(run.weights)
-        model.config.class_weights = settings.get("class_weights")
-        model.config.decision_threshold = None
-        return model, AutoFeatureExtractor.from_pretrained(run.weights)
-    config = config_class(**settings)
-    extractor = AntiSpoofingFeatureExtractor(
-        num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
-    )
-    return AutoModelForAudioClassification.from_config(config), extractor
+        config = AutoConfig.from_pretrained(run.weights)
+        config.class_weights, config.decision_threshold = settings.get("class_weights"), None
+        extractor = AutoFeatureExtractor.from_pretrained(run.weights)
+    else:
+        source = run.model_args.base_model
+        if "encoder_config" in config_class.sub_configs:
+            settings["encoder_config"], extractor_settings = follow_base_model(
+                settings.get("encoder_config", {}), extractor_settings, source, checkpoint
+            )
+        elif source is not None:
+            raise ValueError(f"--base_model {source}: {run.recipe.system} does not start from a base model.")
+        config = config_class(**settings)
+        extractor = AntiSpoofingFeatureExtractor(
+            num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
+        )
+    if checkpoint is not None:
+        check_same_system(checkpoint, config, extractor)
+    weights = checkpoint or run.weights
+    if weights is not None:
+        model = AutoModelForAudioClassification.from_pretrained(weights, config=config, **attention)
+        return model, extractor, None
+    model = AutoModelForAudioClassification.from_config(config, **attention)
+    from_base = source not in (None, RANDOM)
+    return model, extractor, load_base_model(model.encoder, source) if from_base else None
+
+
+def prepare_inputs(
+    run: Run, model: PreTrainedModel, collator: AudioCollator, splits: dict[str, Dataset]
+) -> dict[str, Dataset | AudioCollator | TrunkCollator]:
+    """
+    What the Trainer trains and evaluates on: audio, or what the frozen part of the model gives of it.
+
+    Raises:
+        ValueError: see [`cache_trunk`].
+    """
+    if run.model_args.cache_frozen_trunk:
+        batches = Batches(run.args.per_device_eval_batch_size, run.args.dataloader_num_workers)
+        splits = {
+            split: cache_trunk(model, collator, splits[split], batches=batches, description=split)
+            for split in ("train", "dev")
+        }
+        collators = [TrunkCollator(collator.label_ids)] * 2
+    else:
+        crop = {"crop": run.model_args.crop, "seed": run.args.seed}
+        collators = [AudioCollator(collator.feature_extractor, collator.label_ids, **crop), collator]
+    datasets = {"train_dataset": splits["train"], "eval_dataset": splits["dev"]}
+    return {**datasets, **dict(zip(("data_collator", "eval_collator"), collators, strict=True))}
 
 
 def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, Dataset]) -> None:
@@ -301,55 +374,6 @@ def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, 
     for split, missing in corpus.missing.items():
         if split not in corpus.splits:
             say(f"Left out: {corpus.name} {split}, all audio of its {missing:,} trials is missing")
-
-
-def save_and_evaluate(
-    trainer: AntiSpoofingTrainer, folder: Path, corpus: Corpus, splits: dict[str, tuple[str, Dataset]]
-) -> list[dict]:
-    """
-    Save the model, score dev and eval in float32 with what was saved, and write scores and results of each.
-    The dev EER threshold becomes the `decision_threshold` of the config. The files of the model appear in
-    `folder` when they are complete, the config last.
-    """
-    unfinished = folder / ".unfinished"
-    if trainer.is_world_process_zero():
-        trainer.model.save_pretrained(unfinished)
-        trainer.eval_collator.feature_extractor.save_pretrained(unfinished)
-    trainer.accelerator.wait_for_everyone()
-    model = align_weights(AutoModelForAudioClassification.from_pretrained(unfinished))
-    all_results = []
-    for role, (spec, rows) in splits.items():
-        started = time.time()
-        scores = score_rows(
-            model,
-            trainer.eval_collator,
-            rows,
-            batches=Batches(trainer.args.per_device_eval_batch_size, trainer.args.dataloader_num_workers),
-            description=f"Scoring {role}",
-        ).numpy()
-        if not trainer.is_world_process_zero():
-            continue
-        seconds = {"seconds": round(time.time() - started, 1)}
-        trials = columns_of(rows)
-        asv, asv_files = find_asv_scores(corpus, spec)
-        results = evaluate_corpus(corpus, spec, trials, scores, asv=asv)
-        if role == "dev":
-            model.config.decision_threshold = results["eer_threshold"]
-            model.config.save_pretrained(unfinished)
-            publish_files(unfinished, folder)
-        results |= {"asv_score_files": asv_files, **describe_model(folder), **seconds}
-        write_results(folder / "results" / role, {**results, **describe_environment()}, trials, scores)
-        all_results.append(results)
-    trainer.accelerator.wait_for_everyone()
-    return all_results
-
-
-def publish_files(source: Path, folder: Path) -> None:
-    """Move the files of a complete model into place, config.json, which makes it loadable, last."""
-    (folder / "config.json").unlink(missing_ok=True)
-    for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
-        os.replace(path, folder / path.name)
-    source.rmdir()
 
 
 def write_training_record(

@@ -6,11 +6,19 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
 from .configuration_rawnet2 import RawNet2Config
+from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
 from .modeling_rawnet2 import RawNet2ForAudioClassification, RawNet2PreTrainedModel
+from .modeling_wav2vec2_antispoofing import (
+    Wav2Vec2AntiSpoofingForAudioClassification,
+    Wav2Vec2AntiSpoofingPreTrainedModel,
+)
 
 
 AntiSpoofingFeatureExtractor.register_for_auto_class()
-ARCHITECTURES = {RawNet2Config: RawNet2ForAudioClassification}
+ARCHITECTURES = {
+    RawNet2Config: RawNet2ForAudioClassification,
+    Wav2Vec2AntiSpoofingConfig: Wav2Vec2AntiSpoofingForAudioClassification,
+}
 for config_class, model_class in ARCHITECTURES.items():
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModelForAudioClassification.register(config_class, model_class, exist_ok=True)
@@ -25,4 +33,7 @@ __all__ = [
     "RawNet2Config",
     "RawNet2ForAudioClassification",
     "RawNet2PreTrainedModel",
+    "Wav2Vec2AntiSpoofingConfig",
+    "Wav2Vec2AntiSpoofingForAudioClassification",
+    "Wav2Vec2AntiSpoofingPreTrainedModel",
 ]

@@ -1,11 +1,14 @@
 """RawNet2 model configuration."""
 
+from typing import ClassVar
+
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+
+from .configuration_countermeasure import CountermeasureConfig
 
 
 @strict
-class RawNet2Config(PreTrainedConfig):
+class RawNet2Config(CountermeasureConfig):
     r"""
     Configuration of [`RawNet2ForAudioClassification`], RawNet2 for anti-spoofing (Tak et al., "End-to-End
     Anti-Spoofing with RawNet2", ICASSP 2021). The defaults give the system of that paper in its linear-scale
@@ -61,9 +64,8 @@ class RawNet2Config(PreTrainedConfig):
     ```"""
 
     model_type = "rawnet2"
+    labels_by_default: ClassVar[tuple[str, ...]] = ("spoof", "bonafide")
 
-    num_samples: int = 64000
-    sampling_rate: int = 16000
     sinc_filters: int = 128
     sinc_filter_length: int = 129
     sinc_scale: str = "linear"
@@ -76,15 +78,6 @@ class RawNet2Config(PreTrainedConfig):
     gru_hidden_size: int = 1024
     num_gru_layers: int = 3
     embedding_size: int = 1024
-    class_weights: dict[str, float | int] | None = None
-    decision_threshold: float | None = None
-
-    def __post_init__(self, **kwargs):
-        if self.id2label is None and "num_labels" not in kwargs:
-            self.id2label = {0: "spoof", 1: "bonafide"}
-        if self.id2label is not None and self.label2id is None:
-            self.label2id = {label: int(index) for index, label in self.id2label.items()}
-        super().__post_init__(**kwargs)
 
     def validate_sinc_bank(self):
         """The band edges must rise and stay below half the sampling rate."""
@@ -104,14 +97,6 @@ class RawNet2Config(PreTrainedConfig):
             raise ValueError(
                 f"num_samples {self.num_samples} is too short: {len(self.block_channels)} blocks after a "
                 f"bank of length {self.sinc_filter_length} need at least {shortest} samples."
-            )
-
-    def validate_class_weights(self):
-        """Class weights name labels, all of them."""
-        if self.class_weights is not None and set(self.class_weights) != set(self.id2label.values()):
-            raise ValueError(
-                f"class_weights {self.class_weights} must give a weight to each of the labels "
-                f"{', '.join(self.id2label.values())}, by name."
             )
 
 

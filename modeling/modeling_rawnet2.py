@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_rawnet2 import RawNet2Config
+from .loss import weighted_cross_entropy
 from .sinc import SincBank
 
 
@@ -144,9 +145,10 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             logits = self.classifier(self.embedding(hidden.to(self.embedding.weight.dtype)))
 
-        loss = None if labels is None else F.cross_entropy(logits, labels, weight=self._class_weights(logits))
         output = SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=hidden_states if output_hidden_states else None
+            loss=weighted_cross_entropy(logits, labels, self.config),
+            logits=logits,
+            hidden_states=hidden_states if output_hidden_states else None,
         )
         use_dict = self.config.return_dict if return_dict is None else return_dict
         return output if use_dict else output.to_tuple()
@@ -162,13 +164,6 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
             hidden = block(hidden)
             hidden_states += (hidden,)
         return hidden_states
-
-    def _class_weights(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """`config.class_weights` in the order of the labels, (num_labels,)."""
-        if self.config.class_weights is None:
-            return None
-        weights = [self.config.class_weights[self.config.id2label[i]] for i in range(self.config.num_labels)]
-        return logits.new_tensor(weights)
 
 
 __all__ = ["RawNet2ForAudioClassification", "RawNet2PreTrainedModel"]

@@ -14,7 +14,7 @@ PADDINGS = ("repeat", "zero")
 
 class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
     r"""
-    Crops or pads mono waveforms to a fixed number of samples. It does not filter, normalise or resample.
+    Crops or pads mono waveforms to a fixed number of samples. It does not filter or resample.
 
     Longer input is cropped at its start, shorter input is padded. Training may draw the start of the crop
     instead: see [`~AntiSpoofingFeatureExtractor.crop_start`].
@@ -28,6 +28,9 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         padding (`str`, *optional*, defaults to `"repeat"`):
             How shorter input is filled up: `"repeat"` tiles it, as the ASVspoof baselines do, `"zero"`
                 appends zeros.
+        do_normalize (`bool`, *optional*, defaults to `False`):
+            Whether the crop is brought to zero mean and unit variance before it is padded, as
+            `Wav2Vec2FeatureExtractor` does.
     """
 
     model_input_names = ["input_values"]
@@ -37,6 +40,7 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         num_samples: int | None = 64000,
         sampling_rate: int = 16000,
         padding: str = "repeat",
+        do_normalize: bool = False,
         feature_size: int = 1,
         padding_value: float = 0.0,
         **kwargs,
@@ -50,6 +54,7 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"padding {padding!r} is not one of {', '.join(PADDINGS)}.")
         self.num_samples = num_samples
         self.padding = padding
+        self.do_normalize = do_normalize
 
     def crop_start(self, length: int, generator: np.random.Generator | None = None) -> int:
         """
@@ -132,17 +137,23 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         return waveform
 
     def _crop_or_pad(self, waveform: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-        if len(waveform) >= self.num_samples:
-            start = self.crop_start(len(waveform), generator)
-            return waveform[start : start + self.num_samples]
+        start = self.crop_start(len(waveform), generator)
+        waveform = self._normalize(waveform[start : start + self.num_samples])
+        if len(waveform) == self.num_samples:
+            return waveform
         if self.padding == "repeat":
             return np.resize(waveform, self.num_samples)
         return np.pad(waveform, (0, self.num_samples - len(waveform)))
 
+    def _normalize(self, waveform: np.ndarray) -> np.ndarray:
+        if not self.do_normalize:
+            return waveform
+        return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+
     def _whole_utterances(self, waveforms: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
         longest = max(len(waveform) for waveform in waveforms)
         masks = [(np.arange(longest) < len(waveform)).astype(np.int64) for waveform in waveforms]
-        padded = [np.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms]
+        padded = [np.pad(self._normalize(waveform), (0, longest - len(waveform))) for waveform in waveforms]
         return {"input_values": padded, "attention_mask": masks}
 
 

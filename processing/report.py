@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from metrics.det import equal_error_rate
 from metrics.statistics import Difference
@@ -41,6 +42,20 @@ def describe_trials(results: Mapping) -> str:
         f"{results['num_spoof']:,} spoof"
     )
     return text + (f", {results['num_missing']:,} missing" if results.get("num_missing") else "")
+
+
+def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
+    """
+    How large a model is, how much of it is trained, and what [`~processing.base_model.load_base_model`] says
+    of its base model, where it has one.
+    """
+    trained, total = model.num_parameters(only_trainable=True), model.num_parameters()
+    frozen = "" if trained == total else f", {trained:,} of them trained"
+    text = f"Model: {model.config.model_type}, {total:,} parameters{frozen}"
+    if base_model is None:
+        return text
+    rest = f"; not used of it: {', '.join(base_model['unused'])}" if base_model["unused"] else ""
+    return f"{text}\nEncoder: all {base_model['num_tensors']} tensors from {base_model['name']}{rest}"
 
 
 def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:

@@ -202,15 +202,19 @@ class ScoringCheckpoint:
 
 
 def digest_rows(rows: Dataset) -> str:
-    """SHA-256 of the utterances in their order and of their files: path, size and time of the last change."""
+    """
+    SHA-256 of the utterances in their order and of their audio: path, size and time of the last change of a
+    file, the bytes where they are within the rows.
+    """
     digest = hashlib.sha256()
     for batch in rows.select_columns(["utterance_id", "audio"]).with_format("arrow").iter(1000):
         paths = pc.struct_field(batch["audio"], "path").to_pylist()
-        for utterance, path in zip(batch["utterance_id"].to_pylist(), paths, strict=True):
-            try:
-                status = os.stat(path or "")
-                about = f"{status.st_size} {status.st_mtime_ns}"
-            except OSError:  # the audio is within the rows
-                about = ""
-            digest.update(f"{utterance} {path} {about}\n".encode())
+        contents = pc.struct_field(batch["audio"], "bytes")
+        for utterance, path, content in zip(batch["utterance_id"].to_pylist(), paths, contents, strict=True):
+            digest.update(f"{utterance} {path} ".encode())
+            if content.is_valid:
+                digest.update(hashlib.sha256(content.as_buffer()).digest())
+            else:
+                status = os.stat(path)
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from transformers import (
     AutoFeatureExtractor,
     EarlyStoppingCallback,
     EvalPrediction,
-    PreTrainedModel,
+    PreTrainedConfig,
     SequenceFeatureExtractor,
     Trainer,
     TrainerCallback,
@@ -29,6 +29,7 @@ from metrics.det import equal_error_rate
 
 from .collation import AudioCollator
 from .scores import cm_scores
+from .trunk_cache import TrunkCollator
 
 
 logger = logging.get_logger(__name__)
@@ -43,14 +44,15 @@ class AntiSpoofingTrainer(Trainer):
     random, and with a resumed run that goes on exactly where a killed one was.
 
     Args:
-        eval_collator: crops rows for evaluation; `data_collator` does so for training.
+        eval_collator: collates rows for evaluation; `data_collator` does so for training.
         **kwargs: of [`Trainer`].
     """
 
-    def __init__(self, *, eval_collator: AudioCollator, **kwargs):
+    def __init__(self, *, eval_collator: AudioCollator | TrunkCollator, **kwargs):
         super().__init__(**kwargs)
         self.eval_collator = eval_collator
-        self.add_callback(EpochCallback(self.data_collator))
+        if isinstance(self.data_collator, AudioCollator):
+            self.add_callback(EpochCallback(self.data_collator))
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """As in [`Trainer`], with the collator of evaluation."""
@@ -201,13 +203,15 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
     return output_dir / Path(resume_from).name
 
 
-def check_same_system(checkpoint: Path, model: PreTrainedModel, extractor: SequenceFeatureExtractor) -> None:
+def check_same_system(
+    checkpoint: Path, config: PreTrainedConfig, extractor: SequenceFeatureExtractor
+) -> None:
     """
     Raises:
         ValueError: a setting of the model or of the feature extractor is not that of the checkpoint.
     """
     pairs = (
-        (model.config, AutoConfig.from_pretrained(checkpoint)),
+        (config, AutoConfig.from_pretrained(checkpoint)),
         (extractor, AutoFeatureExtractor.from_pretrained(checkpoint)),
     )
     for ours, theirs in pairs:

@@ -1,0 +1,151 @@
+"""wav2vec 2.0 anti-spoofing model configuration."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig, Wav2Vec2Config
+
+from .configuration_countermeasure import CountermeasureConfig
+
+
+ENCODERS = ("wav2vec2", "hubert", "wavlm")  # model types; wav2vec2 includes XLS-R
+POOLINGS = ("mean", "attentive")
+# Of the encoder's own config: what masks its input or leaves blocks out.
+TURNED_OFF = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+
+
+@strict
+class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
+    r"""
+    Configuration of [`Wav2Vec2AntiSpoofingForAudioClassification`]: an encoder of the wav2vec 2.0 family
+    (Baevski et al., NeurIPS 2020), of which none, some or all transformer blocks are trained, and a small
+    classification head. The defaults give the study's frozen baseline on wav2vec 2.0 base, with 94,568,322
+    parameters.
+
+    Args:
+        encoder_config (`PreTrainedConfig` or `dict`, *optional*):
+            Config of the encoder, of model type `"wav2vec2"` (which includes XLS-R), `"hubert"` or `"wavlm"`;
+            defaults to `Wav2Vec2Config()`, the sizes of wav2vec 2.0 base. Masking and layerdrop are always
+            off: `mask_time_prob`, `mask_feature_prob` and `layerdrop` are set to 0.
+        num_trainable_layers (`int` or `str`, *optional*, defaults to 0):
+            How many of the topmost transformer blocks are trained; `"all"` for all of them. Everything below
+            is frozen: it has no gradients and stays in eval mode. (The study's card calls 4 of them
+            `freeze_last_n=4`.)
+        train_feature_encoder (`bool`, *optional*, defaults to `False`):
+            Whether the convolutional feature encoder is trained.
+        train_feature_projection (`bool`, *optional*, defaults to `False`):
+            Whether the projection of the convolutions' output to the width of the transformer is trained.
+        train_positional_convolution (`bool`, *optional*, defaults to `False`):
+            Whether the positional convolution, and the layer norm between it and the first block where there
+            is one, are trained. All three need `num_trainable_layers="all"`.
+        use_weighted_layer_sum (`bool`, *optional*, defaults to `False`):
+            Whether the head sees the mean of the first block's input and all blocks' outputs, weighted by the
+            softmax of trained weights (as in SUPERB, Yang et al., Interspeech 2021), instead of the last
+            block's output.
+        pooling (`str`, *optional*, defaults to `"mean"`):
+            How frames become one vector: `"mean"` over time, or `"attentive"`, a mean weighted by a trained
+            attention over frames (Okabe et al., Interspeech 2018, without its standard deviations).
+        attention_size (`int`, *optional*, defaults to 128):
+            Width of the attention of attentive pooling.
+        classifier_proj_size (`int`, *optional*, defaults to 256):
+            Width of the hidden layer of the classification head.
+        classifier_dropout (`float`, *optional*, defaults to 0.1):
+            Dropout before the last layer.
+        num_samples, sampling_rate, class_weights, decision_threshold:
+            See `CountermeasureConfig`.
+
+    Example:
+
+    ```python
+    >>> from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
+
+    >>> configuration = Wav2Vec2AntiSpoofingConfig(num_trainable_layers=4)
+    >>> model = Wav2Vec2AntiSpoofingForAudioClassification(configuration)
+    >>> model.num_parameters(only_trainable=True)
+    28548866
+    ```"""
+
+    model_type = "wav2vec2-antispoofing"
+    sub_configs = {"encoder_config": AutoConfig}
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    num_trainable_layers: int | str = 0
+    train_feature_encoder: bool = False
+    train_feature_projection: bool = False
+    train_positional_convolution: bool = False
+    use_weighted_layer_sum: bool = False
+    pooling: str = "mean"
+    attention_size: int = 128
+    classifier_proj_size: int = 256
+    classifier_dropout: float | int = 0.1
+
+    def __post_init__(self, **kwargs):
+        if self.encoder_config is None:
+            self.encoder_config = Wav2Vec2Config()
+        elif isinstance(self.encoder_config, dict):
+            settings = dict(self.encoder_config)
+            model_type = settings.pop("model_type", None)
+            if model_type not in ENCODERS:
+                raise ValueError(
+                    f"encoder_config: model_type {model_type!r} is not one of {', '.join(ENCODERS)}."
+                )
+            self.encoder_config = AutoConfig.for_model(model_type, **settings)
+        for name, value in TURNED_OFF.items():
+            setattr(self.encoder_config, name, value)
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_frozen_layers(self) -> int:
+        """Transformer blocks, counted from the first, that are not trained."""
+        if self.num_trainable_layers == "all":
+            return 0
+        return self.encoder_config.num_hidden_layers - self.num_trainable_layers
+
+    @property
+    def has_frozen_trunk(self) -> bool:
+        """Whether the encoder up to the first trained block is frozen."""
+        return not (
+            self.train_feature_encoder or self.train_feature_projection or self.train_positional_convolution
+        )
+
+    def validate_encoder(self):
+        """The encoder is one of the family and adds nothing to its own output."""
+        if self.encoder_config.model_type not in ENCODERS:
+            raise ValueError(
+                f"encoder_config: model_type {self.encoder_config.model_type!r} is not one of "
+                f"{', '.join(ENCODERS)}."
+            )
+        if getattr(self.encoder_config, "add_adapter", False):
+            raise ValueError("encoder_config: add_adapter must be False; the head takes the blocks' frames.")
+
+    def validate_trainable(self):
+        """The trained blocks exist, and what is below them is only trained with all of them."""
+        total = self.encoder_config.num_hidden_layers
+        number = self.num_trainable_layers
+        if number != "all" and (isinstance(number, str) or not 0 <= number <= total):
+            raise ValueError(
+                f"num_trainable_layers {number!r} is neither 'all' nor a number from 0 to {total}, the "
+                "encoder's blocks."
+            )
+        if not self.has_frozen_trunk and self.num_frozen_layers:
+            raise ValueError(
+                "train_feature_encoder, train_feature_projection and train_positional_convolution need "
+                f"num_trainable_layers 'all', not {number!r}: they lie below the blocks."
+            )
+
+    def validate_head(self):
+        """The pooling is known."""
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling {self.pooling!r} is not one of {', '.join(POOLINGS)}.")
+
+    def validate_length(self):
+        """The convolutions must leave at least one frame."""
+        encoder = self.encoder_config
+        frames = self.num_samples
+        for kernel, stride in zip(encoder.conv_kernel, encoder.conv_stride, strict=True):
+            frames = (frames - kernel) // stride + 1
+        if frames < 1:
+            raise ValueError(
+                f"num_samples {self.num_samples} is too short: the encoder's convolutions leave no frame."
+            )
+
+
+__all__ = ["Wav2Vec2AntiSpoofingConfig"]

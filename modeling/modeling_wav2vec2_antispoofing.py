@@ -1,0 +1,239 @@
+"""PyTorch anti-spoofing model on an encoder of the wav2vec 2.0 family (Baevski et al., NeurIPS 2020; Tak et
+al., "Automatic Speaker Verification Spoofing and Deepfake Detection Using wav2vec 2.0 and Data Augmentation",
+Odyssey 2022), of which the lower part, or all, is frozen."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
+from .loss import weighted_cross_entropy
+
+
+# Utterances that a CPU convolves at a time where there is no autograd: their activations stay in its caches.
+CPU_MICRO_BATCH = 2
+
+
+class AttentivePooling(nn.Module):
+    """Mean over frames weighted by an attention v^T tanh(W h + b) + k (Okabe et al., Interspeech 2018)."""
+
+    def __init__(self, hidden_size: int, attention_size: int):
+        super().__init__()
+        self.attention = nn.Linear(hidden_size, attention_size)
+        self.energy = nn.Linear(attention_size, 1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, hidden_size) to (batch, hidden_size)."""
+        weights = torch.softmax(self.energy(torch.tanh(self.attention(hidden))), dim=1)  # (batch, frames, 1)
+        return (weights * hidden).sum(dim=1)
+
+
+class MeanPooling(nn.Module):
+    """Mean over frames."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, hidden_size) to (batch, hidden_size)."""
+        return hidden.mean(dim=1)
+
+
+class Wav2Vec2AntiSpoofingPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading of the anti-spoofing model on wav2vec 2.0."""
+
+    config_class = Wav2Vec2AntiSpoofingConfig
+    base_model_prefix = "wav2vec2_antispoofing"
+    main_input_name = "input_values"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # The encoder initialises itself; the head as PyTorch does, and not by the library's normal(0, 0.02).
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+        elif isinstance(module, Wav2Vec2AntiSpoofingForAudioClassification):
+            if module.layer_weights is not None:
+                init.zeros_(module.layer_weights)
+        else:
+            super()._init_weights(module)
+
+
+class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedModel):
+    """
+    An encoder of the wav2vec 2.0 family with a classification head: mean over time, linear layer, GELU,
+    dropout, linear layer. `config.num_trainable_layers` of its topmost blocks are trained; what lies below,
+    the trunk, is frozen: it stays in eval mode and is run without autograd.
+
+    The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
+    is which.
+    """
+
+    def __init__(self, config: Wav2Vec2AntiSpoofingConfig):
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        hidden_size = config.encoder_config.hidden_size
+        # (num_hidden_layers + 1,), of the first block's input and of all blocks' outputs
+        self.layer_weights = (
+            nn.Parameter(torch.zeros(config.encoder_config.num_hidden_layers + 1))
+            if config.use_weighted_layer_sum
+            else None
+        )
+        self.pooling = (
+            AttentivePooling(hidden_size, config.attention_size)
+            if config.pooling == "attentive"
+            else MeanPooling()
+        )
+        self.projector = nn.Linear(hidden_size, config.classifier_proj_size)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
+        self.post_init()
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Wav2Vec2AntiSpoofingForAudioClassification":
+        """As in `nn.Module`, but what is frozen stays in eval mode and without gradients."""
+        super().train(mode)
+        for module in self.frozen_modules():  # gradients, too: `from_pretrained` gives them to all parameters
+            module.eval().requires_grad_(False)
+        return self
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Modules of the encoder that are not trained, in the order in which data flows."""
+        config, body = self.config, self.encoder.encoder
+        modules = []
+        if not config.train_feature_encoder:
+            modules.append(self.encoder.feature_extractor)
+        if not config.train_feature_projection:
+            modules.append(self.encoder.feature_projection)
+        if not config.train_positional_convolution:
+            modules += [body.pos_conv_embed, body.dropout]
+            if not self._norm_is_last:
+                modules.append(body.layer_norm)
+        modules += body.layers[: config.num_frozen_layers]
+        if self._norm_is_last and config.num_frozen_layers == len(body.layers):
+            modules.append(body.layer_norm)
+        return modules
+
+    @property
+    def _norm_is_last(self) -> bool:
+        """Whether the body's own layer norm comes after the last block instead of before the first."""
+        return self.config.encoder_config.do_stable_layer_norm
+
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        trunk_states: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
+        """
+        Args:
+            input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
+            trunk_states: instead of `input_values`, what
+                [`~Wav2Vec2AntiSpoofingForAudioClassification.run_trunk`] gave for them, in any float type.
+            labels: (batch,) class indices in the order of `config.id2label`.
+            output_hidden_states: whether to return the first block's input and all blocks' outputs, each
+                (batch, frames, hidden_size); the last one after the final layer norm. Needs `input_values`.
+            return_dict: whether to return a `SequenceClassifierOutput` instead of a tuple.
+
+        Returns:
+            `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
+            weighted cross-entropy as `loss`.
+
+        Raises:
+            ValueError: not exactly one of `input_values` and `trunk_states`, or hidden states of
+                `trunk_states`.
+        """
+        if (input_values is None) == (trunk_states is None):
+            raise ValueError("Give either input_values or trunk_states.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if trunk_states is None:
+            trunk_states = self.run_trunk(input_values, every_state=output_hidden_states)
+        elif output_hidden_states:
+            raise ValueError("output_hidden_states needs input_values: trunk_states are not all of them.")
+        states = self._run_top(trunk_states.to(self.projector.weight.dtype))
+        if self.layer_weights is None:
+            hidden = states[-1]
+        else:
+            hidden = torch.einsum("s,sbth->bth", self.layer_weights.softmax(0), torch.stack(states))
+        hidden = self.pooling(hidden)  # (batch, hidden_size)
+        with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
+            hidden = self.projector(hidden.to(self.projector.weight.dtype))
+            logits = self.classifier(self.dropout(F.gelu(hidden)))
+
+        output = SequenceClassifierOutput(
+            loss=weighted_cross_entropy(logits, labels, self.config),
+            logits=logits,
+            hidden_states=tuple(states) if output_hidden_states else None,
+        )
+        use_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if use_dict else output.to_tuple()
+
+    def run_trunk(self, input_values: torch.Tensor, *, every_state: bool = False) -> torch.Tensor:
+        """
+        What the trained part takes from the part below it. Where that is frozen, it never changes for an
+        utterance, so that it can be computed once and kept.
+
+        Args:
+            input_values: (batch, num_samples) waveform.
+            every_state: give all states in all frames, also those that the trained part does not need.
+
+        Returns:
+            (batch, states, frames, hidden_size): the output of the last frozen block, or the first block's
+            input where no block is frozen; with a weighted sum of layers the states below it as well. If
+            nothing but their mean over time matters, that mean as the only frame.
+        """
+        with torch.no_grad() if self.config.has_frozen_trunk else nullcontext():
+            on_cpu = input_values.device.type == "cpu"
+            size = CPU_MICRO_BATCH if on_cpu and not torch.is_grad_enabled() else len(input_values)
+            parts = input_values.to(self.projector.weight.dtype).split(size)
+            states = [torch.cat([self._embed(part) for part in parts])]
+            states = self._run_blocks(states, 0, self.config.num_frozen_layers)
+            if not (every_state or self.config.use_weighted_layer_sum):
+                states = states[-1:]
+            stacked = torch.stack(states, dim=1)
+            everything_is_frozen = self.config.num_frozen_layers == len(self.encoder.encoder.layers)
+            if everything_is_frozen and self.config.pooling == "mean" and not every_state:
+                stacked = stacked.mean(dim=2, keepdim=True)
+            return stacked
+
+    def _run_top(self, trunk_states: torch.Tensor) -> list[torch.Tensor]:
+        """States of the trunk, (batch, states, frames, hidden_size), and of the blocks above it."""
+        first, total = self.config.num_frozen_layers, len(self.encoder.encoder.layers)
+        return self._run_blocks(list(trunk_states.unbind(1)), first, total)
+
+    def _embed(self, input_values: torch.Tensor) -> torch.Tensor:
+        """(batch, num_samples) to the first block's input, (batch, frames, hidden_size)."""
+        body = self.encoder.encoder
+        features = self.encoder.feature_extractor(input_values).transpose(1, 2)  # (batch, frames, channels)
+        hidden = self.encoder.feature_projection(features)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # HuBERT's gives nothing else
+        hidden = hidden + body.pos_conv_embed(hidden)
+        return body.dropout(hidden if self._norm_is_last else body.layer_norm(hidden))
+
+    def _run_blocks(self, states: list[torch.Tensor], first: int, stop: int) -> list[torch.Tensor]:
+        """Append the outputs of the blocks `first` to `stop` - 1 to the states."""
+        body = self.encoder.encoder
+        hidden, states = states[-1], list(states)
+        settings = {}
+        if self.config.encoder_config.model_type == "wavlm":
+            # Its first block makes a position bias, (batch * heads, frames, frames), and hands it on.
+            batch, frames = hidden.shape[:2]
+            bias = body.layers[0].attention.compute_bias(frames, frames) if first else None
+            settings["position_bias"] = None if bias is None else bias.repeat(batch, 1, 1)
+        for layer in body.layers[first:stop]:
+            hidden = layer(hidden, **settings)
+            if settings:
+                hidden, settings["position_bias"] = hidden
+            states.append(hidden)
+        if first < stop == len(body.layers) and self._norm_is_last:
+            states[-1] = body.layer_norm(states[-1])
+        return states
+
+
+__all__ = ["Wav2Vec2AntiSpoofingForAudioClassification", "Wav2Vec2AntiSpoofingPreTrainedModel"]

@@ -1,0 +1,167 @@
+"""The pretrained encoder that a system starts from: its config and weights, taken once, before training."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
+from transformers.utils import logging
+
+
+RANDOM = "none"  # instead of a base model: random initial weights
+# What of an encoder's config may differ from the base model's: dropout, masking and layerdrop.
+OF_TRAINING = ("drop", "mask")
+# What a config says of its file, and what is about the base model's own head.
+NOT_OF_THE_ENCODER = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "id2label",
+    "label2id",
+}
+
+
+def follow_base_model(
+    stated: dict, extractor_settings: dict, source: str | None, checkpoint: Path | None
+) -> tuple[dict, dict]:
+    """
+    What a recipe leaves to the base model: the encoder's config is the base model's own, with the dropout and
+    masking that the recipe states, and so is `do_normalize: base_model` of the feature extractor.
+
+    Args:
+        stated: `encoder_config` of the recipe. Sizes that it states must be those of the base model.
+        extractor_settings: `feature_extractor` of the recipe.
+        source: the base model, an id on the Hub or a folder, or "none".
+        checkpoint: of a run that is resumed; takes the place of the base model, which is not needed any more.
+
+    Returns:
+        The settings of the encoder and of the feature extractor.
+
+    Raises:
+        FileNotFoundError: the base model can't be had.
+        ValueError: none is named; it is of another size or kind than the recipe states, or does not say
+            whether it normalises.
+    """
+    if source is None:
+        raise ValueError(
+            "This system starts from a pretrained encoder. Name it by --base_model, an id on the Hub or a "
+            f"folder ({RANDOM!r} for random weights), or as base_model under training in the recipe."
+        )
+    extractor_settings = dict(extractor_settings)
+    follows = extractor_settings.get("do_normalize") == "base_model"
+    if source == RANDOM:
+        if follows:
+            raise ValueError("do_normalize: base_model needs a base model. State true or false.")
+        return stated, extractor_settings
+    origin = source if checkpoint is None else checkpoint
+    with _errors_explained(source):
+        config = AutoConfig.from_pretrained(origin)
+        extractor = AutoFeatureExtractor.from_pretrained(origin) if follows else None
+    base = config if checkpoint is None else config.encoder_config
+    if follows:
+        extractor_settings["do_normalize"] = getattr(extractor, "do_normalize", None)
+        if extractor_settings["do_normalize"] is None:
+            raise ValueError(
+                f"{type(extractor).__name__} of {source} does not say whether it normalises. State "
+                "do_normalize in the recipe as true or false."
+            )
+    settings = {key: value for key, value in base.to_dict().items() if key not in NOT_OF_THE_ENCODER}
+    for key, value in stated.items():
+        if any(word in key for word in OF_TRAINING):
+            settings[key] = value
+        elif _plain(value) != _plain(settings.get(key)):
+            raise ValueError(
+                f"The base model {source} has {key} {settings.get(key)!r}, but the recipe's encoder_config "
+                f"says {value!r}. Choose the base model that the recipe is for, or write a recipe for this "
+                "one."
+            )
+    return settings, extractor_settings
+
+
+def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
+    """
+    Copy the base model's weights into the encoder. The source may hold more, such as the heads of its
+    pre-training.
+
+    Args:
+        encoder: of the config that [`follow_base_model`] gave.
+        source: an id on the Hub, or a folder with safetensors or pickled tensors, which are read as tensors
+            only.
+
+    Returns:
+        What was loaded: `name`, `num_tensors`, `unused` (names of the tensors of the source that the encoder
+        does not have) and the SHA-256 of the encoder's weights.
+
+    Raises:
+        FileNotFoundError: the source can't be had.
+        ValueError: weights that can't be read, that lack some of the encoder's, or have other shapes.
+    """
+    with _errors_explained(source):
+        loaded, report = AutoModel.from_pretrained(
+            source,
+            config=type(encoder.config).from_dict(encoder.config.to_dict()),
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # so that they are named below
+            output_loading_info=True,
+        )
+    if mismatched := sorted(report["mismatched_keys"]):
+        parameter, found, expected = mismatched[0]
+        raise ValueError(
+            f"The base model {source} does not fit: {parameter} has the shape {tuple(found)}, but "
+            f"{tuple(expected)} is expected ({len(mismatched)} such tensors)."
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"The base model {source} lacks {len(missing)} of the encoder's tensors, among them "
+            f"{missing[0]}: they would be random. It is no checkpoint of this encoder."
+        )
+    encoder.load_state_dict(loaded.state_dict())
+    path = Path(source).expanduser()
+    return {
+        "name": path.resolve().name if path.is_dir() else source,
+        "num_tensors": len(encoder.state_dict()),
+        "unused": sorted(report["unexpected_keys"]),
+        "sha256": digest_tensors(encoder.state_dict().items()),
+    }
+
+
+def digest_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 of named tensors in their order: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+@contextmanager
+def _errors_explained(source: str) -> Iterator[None]:
+    """Errors of transformers as ours, with a remedy; its table of keys, which ours replaces, is left out."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    except (SafetensorError, UnpicklingError) as error:
+        raise ValueError(
+            f"The weights of the base model {source} can't be read, or are more than tensors. Fetch them "
+            "again."
+        ) from error
+    except OSError as error:
+        reason = str(error).split("\n")[0]
+        raise FileNotFoundError(
+            f"The base model {source} can't be had ({reason}). An id on the Hub is fetched where there is a "
+            f"connection; elsewhere, fetch it before (`hf download {source} --local-dir FOLDER`) and pass "
+            f"--base_model FOLDER. --base_model {RANDOM} starts from random weights."
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)

@@ -1,0 +1,223 @@
+"""What the frozen part of a model gives for every utterance, computed once and kept on disk for training."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Array3D, ClassLabel, Dataset, Features, Value, concatenate_datasets
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from .base_model import digest_tensors
+from .collation import AudioCollator
+from .scoring import Batches, digest_rows
+
+
+SHARD_SIZE = 256  # utterances; what a kill costs at most
+VERSION = 1  # to be raised with every change of what is computed
+# Fields of a config that do not change what the frozen part gives.
+NOT_OF_THE_TRUNK = {
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "class_weights",
+    "classifier_dropout",
+    "classifier_proj_size",
+    "decision_threshold",
+    "id2label",
+    "label2id",
+}
+
+
+class TrunkCollator:
+    """
+    Collates cached rows into `trunk_states` (batch, states, frames, hidden_size), float32, and `labels`
+    (batch,).
+
+    Args:
+        label_ids: the model's class index of each index of the rows' `ClassLabel`.
+    """
+
+    def __init__(self, label_ids: list[int]):
+        self.label_ids = torch.tensor(label_ids)
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        labels = self.label_ids[torch.stack([row["label"] for row in rows])]
+        return {"trunk_states": torch.stack([row["trunk_states"] for row in rows]), "labels": labels}
+
+
+def cache_trunk(
+    model: PreTrainedModel,
+    collator: AudioCollator,
+    rows: Dataset,
+    *,
+    batches: Batches = Batches(),
+    description: str = "utterances",
+) -> Dataset:
+    """
+    What the frozen part gives for every row, in the order of the rows, as `trunk_states` in float16, with
+    `utterance_id` and `label`. It is computed in float32 on the process's device, through `datasets.map` in
+    shards of 256 utterances, and kept in the cache of `datasets` under a key of utterances and audio files,
+    crop, and frozen weights. Finished shards are used again, after a kill or in another run; under
+    `accelerate launch` they are shared out over the processes.
+
+    Args:
+        model: with a frozen trunk.
+        collator: crops as in evaluation, without a random crop.
+        rows: see `rows.FEATURES`.
+        batches: batch size, and in `num_workers` how many threads decode.
+        description: of the rows, for what is printed.
+
+    Raises:
+        ValueError: nothing of the model is frozen; a random crop; a value that float16 can't hold; audio that
+            cannot be decoded; too little space on the disk.
+    """
+    if not getattr(model.config, "has_frozen_trunk", False):
+        raise ValueError(
+            f"--cache_frozen_trunk: nothing of this {model.config.model_type} is frozen, so there is nothing "
+            "to compute beforehand. Leave the option out."
+        )
+    if collator.crop != "start":
+        raise ValueError(
+            f"--cache_frozen_trunk: what is kept of an utterance is one crop of it, but the crop is "
+            f"{collator.crop}. Leave --cache_frozen_trunk or --crop {collator.crop} out."
+        )
+    state = PartialState()
+    folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _key(model, collator, rows)[:32])
+    starts = range(0, len(rows), SHARD_SIZE)
+    shards = [folder / f"{index:05d}-of-{len(starts):05d}.arrow" for index in range(len(starts))]
+    unfinished = [index for index, path in enumerate(shards) if not path.is_file()]
+    state.wait_for_everyone()  # all processes have seen the same shards
+    if unfinished:
+        trunk = _Trunk.of(model.to(state.device), collator, batches)
+        parts = {index: rows.select(_shard(index, rows)) for index in unfinished}
+        _announce(trunk.shape, sum(map(len, parts.values())), len(rows), folder, description)
+        own = unfinished[state.process_index :: state.num_processes]
+        size = sum(len(parts[index]) for index in own)
+        progress = {"total": size, "desc": "Frozen trunk", "disable": not state.is_main_process}
+        with tqdm(**progress) as bar, _quiet_datasets():
+            for index in own:
+                trunk.write(parts[index], shards[index], bar)
+        state.wait_for_everyone()
+    else:
+        state.print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
+    return concatenate_datasets([Dataset.from_file(str(path)) for path in shards]).with_format(
+        "torch", columns=["trunk_states", "label"]
+    )
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """The frozen part, what feeds it, and what it gives of an utterance: (states, frames, hidden_size)."""
+
+    model: PreTrainedModel
+    collator: AudioCollator
+    batches: Batches
+    shape: tuple[int, ...]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: PreTrainedModel, collator: AudioCollator, batches: Batches) -> "_Trunk":
+        silence = torch.zeros(1, model.config.num_samples, device=model.device)
+        return cls(model, collator, batches, tuple(model.run_trunk(silence).shape[1:]))
+
+    def write(self, rows: Dataset, path: Path, bar: tqdm) -> None:
+        """Compute a shard; it appears under its name when it is whole."""
+        features = Features(
+            {
+                "utterance_id": Value("string"),
+                "label": ClassLabel(names=rows.features["label"].names),
+                "trunk_states": Array3D(shape=self.shape, dtype="float16"),
+            }
+        )
+        with ThreadPoolExecutor(max(1, self.batches.num_workers)) as pool:
+            rows.map(
+                lambda batch: self._run(batch, pool, bar),
+                batched=True,
+                batch_size=self.batches.batch_size,
+                writer_batch_size=self.batches.batch_size,
+                features=features,
+                remove_columns=[name for name in rows.column_names if name not in features],
+                cache_file_name=str(path),
+                new_fingerprint=hashlib.sha256(str(path).encode()).hexdigest()[:16],
+            )
+
+    @torch.no_grad()
+    def _run(self, batch: dict[str, list], pool: ThreadPoolExecutor, bar: tqdm) -> dict[str, list]:
+        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        decoded = [crop["input_values"] for crop in pool.map(self.collator, [[row] for row in rows])]
+        states = self.model.run_trunk(torch.cat(decoded).to(self.model.device)).half().cpu().numpy()
+        finite = np.isfinite(states).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise ValueError(
+                f"The frozen part gives {batch['utterance_id'][int(finite.argmin())]} values that are beyond "
+                "float16. Train without --cache_frozen_trunk."
+            )
+        bar.update(len(rows))
+        return {"utterance_id": batch["utterance_id"], "label": batch["label"], "trunk_states": list(states)}
+
+
+def _key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
+    """SHA-256 of all that the cached values depend on."""
+    config = {k: v for k, v in model.config.to_diff_dict().items() if k not in NOT_OF_THE_TRUNK}
+    tensors = (
+        (f"{index} {name}", tensor)
+        for index, module in enumerate(model.frozen_modules())
+        for name, tensor in module.state_dict().items()
+    )
+    parts = {
+        "version": VERSION,
+        "config": config,
+        "weights": digest_tensors(tensors),
+        "feature_extractor": json.loads(collator.feature_extractor.to_json_string()),
+        "rows": digest_rows(rows),
+        "labels": hashlib.sha256(bytes(rows.with_format("numpy")["label"][:].astype(np.int8))).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _shard(index: int, rows: Dataset) -> range:
+    """The rows of a shard."""
+    return range(index * SHARD_SIZE, min((index + 1) * SHARD_SIZE, len(rows)))
+
+
+def _announce(shape: tuple[int, ...], remaining: int, total: int, folder: Path, description: str) -> None:
+    """
+    Say how much is going to be computed and written.
+
+    Raises:
+        ValueError: the disk lacks the space.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    needed, free = 2 * int(np.prod(shape)) * remaining, shutil.disk_usage(folder).free  # bytes
+    PartialState().print(
+        f"Frozen trunk of {description}: {' x '.join(map(str, shape))} values (states x frames x width) in "
+        f"float16 of each of {remaining:,} utterances, {total - remaining:,} of {total:,} are there: "
+        f"{needed / 1e6:,.1f} MB in {folder}"
+    )
+    if needed > free:
+        raise ValueError(
+            f"{folder} has {free / 1e6:,.1f} MB left, but {needed / 1e6:,.1f} MB are needed. Free some, or "
+            "set HF_DATASETS_CACHE to a folder on another disk."
+        )
+
+
+@contextmanager
+def _quiet_datasets() -> Iterator[None]:
+    """Without a progress bar of `datasets` for every shard: there is one for all."""
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
