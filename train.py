@@ -16,6 +16,7 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
@@ -273,6 +274,40 @@ def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
     return specs
 
 
+def checked_settings(run: Run, train_counts: dict[str, int]) -> tuple[type, dict, dict]:
+    """
+    The class of the model's config, and the settings of config and feature extractor that the recipe states.
+
+    Raises:
+        ValueError: an architecture or a key that is not known.
+    """
+    settings, system = dict(run.recipe.model), run.recipe.system
+    model_type = settings.pop("model_type", None)
+    config_classes = {config_class.model_type: config_class for config_class in ARCHITECTURES}
+    if model_type not in config_classes:
+        raise ValueError(f"{system}: model_type {model_type!r} is not one of {', '.join(config_classes)}.")
+    config_class = config_classes[model_type]
+    check_keys(settings, [f.name for f in dataclasses.fields(config_class)], f"{system}, model")
+    if "encoder_config" in config_class.sub_configs:
+        encoder_type = settings.setdefault("encoder_config", {}).get("model_type")
+        if encoder_type not in CONFIG_MAPPING:
+            raise ValueError(
+                f"{system}, encoder_config: its model_type must be stated, not {encoder_type!r}."
+            )
+        valid = ["model_type", *(f.name for f in dataclasses.fields(CONFIG_MAPPING[encoder_type]))]
+        check_keys(settings["encoder_config"], valid, f"{system}, encoder_config")
+    valid = set(inspect.signature(AntiSpoofingFeatureExtractor.__init__).parameters)
+    check_keys(
+        run.recipe.feature_extractor,
+        valid - {"self", "kwargs", "num_samples"},
+        f"{system}, feature_extractor",
+    )
+    if settings.get("class_weights") == "balanced":
+        total = sum(train_counts.values())
+        settings["class_weights"] = {name: total / (2 * count) for name, count in train_counts.items()}
+    return config_class, settings, dict(run.recipe.feature_extractor)
+
+
 def build(
     run: Run, train_counts: dict[str, int], checkpoint: Path | None
 ) -> tuple[PreTrainedModel, AntiSpoofingFeatureExtractor, dict | None]:
@@ -285,37 +320,16 @@ def build(
             that does not fit; a checkpoint of another system.
         FileNotFoundError: a base model that can't be had.
     """
-    settings, extractor_settings = dict(run.recipe.model), dict(run.recipe.feature_extractor)
-    model_type = settings.pop("model_type", None)
-    config_classes = {config_class.model_type: config_class for config_class in ARCHITECTURES}
-    if model_type not in config_classes:
-        raise ValueError(
-            f"{run.recipe.system}: model_type {model_type!r} is not one of {', '.join(config_classes)}."
-        )
-    config_class = config_classes[model_type]
-    check_keys(settings, [f.name for f in dataclasses.fields(config_class)], f"{run.recipe.system}, model")
-    valid = set(inspect.signature(AntiSpoofingFeatureExtractor.__init__).parameters) - {
-        "self",
-        "kwargs",
-        "num_samples",
-    }
-    check_keys(extractor_settings, valid, f"{run.recipe.system}, feature_extractor")
-    if settings.get("class_weights") == "balanced":
-        total = sum(train_counts.values())
-        settings["class_weights"] = {name: total / (2 * count) for name, count in train_counts.items()}
-
-    attention = {}
-    if run.model_args.attn_implementation:
-        attention["attn_implementation"] = run.model_args.attn_implementation
+    config_class, settings, extractor_settings = checked_settings(run, train_counts)
+    source = run.model_args.base_model
     if run.weights is not None:
         config = AutoConfig.from_pretrained(run.weights)
         config.class_weights, config.decision_threshold = settings.get("class_weights"), None
         extractor = AutoFeatureExtractor.from_pretrained(run.weights)
     else:
-        source = run.model_args.base_model
-        if "encoder_config" in config_class.sub_configs:
+        if "encoder_config" in settings:
             settings["encoder_config"], extractor_settings = follow_base_model(
-                settings.get("encoder_config", {}), extractor_settings, source, checkpoint
+                settings["encoder_config"], extractor_settings, source, checkpoint
             )
         elif source is not None:
             raise ValueError(f"--base_model {source}: {run.recipe.system} does not start from a base model.")
@@ -325,13 +339,16 @@ def build(
         )
     if checkpoint is not None:
         check_same_system(checkpoint, config, extractor)
+    attention = run.model_args.attn_implementation
+    attention = {"attn_implementation": attention} if attention else {}
     weights = checkpoint or run.weights
     if weights is not None:
         model = AutoModelForAudioClassification.from_pretrained(weights, config=config, **attention)
         return model, extractor, None
     model = AutoModelForAudioClassification.from_config(config, **attention)
-    from_base = source not in (None, RANDOM)
-    return model, extractor, load_base_model(model.encoder, source) if from_base else None
+    if source in (None, RANDOM):
+        return model, extractor, source and {"name": RANDOM}
+    return model, extractor, load_base_model(model.encoder, source)
 
 
 def prepare_inputs(

@@ -63,7 +63,9 @@ def follow_base_model(
     with _errors_explained(source):
         config = AutoConfig.from_pretrained(origin)
         extractor = AutoFeatureExtractor.from_pretrained(origin) if follows else None
-    base = config if checkpoint is None else config.encoder_config
+    base = config if checkpoint is None else getattr(config, "encoder_config", None)
+    if base is None:  # a checkpoint of another system, which is found out when the two are compared
+        return stated, extractor_settings
     if follows:
         extractor_settings["do_normalize"] = getattr(extractor, "do_normalize", None)
         if extractor_settings["do_normalize"] is None:

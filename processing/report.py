@@ -10,6 +10,7 @@ from metrics.det import equal_error_rate
 from metrics.statistics import Difference
 from metrics.tdcf import FORMS
 
+from .base_model import RANDOM
 from .pretrained import Countermeasure
 from .recordings import Recording, printable
 from .rows import Corpus, ProtocolColumns
@@ -54,6 +55,8 @@ def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
     text = f"Model: {model.config.model_type}, {total:,} parameters{frozen}"
     if base_model is None:
         return text
+    if base_model["name"] == RANDOM:
+        return f"{text}\nEncoder: random weights, not pretrained ones"
     rest = f"; not used of it: {', '.join(base_model['unused'])}" if base_model["unused"] else ""
     return f"{text}\nEncoder: all {base_model['num_tensors']} tensors from {base_model['name']}{rest}"
 

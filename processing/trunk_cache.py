@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Array3D, ClassLabel, Dataset, Features, Value, concatenate_datasets
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
@@ -95,8 +96,9 @@ def cache_trunk(
     folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _key(model, collator, rows)[:32])
     starts = range(0, len(rows), SHARD_SIZE)
     shards = [folder / f"{index:05d}-of-{len(starts):05d}.arrow" for index in range(len(starts))]
-    unfinished = [index for index, path in enumerate(shards) if not path.is_file()]
-    state.wait_for_everyone()  # all processes have seen the same shards
+    found = [[index for index, path in enumerate(shards) if not path.is_file()]]
+    broadcast_object_list(found)  # all processes must share out the same ones
+    unfinished = found[0]
     if unfinished:
         trunk = _Trunk.of(model.to(state.device), collator, batches)
         parts = {index: rows.select(_shard(index, rows)) for index in unfinished}
