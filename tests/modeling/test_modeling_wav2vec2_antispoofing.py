@@ -343,7 +343,8 @@ TRAINED = [
 ]
 CASES = [
     pytest.param(
-        *case, id="-".join(["stable" if "feat_extract_norm" in case[0] else "post", *map(str, case[1].values())])
+        *case,
+        id="-".join(["stable" if "feat_extract_norm" in case[0] else "post", *map(str, case[1].values())]),
     )
     for case in TRAINED
 ]
@@ -494,7 +495,12 @@ def test_step_of_the_trainers_optimizer_changes_the_parameters_that_are_to_be_tr
         for waveform, label in zip(waveforms, labels.tolist(), strict=True)
     ]
     arguments = TrainingArguments(
-        output_dir=str(tmp_path), max_steps=1, learning_rate=1e-2, use_cpu=True, report_to="none", disable_tqdm=True
+        output_dir=str(tmp_path),
+        max_steps=1,
+        learning_rate=1e-2,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
     )
     trainer = Trainer(model=model, args=arguments, train_dataset=rows)
 
@@ -512,21 +518,23 @@ def test_step_of_the_trainers_optimizer_changes_the_parameters_that_are_to_be_tr
 def test_activation_checkpointing_gives_the_same_gradients_and_computes_trained_blocks_twice(
     encoder, waveforms, labels
 ):
-    settings = {"num_trainable_layers": 2, "classifier_dropout": 0.0}
-    outcomes, calls = [], []
-    for checkpointing in (False, True):
-        model = small_model({**encoder, **NO_DROPOUT}, **settings).train()
-        if checkpointing:
-            model.activation_checkpointing_enable()
-            for index, block in enumerate(model.encoder.encoder.layers):  # hooks of the block are left out
-                block.feed_forward.register_forward_hook(lambda *_, index=index: calls.append(index))
-        loss = model(waveforms, labels=labels).loss
-        loss.backward()
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        outcomes.append((loss.detach(), gradients))
+    plain, checkpointed = (
+        small_model({**encoder, **NO_DROPOUT}, num_trainable_layers=2, classifier_dropout=0.0).train()
+        for _ in range(2)
+    )
+    checkpointed.activation_checkpointing_enable()
+    computed = []
+    for index, block in enumerate(checkpointed.encoder.encoder.layers):  # the block's own hooks run only once
+        block.attention.register_forward_pre_hook(lambda *_, index=index: computed.append(index))
 
-    torch.testing.assert_close(outcomes[1], outcomes[0], atol=1e-6, rtol=1e-5)
-    assert sorted(calls) == [0, 1, 1, 2, 2] or sorted(calls) == [0, 0, 1, 1, 2, 2]
+    losses = [model(waveforms, labels=labels).loss for model in (plain, checkpointed)]
+    for loss in losses:
+        loss.backward()
+
+    torch.testing.assert_close(losses[1], losses[0])
+    gradients = [{n: p.grad for n, p in m.named_parameters()} for m in (plain, checkpointed)]
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-5)
+    assert sorted(computed) == [0, 1, 1, 2, 2]
 
 
 # Building, saving and loading
@@ -671,15 +679,16 @@ def test_config_round_trip_keeps_every_value(encoder, tmp_path):
 
     assert type(loaded.encoder_config) is type(config.encoder_config)
     assert loaded.encoder_config.hidden_dropout == 0.25 and loaded.decision_threshold == -0.25
-    assert json.loads(loaded.to_json_string(use_diff=False)) == json.loads(
-        config.to_json_string(use_diff=False)
-    )
+    assert json.loads(loaded.to_json_string()) == json.loads(config.to_json_string())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"encoder_config": {"model_type": "bert"}}, "encoder_config: model_type 'bert' is not one of wav2vec2"),
+        (
+            {"encoder_config": {"model_type": "bert"}},
+            "encoder_config: model_type 'bert' is not one of wav2vec2",
+        ),
         ({"encoder_config": {"hidden_size": 32}}, "encoder_config: model_type None"),
         ({"encoder_config": BertConfig()}, "encoder_config: model_type 'bert' is not one of wav2vec2"),
         ({"encoder_config": {"model_type": "wav2vec2", "add_adapter": True}}, "add_adapter must be False"),
@@ -687,7 +696,10 @@ def test_config_round_trip_keeps_every_value(encoder, tmp_path):
         ({"num_trainable_layers": -1}, "num_trainable_layers -1 is neither"),
         ({"num_trainable_layers": "most"}, "num_trainable_layers 'most' is neither"),
         ({"train_feature_encoder": True}, "need num_trainable_layers 'all', not 0"),
-        ({"train_feature_projection": True, "num_trainable_layers": 4}, "need num_trainable_layers 'all', not 4"),
+        (
+            {"train_feature_projection": True, "num_trainable_layers": 4},
+            "need num_trainable_layers 'all', not 4",
+        ),
         ({"train_positional_convolution": True}, "need num_trainable_layers 'all', not 0"),
         ({"pooling": "max"}, "pooling 'max' is not one of mean, attentive"),
         ({"num_samples": 399}, "num_samples 399 is too short"),
