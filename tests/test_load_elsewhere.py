@@ -1,5 +1,5 @@
-"""A saved model in an environment and a folder where this package is not: the scores of `train.py`'s own
-evaluation."""
+"""A saved model in an environment and a folder where this package is not: the scores of the evaluation
+here."""
 
 import json
 import os
@@ -7,15 +7,21 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
+import torch
 from transformers import AutoModelForAudioClassification, pipeline
 
-from modeling import AntiSpoofingFeatureExtractor
+from modeling import (
+    AntiSpoofingFeatureExtractor,
+    Wav2Vec2AntiSpoofingConfig,
+    Wav2Vec2AntiSpoofingForAudioClassification,
+)
 from processing.collation import AudioCollator
 from processing.corpora import CorpusArguments, load_corpus
 from processing.scoring import score_rows
@@ -97,6 +103,56 @@ def moved(tmp_path_factory, trained) -> Path:
     )
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A saved model's folder, and what is known of it here."""
+
+    folder: Path
+    scores: dict[str, float]  # of the eval split's utterances
+    threshold: float
+
+
+@pytest.fixture(scope="module")
+def rawnet2(moved) -> Evaluated:
+    """The trained model, with the scores of `train.py`'s own evaluation."""
+    lines = (moved / "results" / "eval" / "scores.txt").read_text().splitlines()
+    scores = {line.split()[0]: float(line.split()[3]) for line in lines}
+    dev = json.loads((moved / "results" / "dev" / "results.json").read_text())
+    return Evaluated(moved, scores, dev["eer_threshold"])
+
+
+@pytest.fixture(scope="module")
+def wav2vec2(tmp_path_factory, la_corpus) -> Evaluated:
+    """A small model on wav2vec 2.0 that nobody trained, built from sizes: there is no base model anywhere."""
+    folder = tmp_path_factory.mktemp("wav2vec2")
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_dim": [16] * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
+    torch.manual_seed(0)
+    model = Wav2Vec2AntiSpoofingForAudioClassification(
+        Wav2Vec2AntiSpoofingConfig(
+            encoder_config={"model_type": "wav2vec2", **sizes},
+            num_trainable_layers=1,
+            num_samples=8000,
+            decision_threshold=-0.25,
+        )
+    )
+    model.classifier.weight.data *= 100  # so that the scores differ from file to file
+    extractor = AntiSpoofingFeatureExtractor(num_samples=8000, do_normalize=True)
+    model.save_pretrained(folder)
+    extractor.save_pretrained(folder)
+    rows = load_corpus(CorpusArguments(data_dir=str(la_corpus))).splits["eval"]
+    scores = score_rows(model, AudioCollator(extractor), rows)
+    assert scores.std() > 0.1
+    return Evaluated(folder, dict(zip(rows["utterance_id"], scores.tolist(), strict=True)), -0.25)
+
+
 def sigmoid(scores) -> np.ndarray:
     return 1 / (1 + np.exp(-np.asarray(scores, dtype=np.float64)))
 
@@ -105,23 +161,22 @@ def bonafide_probability(answer: dict) -> float:
     return next(entry["score"] for entry in answer["pipeline"] if entry["label"] == "bonafide")
 
 
-@pytest.mark.parametrize("by_path", [False, True])
-def test_auto_classes_and_pipeline_give_the_scores_of_training(elsewhere, moved, la_corpus, by_path):
-    scores = dict(
-        (line.split()[0], float(line.split()[3]))
-        for line in (moved / "results" / "eval" / "scores.txt").read_text().splitlines()
-    )
-    files = [la_corpus / "ASVspoof2019_LA_eval" / "flac" / f"{utterance}.flac" for utterance in scores]
+@pytest.mark.parametrize(("system", "by_path"), [("rawnet2", False), ("rawnet2", True), ("wav2vec2", False)])
+def test_auto_classes_and_pipeline_give_the_scores_of_evaluation(
+    elsewhere, la_corpus, system, by_path, request
+):
+    evaluated = request.getfixturevalue(system)
+    files = [
+        la_corpus / "ASVspoof2019_LA_eval" / "flac" / f"{utterance}.flac" for utterance in evaluated.scores
+    ]
 
-    said = elsewhere.ask(moved, files, by_path=by_path)
+    said = elsewhere.ask(evaluated.folder, files, by_path=by_path)
 
-    np.testing.assert_allclose([a["score"] for a in said["answers"]], list(scores.values()), atol=1e-5)
+    scores = list(evaluated.scores.values())
+    np.testing.assert_allclose([answer["score"] for answer in said["answers"]], scores, atol=1e-5)
     probabilities = [bonafide_probability(answer) for answer in said["answers"]]
-    np.testing.assert_allclose(probabilities, sigmoid(list(scores.values())), atol=1e-5)
-    assert (
-        said["threshold"]
-        == json.loads((moved / "results" / "dev" / "results.json").read_text())["eer_threshold"]
-    )
+    np.testing.assert_allclose(probabilities, sigmoid(scores), atol=1e-5)
+    assert said["threshold"] == evaluated.threshold
 
 
 def test_pipeline_needs_no_remote_code_where_this_package_is_imported(moved, la_corpus):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoFeatureExtractor
+from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 import modeling  # noqa: F401  registers the feature extractor
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
@@ -85,6 +85,67 @@ def test_whole_utterances_are_zero_padded_to_the_longest_with_a_mask():
     assert batch["input_values"][0, 3:].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("length", [900, 1000, 2500])
+def test_normalized_crop_is_that_of_transformers_and_zeros_are_added_behind_it(length):
+    waveform = 0.1 * noise(length) + 0.05
+    extractor = AntiSpoofingFeatureExtractor(num_samples=1000, padding="zero", do_normalize=True)
+
+    values = extractor(waveform, sampling_rate=16000)["input_values"][0]
+
+    reference = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    settings = {"max_length": 1000, "padding": "max_length", "truncation": True, "sampling_rate": 16000}
+    np.testing.assert_allclose(values, reference(waveform, **settings)["input_values"][0], atol=1e-6)
+    assert values.dtype == np.float32 and (values[length:] == 0).all()
+
+
+def test_short_audio_is_normalized_before_it_is_tiled():
+    waveform = 0.1 * noise(700) + 0.05
+    extractor = AntiSpoofingFeatureExtractor(num_samples=1000, do_normalize=True)
+
+    values = extractor(waveform, sampling_rate=16000)["input_values"][0]
+
+    reference = Wav2Vec2FeatureExtractor(do_normalize=True)(waveform, sampling_rate=16000)["input_values"][0]
+    np.testing.assert_allclose(values, np.concatenate([reference, reference[:300]]), atol=1e-6)
+
+
+def test_random_crop_is_normalized_by_its_own_samples():
+    waveform = np.concatenate([noise(1000), 10 + 5 * noise(1000)])  # the two halves differ in mean and power
+    extractor = AntiSpoofingFeatureExtractor(num_samples=500, do_normalize=True)
+
+    values = extractor(waveform, sampling_rate=16000, generator=np.random.default_rng(0))["input_values"][0]
+
+    assert extractor.crop_start(2000, np.random.default_rng(0)) > 0
+    np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-4)
+
+
+def test_whole_utterances_are_normalized_each_by_itself_without_its_padding():
+    waveforms = [0.1 * noise(300) + 0.05, noise(500)]
+    extractor = AntiSpoofingFeatureExtractor(num_samples=None, do_normalize=True)
+
+    values = extractor(waveforms, sampling_rate=16000)["input_values"]
+
+    reference = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    expected = reference(waveforms, padding=True, sampling_rate=16000)["input_values"]
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+def test_silence_is_normalized_to_silence():
+    extractor = AntiSpoofingFeatureExtractor(num_samples=1000, do_normalize=True)
+
+    values = extractor(np.zeros(1000, np.float32), sampling_rate=16000)["input_values"][0]
+
+    assert not values.any()
+
+
+def test_samples_are_not_normalized_by_default(extractor):
+    waveform = 0.1 * noise(64_000) + 0.05
+
+    values = extractor(waveform, sampling_rate=16000)["input_values"][0]
+
+    assert not extractor.do_normalize
+    assert values.tobytes() == waveform.tobytes()
+
+
 def test_batch_of_tensors_lists_and_float64_arrays_comes_out_as_float32(extractor):
     batch = extractor([torch.ones(5), [0.5] * 7, np.zeros(3)], sampling_rate=16000, return_tensors="pt")
 
@@ -132,9 +193,11 @@ def test_bad_setting_is_refused(settings):
 
 
 def test_saved_extractor_comes_back_by_the_auto_class(tmp_path):
-    AntiSpoofingFeatureExtractor(num_samples=64_600, padding="zero").save_pretrained(tmp_path)
+    extractor = AntiSpoofingFeatureExtractor(num_samples=64_600, padding="zero", do_normalize=True)
+    extractor.save_pretrained(tmp_path)
 
     loaded = AutoFeatureExtractor.from_pretrained(tmp_path)
 
     assert type(loaded) is AntiSpoofingFeatureExtractor
     assert (loaded.num_samples, loaded.padding, loaded.sampling_rate) == (64_600, "zero", 16000)
+    assert loaded.do_normalize
