@@ -15,6 +15,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -333,7 +334,11 @@ def build(
             )
         elif source is not None:
             raise ValueError(f"--base_model {source}: {run.recipe.system} does not start from a base model.")
-        config = config_class(**settings)
+        try:
+            config = config_class(**settings)
+        except StrictDataclassError as error:
+            reason = str(error).split("ValueError: ")[-1]
+            raise ValueError(f"{run.recipe.system}, model: {reason}") from error
         extractor = AntiSpoofingFeatureExtractor(
             num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
         )

@@ -1,5 +1,7 @@
 """wav2vec 2.0 anti-spoofing model configuration."""
 
+import copy
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, Wav2Vec2Config
 
@@ -24,22 +26,22 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         encoder_config (`PreTrainedConfig` or `dict`, *optional*):
             Config of the encoder, of model type `"wav2vec2"` (which includes XLS-R), `"hubert"` or `"wavlm"`;
             defaults to `Wav2Vec2Config()`, the sizes of wav2vec 2.0 base. Masking and layerdrop are always
-            off: `mask_time_prob`, `mask_feature_prob` and `layerdrop` are set to 0.
+            off: in the copy that is kept, `mask_time_prob`, `mask_feature_prob` and `layerdrop` are 0.
         num_trainable_layers (`int` or `str`, *optional*, defaults to 0):
-            How many of the topmost transformer blocks are trained; `"all"` for all of them. Everything below
-            is frozen: it has no gradients and stays in eval mode. (The study's card calls 4 of them
-            `freeze_last_n=4`.)
+            How many of the topmost transformer blocks are trained; `"all"` for all of them. What lies below
+            is frozen: it has no gradients and stays in eval mode. A layer norm above the last block is
+            trained with it. (The study's card calls 4 of them `freeze_last_n=4`.)
         train_feature_encoder (`bool`, *optional*, defaults to `False`):
             Whether the convolutional feature encoder is trained.
         train_feature_projection (`bool`, *optional*, defaults to `False`):
             Whether the projection of the convolutions' output to the width of the transformer is trained.
         train_positional_convolution (`bool`, *optional*, defaults to `False`):
             Whether the positional convolution, and the layer norm between it and the first block where there
-            is one, are trained. All three need `num_trainable_layers="all"`.
+            is one, are trained. All three need all blocks to be trained.
         use_weighted_layer_sum (`bool`, *optional*, defaults to `False`):
             Whether the head sees the mean of the first block's input and all blocks' outputs, weighted by the
             softmax of trained weights (as in SUPERB, Yang et al., Interspeech 2021), instead of the last
-            block's output.
+            block's output. A layer norm above the last block has been applied to that block's output.
         pooling (`str`, *optional*, defaults to `"mean"`):
             How frames become one vector: `"mean"` over time, or `"attentive"`, a mean weighted by a trained
             attention over frames (Okabe et al., Interspeech 2018, without its standard deviations).
@@ -88,6 +90,8 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
                     f"encoder_config: model_type {model_type!r} is not one of {', '.join(ENCODERS)}."
                 )
             self.encoder_config = AutoConfig.for_model(model_type, **settings)
+        else:
+            self.encoder_config = copy.deepcopy(self.encoder_config)
         for name, value in TURNED_OFF.items():
             setattr(self.encoder_config, name, value)
         super().__post_init__(**kwargs)
@@ -127,14 +131,19 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
             )
         if not self.has_frozen_trunk and self.num_frozen_layers:
             raise ValueError(
-                "train_feature_encoder, train_feature_projection and train_positional_convolution need "
-                f"num_trainable_layers 'all', not {number!r}: they lie below the blocks."
+                "train_feature_encoder, train_feature_projection and train_positional_convolution need all "
+                f"blocks to be trained, num_trainable_layers 'all' and not {number!r}: they lie below them."
             )
 
     def validate_head(self):
-        """The pooling is known."""
+        """The pooling is known, and no layer is empty."""
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling {self.pooling!r} is not one of {', '.join(POOLINGS)}.")
+        for name in ("attention_size", "classifier_proj_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"classifier_dropout must be in [0, 1), not {self.classifier_dropout}.")
 
     def validate_length(self):
         """The convolutions must leave at least one frame."""
