@@ -53,7 +53,7 @@ def rows_of(corpus):
 
 
 def make_model(num_trainable_layers=1, **settings) -> Wav2Vec2AntiSpoofingForAudioClassification:
-    """A model whose weights are the same at every call; with the mask of every utterance `run_trunk` saw."""
+    """A model whose weights are the same at every call."""
     torch.manual_seed(0)
     config = Wav2Vec2AntiSpoofingConfig(
         encoder_config=Wav2Vec2Config(**SIZES),
@@ -282,16 +282,6 @@ def test_another_frozen_part_makes_another_cache(rows, settings):
     num_computed(make_model(), rows)
 
     assert num_computed(make_model(**settings), rows) == 16
-
-
-def test_model_that_was_saved_and_loaded_uses_the_cache(rows, tmp_path):
-    model = make_model()
-    num_computed(model, rows)
-    model.save_pretrained(tmp_path / "model")
-
-    loaded = Wav2Vec2AntiSpoofingForAudioClassification.from_pretrained(tmp_path / "model")
-
-    assert num_computed(loaded, rows) == 0
 
 
 @pytest.mark.parametrize("settings", [{"padding": "zero"}, {"do_normalize": True}])
