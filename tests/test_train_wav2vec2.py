@@ -2,7 +2,6 @@
 frozen part gives, and a resumed run without the base model."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -85,6 +84,10 @@ def logits_of(run: Path, corpus: Path) -> torch.Tensor:
         return model(**collator(list(asvspoof2019.load(corpus).splits["eval"]))).logits
 
 
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
 def frozen(name: str) -> bool:
     return name.startswith("encoder.") and not name.startswith("encoder.encoder.layers.2.")
 
@@ -125,10 +128,6 @@ def test_frozen_tensors_are_the_base_models_and_the_others_were_trained(on_audio
         assert changed | {"encoder.encoder.layers.2.attention.k_proj.bias"} == trained
         assert len(trained) == 16
         assert {name for name in saved if name.startswith("encoder.")} <= set(source)
-
-
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "model.safetensors")
 
 
 def test_record_names_the_base_model_its_hash_and_what_is_not_used_of_it(on_audio, base_model):
@@ -275,25 +274,3 @@ def test_two_processes_share_out_the_cache_and_leave_one_of_one_process(
     keys = {path.parent.name for path in Path(tmp_path, "cache").rglob("*.arrow")}
     of_one = {path.parent.name for path in Path(environment["HF_HOME"]).rglob("frozen-trunk/*/*.arrow")}
     assert len(keys) == 2 and keys <= of_one
-
-
-@pytest.mark.slow
-def test_run_killed_while_it_computes_the_cache_goes_on_with_the_rest(
-    arguments, la_corpus, train_script, tmp_path
-):
-    corpus = shutil.copytree(la_corpus, tmp_path / "LA")
-    arguments = [corpus if argument == la_corpus else argument for argument in arguments]
-    blocked = corpus / "ASVspoof2019_LA_dev" / "flac" / "LA_D_0000003.flac"
-    content = blocked.read_bytes()
-    blocked.unlink()
-    os.mkfifo(blocked)  # the run blocks here, when the part of train is complete
-    process = train_script.start(*arguments, "--output_dir", tmp_path / "run", "--cache_frozen_trunk")
-    with open(blocked, "wb"):
-        train_script.kill(process)
-    blocked.unlink()
-    blocked.write_bytes(content)
-
-    output = train_script.run(*arguments, "--output_dir", tmp_path / "run", "--cache_frozen_trunk")
-
-    assert "Frozen trunk of train: 24 utterances are in" in output
-    assert "of each of 16 utterances, 0 of 16 are there" in output
