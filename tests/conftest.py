@@ -152,3 +152,18 @@ def trained(tmp_path_factory, la_corpus, train_script) -> Path:
     recipe.write_text(yaml.safe_dump(TINY_RECIPE))
     train_script.run("--model", recipe, "--data_dir", la_corpus, "--output_dir", folder / "run")
     return folder / "run"
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs `train.py` with arguments that it refuses and returns what it says."""
+
+    import train  # only where it is needed: it takes seconds
+
+    def run(*arguments) -> str:
+        with pytest.raises(SystemExit) as stop:
+            train.main([str(argument) for argument in arguments])
+        assert stop.value.code != 0
+        return str(stop.value.code) + capsys.readouterr().err
+
+    return run

@@ -261,19 +261,6 @@ def test_folder_in_audiofolder_layout_trains_and_balances_its_classes(tmp_path, 
     assert weights == {"bonafide": 12 / (2 * 3), "spoof": 12 / (2 * 9)}
 
 
-@pytest.fixture
-def refused(capsys):
-    """Runs `train.py` with arguments that it refuses and returns what it says."""
-
-    def run(*arguments) -> str:
-        with pytest.raises(SystemExit) as stop:
-            train.main([str(argument) for argument in arguments])
-        assert stop.value.code != 0
-        return str(stop.value.code) + capsys.readouterr().err
-
-    return run
-
-
 def test_unknown_argument_is_an_error_with_the_nearest_name(refused):
     assert "unknown argument --learning_rat (did you mean '--learning_rate'?)" in refused(
         "--model", "rawnet2", "--learning_rat", "1e-3"

@@ -1,10 +1,15 @@
 """The YAMLs of the systems, and the errors of those that are wrong."""
 
 import pytest
+import torch
 import yaml
 
 from hub_cards.recipe import find_recipe, load_recipe, systems
-from modeling import RawNet2Config
+from modeling import (
+    RawNet2Config,
+    Wav2Vec2AntiSpoofingConfig,
+    Wav2Vec2AntiSpoofingForAudioClassification,
+)
 
 
 def write(path, **changes):
@@ -41,6 +46,83 @@ def test_plateau_and_cosine_schedules():
     assert plateau["lr_scheduler_type"] == "reduce_lr_on_plateau"
     assert plateau["lr_scheduler_kwargs"]["patience"] == 3 and plateau["lr_scheduler_kwargs"]["mode"] == "min"
     assert cosine["lr_scheduler_type"] == "cosine"
+
+
+def wav2vec2_config(system) -> Wav2Vec2AntiSpoofingConfig:
+    settings = {k: v for k, v in load_recipe(find_recipe(system)[0]).model.items() if k != "model_type"}
+    return Wav2Vec2AntiSpoofingConfig(**settings)
+
+
+@pytest.mark.parametrize("system", ["wav2vec2", "wav2vec2-v2-unfrozen"])
+def test_wav2vec2_is_trained_as_the_studys_card_states(system):
+    recipe = load_recipe(find_recipe(system)[0])
+
+    assert recipe.corpus == "asvspoof2019-la"
+    stated = {
+        "base_model": "facebook/wav2vec2-base",
+        "num_train_epochs": 40,
+        "early_stopping_patience": 12,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-5,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 1e-4,
+        "max_grad_norm": 1.0,
+    }
+    assert recipe.training.items() >= stated.items()
+
+
+@pytest.mark.parametrize("system", ["wav2vec2", "wav2vec2-v2-unfrozen"])
+def test_wav2vec2_states_the_head_the_input_and_the_labels_of_the_studys_card(system):
+    stated, config = load_recipe(find_recipe(system)[0]).model, wav2vec2_config(system)
+
+    assert config.id2label == {0: "bonafide", 1: "spoof"}  # the card: [:, 0] = bonafide, [:, 1] = spoof
+    assert config.class_weights == {"bonafide": 3.0, "spoof": 1.0}  # the card: [3.0, 1.0]
+    assert (config.num_samples, config.sampling_rate) == (64_000, 16_000)
+    assert (config.encoder_config.hidden_size, config.classifier_proj_size) == (768, 256)
+    assert config.classifier_dropout == 0.1
+    off = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    assert stated["encoder_config"].items() >= {"model_type": "wav2vec2", **off}.items()
+
+
+@pytest.mark.parametrize(
+    ("system", "num_trainable_layers", "num_trained"),
+    [("wav2vec2", 0, 197_378), ("wav2vec2-v2-unfrozen", 4, 28_548_866)],
+)
+def test_wav2vec2_has_the_parameters_of_its_base_model_and_trains_those_that_the_card_states(
+    system, num_trainable_layers, num_trained
+):
+    config = wav2vec2_config(system)
+    with torch.device("meta"):
+        model = Wav2Vec2AntiSpoofingForAudioClassification(config)
+
+    assert config.num_trainable_layers == num_trainable_layers
+    assert model.num_parameters() == 94_568_322
+    assert model.num_parameters(only_trainable=True) == num_trained
+    trained = {name.split(".")[3] for name, p in model.encoder.named_parameters("x") if p.requires_grad}
+    assert trained == {str(index) for index in range(12 - num_trainable_layers, 12)}
+
+
+def test_wav2vec2_reports_the_numbers_of_the_studys_card():
+    frozen, unfrozen = (
+        load_recipe(find_recipe(name)[0]).reported for name in ("wav2vec2", "wav2vec2-v2-unfrozen")
+    )
+
+    eval_of_unfrozen = unfrozen["asvspoof2019-la"]["eval"]
+    assert frozen["asvspoof2019-la"] == {"dev": {"eer": 0.04199}, "eval": {"eer": 0.0753}}
+    assert unfrozen["asvspoof2019-la"]["dev"] == {"eer": 0.00197}
+    assert (eval_of_unfrozen["eer"], eval_of_unfrozen["min_tdcf_form_unstated"]) == (0.0155, 0.3966)
+    assert unfrozen["in-the-wild"] == {"eval": {"eer": 0.2768}}
+    assert unfrozen["epochs"] == 35
+    assert unfrozen["source"].endswith("caa-speech-detection-asvspoof2019/wav2vec2-v2-unfrozen")
+
+
+@pytest.mark.parametrize("system", ["wav2vec2", "wav2vec2-v2-unfrozen"])
+def test_what_the_studys_card_does_not_state_is_marked_as_inferred(system):
+    inferred = load_recipe(find_recipe(system)[0]).inferred
+
+    assert not any(of in key for key in inferred for of in ("learning_rate", "num_samples", "dropout"))
+    assert any(key.startswith("feature_extractor") for key in inferred)
+    assert any(key.startswith("training") for key in inferred)
 
 
 def test_unknown_system_is_an_error_with_the_nearest_name():

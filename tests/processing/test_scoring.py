@@ -4,13 +4,16 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from datasets import Dataset, DatasetInfo
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
 from processing.collation import AudioCollator
+from processing.rows import FEATURES
 from processing.scoring import Batches, ScoringCheckpoint, digest_rows, score_rows
 
 
@@ -159,6 +162,27 @@ def test_digest_changes_with_order_and_with_the_audio(corpus):
     assert digest_rows(rows.select(range(11, -1, -1))) != before
     path, content = damage(corpus, "LA_E_0000003")
     assert digest_rows(rows) != before
+
+
+def rows_with_audio_within(*contents: bytes, path: str | None = "a.flac") -> Dataset:
+    columns = {
+        "utterance_id": [f"u{i}" for i in range(len(contents))],
+        "speaker_id": ["s"] * len(contents),
+        "audio": [{"bytes": content, "path": path} for content in contents],
+        "attack": ["-"] * len(contents),
+        "label": [0] * len(contents),
+    }
+    return Dataset(pa.table(columns, schema=FEATURES.arrow_schema), info=DatasetInfo(features=FEATURES))
+
+
+@pytest.mark.parametrize("path", ["a.flac", None])
+def test_digest_changes_with_the_bytes_of_audio_within_the_rows(path):
+    before = digest_rows(rows_with_audio_within(b"one", b"two", path=path))
+
+    assert digest_rows(rows_with_audio_within(b"one", b"two", path=path)) == before
+    assert digest_rows(rows_with_audio_within(b"one", b"twO", path=path)) != before
+    assert digest_rows(rows_with_audio_within(b"two", b"one", path=path)) != before
+    assert digest_rows(rows_with_audio_within(b"one", path=path)) != before
 
 
 def test_replaced_checkpoint_starts_anew(model, collator, corpus, tmp_path):
