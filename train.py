@@ -29,10 +29,23 @@ from transformers import (
 
 from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, systems
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
-from processing.base_model import RANDOM, follow_base_model, load_base_model
+from processing.base_model import (
+    RANDOM,
+    RECORD_NAME,
+    follow_base_model,
+    load_base_model,
+    record_base_model,
+    recorded_base_model,
+)
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
-from processing.corpora import CorpusArguments, load_corpus, take_split
+from processing.corpora import (
+    CorpusArguments,
+    SplitArguments,
+    load_corpus,
+    split_specs,
+    take_split,
+)
 from processing.final_evaluation import save_and_evaluate
 from processing.report import describe_parameters, describe_results, describe_split
 from processing.results import describe_environment
@@ -120,21 +133,6 @@ class ModelArguments:
 
 
 @dataclass
-class SplitArguments:
-    """Which splits of the corpus."""
-
-    train_split: str = field(
-        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%%]."}
-    )
-    dev_split: str = field(
-        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%%:]."}
-    )
-    eval_split: str = field(
-        default="eval", metadata={"help": "Split to evaluate on at the end, where there is one."}
-    )
-
-
-@dataclass
 class Run:
     """All that a run is asked to do, as [`parse_arguments`] finds it out."""
 
@@ -164,7 +162,7 @@ def main(argv: list[str]) -> None:
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
             model, extractor, base_model = build(run, class_counts(splits["train"]), checkpoint)
-        PartialState().print(describe_parameters(model, base_model))
+        PartialState().print(describe_parameters(model, base_model if checkpoint is None else None))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
         collator = AudioCollator(extractor, ids)
         inputs = prepare_inputs(run, model, collator, splits)
@@ -183,6 +181,9 @@ def main(argv: list[str]) -> None:
         compute_metrics=eer_metric(model.config.label2id),
         callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
     )
+    folder = Path(run.args.output_dir)
+    if base_model is not None and trainer.is_world_process_zero():
+        record_base_model(folder, base_model)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     results = save_and_evaluate(trainer, collator, corpus, evaluated)
@@ -195,7 +196,6 @@ def main(argv: list[str]) -> None:
             **({"note": corpus.note} if corpus.note else {}),
             **({"base_model": base_model} if base_model else {}),
         }
-        folder = Path(run.args.output_dir)
         write_training_record(folder, run, trainer, trained_on, started)
         report(folder, results)
 
@@ -265,14 +265,6 @@ def parse_arguments(argv: list[str]) -> Run:
     }
     reduced = {key: value for key, value in reduced.items() if key not in chosen}
     return Run(recipe, weights, model_args, corpus_args, split_args, args, overrides, reduced)
-
-
-def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
-    """Our three splits and what they are called in the corpus; "eval" only where the corpus has it."""
-    specs = {"train": split_args.train_split, "dev": split_args.dev_split, "eval": split_args.eval_split}
-    if split_args.eval_split == "eval" and "eval" not in corpus.splits:
-        del specs["eval"]
-    return specs
 
 
 def checked_settings(run: Run, train_counts: dict[str, int]) -> tuple[type, dict, dict]:
@@ -349,7 +341,7 @@ def build(
     weights = checkpoint or run.weights
     if weights is not None:
         model = AutoModelForAudioClassification.from_pretrained(weights, config=config, **attention)
-        return model, extractor, None
+        return model, extractor, checkpoint and recorded_base_model(Path(run.args.output_dir))
     model = AutoModelForAudioClassification.from_config(config, **attention)
     if source in (None, RANDOM):
         return model, extractor, source and {"name": RANDOM}
@@ -365,18 +357,16 @@ def prepare_inputs(
     Raises:
         ValueError: see [`cache_trunk`].
     """
+    crop = {"crop": run.model_args.crop, "seed": run.args.seed}
+    train, dev = splits["train"], splits["dev"]
+    collators = [AudioCollator(collator.feature_extractor, collator.label_ids, **crop), collator]
     if run.model_args.cache_frozen_trunk:
         batches = Batches(run.args.per_device_eval_batch_size, run.args.dataloader_num_workers)
-        splits = {
-            split: cache_trunk(model, collator, splits[split], batches=batches, description=split)
-            for split in ("train", "dev")
-        }
+        train = cache_trunk(model, collators[0], train, batches=batches, description="train")
+        dev = cache_trunk(model, collators[1], dev, batches=batches, description="dev")
         collators = [TrunkCollator(collator.label_ids)] * 2
-    else:
-        crop = {"crop": run.model_args.crop, "seed": run.args.seed}
-        collators = [AudioCollator(collator.feature_extractor, collator.label_ids, **crop), collator]
-    datasets = {"train_dataset": splits["train"], "eval_dataset": splits["dev"]}
-    return {**datasets, **dict(zip(("data_collator", "eval_collator"), collators, strict=True))}
+    names = ("train_dataset", "eval_dataset", "data_collator", "eval_collator")
+    return dict(zip(names, (train, dev, *collators), strict=True))
 
 
 def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, Dataset]) -> None:
@@ -404,11 +394,15 @@ def write_training_record(
     """Write the recipe as it was run, the Trainer's log, and what it took."""
     recipe = dataclasses.asdict(run.recipe) | {"corpus": trained_on["corpus"]}
     recipe["training"] |= {key: value for key, value in run.overrides.items() if key not in OF_THE_MACHINE}
+    overridden = dict(run.overrides)
+    if base_model := trained_on.get("base_model"):  # its name, and not where it lay on this machine
+        for settings in (recipe["training"], overridden):
+            settings |= {"base_model": base_model["name"]} if "base_model" in settings else {}
     write_text(folder / RECIPE_NAME, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     trainer.state.save_to_json(str(folder / "trainer_state.json"))
     record = {
         "system": run.recipe.system,
-        "overridden": run.overrides,
+        "overridden": overridden,
         "reduced_on_demo": run.reduced,
         **trained_on,
         "class_weights": trainer.model.config.class_weights,
@@ -419,7 +413,7 @@ def write_training_record(
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         **describe_environment(),
     }
-    write_text(folder / "training.json", json.dumps(record, indent=2, default=str) + "\n")
+    write_text(folder / RECORD_NAME, json.dumps(record, indent=2, default=str) + "\n")
 
 
 def report(folder: Path, results: list[dict]) -> None:

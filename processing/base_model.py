@@ -1,6 +1,7 @@
 """The pretrained encoder that a system starts from: its config and weights, taken once, before training."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 from transformers.utils import logging
 
+from .scores import write_text
 
+
+RECORD_NAME = "training.json"  # in the folder of a run
 RANDOM = "none"  # instead of a base model: random initial weights
 # What of an encoder's config may differ from the base model's: dropout, masking and layerdrop.
 OF_TRAINING = ("drop", "mask")
@@ -46,7 +50,7 @@ def follow_base_model(
     Raises:
         FileNotFoundError: the base model can't be had.
         ValueError: none is named; it is of another size or kind than the recipe states, or does not say
-            whether it normalises.
+            whether it normalises; the recipe turns masking or layerdrop on.
     """
     if source is None:
         raise ValueError(
@@ -59,7 +63,7 @@ def follow_base_model(
         if follows:
             raise ValueError("do_normalize: base_model needs a base model. State true or false.")
         return stated, extractor_settings
-    origin = source if checkpoint is None else checkpoint
+    origin = _location(source) if checkpoint is None else checkpoint
     with _errors_explained(source):
         config = AutoConfig.from_pretrained(origin)
         extractor = AutoFeatureExtractor.from_pretrained(origin) if follows else None
@@ -75,6 +79,8 @@ def follow_base_model(
             )
     settings = {key: value for key, value in base.to_dict().items() if key not in NOT_OF_THE_ENCODER}
     for key, value in stated.items():
+        if value and (key == "layerdrop" or (key.startswith("mask_") and key.endswith("_prob"))):
+            raise ValueError(f"encoder_config: {key} {value} is not possible, it is always 0. Leave it out.")
         if any(word in key for word in OF_TRAINING):
             settings[key] = value
         elif _plain(value) != _plain(settings.get(key)):
@@ -106,7 +112,7 @@ def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
     """
     with _errors_explained(source):
         loaded, report = AutoModel.from_pretrained(
-            source,
+            _location(source),
             config=type(encoder.config).from_dict(encoder.config.to_dict()),
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # so that they are named below
@@ -124,13 +130,24 @@ def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
             f"{missing[0]}: they would be random. It is no checkpoint of this encoder."
         )
     encoder.load_state_dict(loaded.state_dict())
-    path = Path(source).expanduser()
+    path = Path(_location(source))
     return {
         "name": path.resolve().name if path.is_dir() else source,
         "num_tensors": len(encoder.state_dict()),
         "unused": sorted(report["unexpected_keys"]),
         "sha256": digest_tensors(encoder.state_dict().items()),
     }
+
+
+def record_base_model(folder: Path, base_model: dict) -> None:
+    """Note in a run's folder, when it begins, what [`load_base_model`] says: a resumed run reads it there."""
+    write_text(folder / RECORD_NAME, json.dumps({"base_model": base_model}, indent=2) + "\n")
+
+
+def recorded_base_model(folder: Path) -> dict | None:
+    """What a run that is resumed noted of its base model."""
+    record = folder / RECORD_NAME
+    return json.loads(record.read_bytes()).get("base_model") if record.is_file() else None
 
 
 def digest_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
@@ -140,6 +157,21 @@ def digest_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _location(source: str) -> str:
+    """
+    A folder as a path, or an id on the Hub.
+
+    Raises:
+        FileNotFoundError: the source can only be a folder, but is not there.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return str(path)
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise FileNotFoundError(f"There is no folder {source} to take the base model from.")
+    return source
 
 
 def _plain(value):
@@ -153,7 +185,7 @@ def _errors_explained(source: str) -> Iterator[None]:
     logging.set_verbosity_error()
     try:
         yield
-    except (SafetensorError, UnpicklingError) as error:
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
             f"The weights of the base model {source} can't be read, or are more than tensors. Fetch them "
             "again."

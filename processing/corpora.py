@@ -64,6 +64,21 @@ class CorpusArguments:
         return self.dataset == DEMO or (self.dataset is None and self.data_dir is None)
 
 
+@dataclass
+class SplitArguments:
+    """Which splits of the corpus."""
+
+    train_split: str = field(
+        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%%]."}
+    )
+    dev_split: str = field(
+        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%%:]."}
+    )
+    eval_split: str = field(
+        default="eval", metadata={"help": "Split to evaluate on at the end, where there is one."}
+    )
+
+
 @dataclass(frozen=True)
 class Protocol:
     """
@@ -165,6 +180,14 @@ def read_protocol(path: Path) -> Protocol:
     else:
         splits = {official[0] if official else "all": columns}
     return Protocol(module.NAME if official else path.name, splits, module.BREAKDOWNS)
+
+
+def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
+    """Our three splits and what they are called in the corpus; "eval" only where the corpus has it."""
+    specs = {"train": split_args.train_split, "dev": split_args.dev_split, "eval": split_args.eval_split}
+    if split_args.eval_split == "eval" and "eval" not in corpus.splits:
+        del specs["eval"]
+    return specs
 
 
 def take_split(corpus: Corpus, spec: str) -> Dataset:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from datasets import Array3D, ClassLabel, Dataset, Features, Value, concatenate_
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .base_model import digest_tensors
+from .base_model import NOT_OF_THE_ENCODER, digest_tensors
 from .collation import AudioCollator
 from .scoring import Batches, digest_rows
 
@@ -30,10 +31,12 @@ NOT_OF_THE_TRUNK = {
     "_name_or_path",
     "architectures",
     "auto_map",
+    "attention_size",
     "class_weights",
     "classifier_dropout",
     "classifier_proj_size",
     "decision_threshold",
+    "dtype",
     "id2label",
     "label2id",
 }
@@ -110,6 +113,8 @@ def cache_trunk(
             for index in own:
                 trunk.write(parts[index], shards[index], bar)
         state.wait_for_everyone()
+        if state.is_main_process:
+            _remove_leftovers(folder)
     else:
         state.print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
     return concatenate_datasets([Dataset.from_file(str(path)) for path in shards]).with_format(
@@ -161,8 +166,8 @@ class _Trunk:
         finite = np.isfinite(states).all(axis=(1, 2, 3))
         if not finite.all():
             raise ValueError(
-                f"The frozen part gives {batch['utterance_id'][int(finite.argmin())]} values that are beyond "
-                "float16. Train without --cache_frozen_trunk."
+                f"The frozen part gives {batch['utterance_id'][int(finite.argmin())]} values that are NaN or "
+                "beyond float16. Train without --cache_frozen_trunk."
             )
         bar.update(len(rows))
         return {"utterance_id": batch["utterance_id"], "label": batch["label"], "trunk_states": list(states)}
@@ -170,7 +175,8 @@ class _Trunk:
 
 def _key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
     """SHA-256 of all that the cached values depend on."""
-    config = {k: v for k, v in model.config.to_diff_dict().items() if k not in NOT_OF_THE_TRUNK}
+    config = {k: v for k, v in model.config.to_dict().items() if k not in NOT_OF_THE_TRUNK}
+    encoder = {k: v for k, v in config.pop("encoder_config").items() if k not in NOT_OF_THE_ENCODER}
     tensors = (
         (f"{index} {name}", tensor)
         for index, module in enumerate(model.frozen_modules())
@@ -179,6 +185,7 @@ def _key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
     parts = {
         "version": VERSION,
         "config": config,
+        "encoder_config": encoder,
         "weights": digest_tensors(tensors),
         "feature_extractor": json.loads(collator.feature_extractor.to_json_string()),
         "rows": digest_rows(rows),
@@ -211,6 +218,13 @@ def _announce(shape: tuple[int, ...], remaining: int, total: int, folder: Path, 
             f"{folder} has {free / 1e6:,.1f} MB left, but {needed / 1e6:,.1f} MB are needed. Free some, or "
             "set HF_DATASETS_CACHE to a folder on another disk."
         )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what killed runs left half-written: temporary files that nobody has touched for an hour."""
+    for path in folder.glob("tmp*"):
+        if time.time() - path.stat().st_mtime > 3600:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

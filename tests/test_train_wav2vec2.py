@@ -151,7 +151,8 @@ def test_parameters_and_the_trained_ones_among_them_are_printed(on_audio):
 
 def test_configs_of_the_trained_model_follow_the_base_model_and_hold_no_local_path(on_cache, base_model):
     run, _ = on_cache
-    texts = {name: (run / name).read_text() for name in ("config.json", "preprocessor_config.json")}
+    names = ("config.json", "preprocessor_config.json", "recipe.yaml", "training.json")
+    texts = {name: (run / name).read_text() for name in names}
 
     assert json.loads(texts["preprocessor_config.json"])["do_normalize"] is True
     assert json.loads(texts["config.json"])["encoder_config"]["intermediate_size"] == 64
@@ -164,6 +165,7 @@ def test_run_resumed_without_its_base_model_ends_with_the_weights_of_the_uninter
     whole, _ = on_cache
     stopped = tmp_path / "stopped"
     shutil.copytree(whole / "checkpoint-6", stopped / "checkpoint-6")  # as if killed in the second epoch
+    shutil.copy(whole / "training.json", stopped)  # of which the base model's part is written at the start
     arguments = list(arguments)
     arguments[arguments.index("--base_model") + 1] = tmp_path / "is" / "gone"
 
@@ -175,6 +177,9 @@ def test_run_resumed_without_its_base_model_ends_with_the_weights_of_the_uninter
     assert [name for name in expected if not torch.equal(expected[name], resumed[name])] == []
     assert logged(stopped, "loss") == logged(whole, "loss")
     assert "Encoder: all" not in output  # nothing was loaded but the checkpoint
+    assert output.count(" utterances are in ") == 2  # and nothing was computed again
+    records = [json.loads((run / "training.json").read_text())["base_model"] for run in (whole, stopped)]
+    assert records[0] == records[1]
 
 
 # What is refused
@@ -217,7 +222,7 @@ def test_base_model_that_can_not_be_had_is_an_error_of_one_line(refused, recipe,
     )
 
     first = next(line for line in message.splitlines() if "train.py: error" in line)
-    assert f"The base model {tmp_path / 'gone'} can't be had" in first and "--base_model FOLDER" in first
+    assert f"There is no folder {tmp_path / 'gone'} to take the base model from" in first
 
 
 def test_base_model_of_another_size_than_the_systems_is_refused(refused, la_corpus, base_model, tmp_path):

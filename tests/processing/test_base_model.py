@@ -154,14 +154,20 @@ def test_what_the_recipe_leaves_out_is_the_base_models_own(tmp_path):
     assert (encoder.hidden_size, encoder.conv_dim) == (32, [16] * 7)
 
 
-def test_dropout_and_masking_of_the_recipe_win(tmp_path):
+def test_dropout_of_the_recipe_wins(tmp_path):
     source = save_base_model(tmp_path / "w2v", hidden_dropout=0.3, attention_dropout=0.4)
-    stated = {"hidden_dropout": 0.0, "mask_time_prob": 0.2, "layerdrop": 0.5}
+    stated = {"hidden_dropout": 0.0, "mask_time_prob": 0.0, "layerdrop": 0.0}
 
     settings, _ = follow_base_model(stated, {}, str(source), None)
 
     assert settings.items() >= stated.items()
-    assert (settings["attention_dropout"], settings["mask_feature_prob"]) == (0.4, 0.0)
+    assert settings["attention_dropout"] == 0.4
+
+
+@pytest.mark.parametrize("name", ["mask_time_prob", "mask_feature_prob", "layerdrop"])
+def test_masking_and_layerdrop_can_not_be_turned_on(saved, name):
+    with pytest.raises(ValueError, match=f"{name} 0.1 is not possible"):
+        follow_base_model({name: 0.1}, {}, str(saved), None)
 
 
 def test_sizes_that_the_recipe_states_rightly_are_accepted(saved):
@@ -259,7 +265,7 @@ def test_checkpoint_takes_the_place_of_a_base_model_that_is_gone(folder, tmp_pat
 
 
 def test_folder_that_is_not_there_is_named_with_a_remedy(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"base model {tmp_path}/gone can't be had.*--base_model"):
+    with pytest.raises(FileNotFoundError, match=f"no folder {tmp_path}/gone to take the base model from"):
         new_model(tmp_path / "gone")
 
 
@@ -313,6 +319,28 @@ def test_safetensors_that_were_cut_off_are_refused(folder, size):
 
     with pytest.raises(ValueError, match=f"{folder} can't be read.*Fetch them again"):
         load_base_model(new_model(folder).encoder, str(folder))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_pickled_weights_that_were_cut_off_are_refused(folder, size):
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    os.truncate(folder / "pytorch_model.bin", size)
+
+    with pytest.raises((ValueError, FileNotFoundError), match=f"base model {folder} can't be"):
+        load_base_model(new_model(folder).encoder, str(folder))
+
+
+def test_folder_below_the_home_folder_is_found(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    source = f"~/{folder.name}"
+
+    settings, _ = follow_base_model({}, {}, source, None)
+
+    assert settings["hidden_size"] == 32
+    assert load_base_model(new_model(folder).encoder, source)["name"] == folder.name
 
 
 class Bomb:

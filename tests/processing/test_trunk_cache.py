@@ -191,6 +191,30 @@ def test_last_shard_may_be_a_short_one(rows):
     assert num_computed(make_model(), rows.select(range(6))) == 0
 
 
+def test_model_that_was_saved_and_loaded_uses_the_cache(rows, tmp_path):
+    model = make_model()
+    num_computed(model, rows)
+    model.save_pretrained(tmp_path / "model")
+
+    loaded = Wav2Vec2AntiSpoofingForAudioClassification.from_pretrained(tmp_path / "model")
+
+    assert num_computed(loaded, rows) == 0
+
+
+def test_temporary_files_of_killed_runs_go_when_they_are_old(rows, cache):
+    num_computed(make_model(), rows)
+    (folder,) = (path.parent for path in cache.rglob("00000-of-*.arrow"))
+    old, new = folder / "tmpold", folder / "tmpnew"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    next(folder.glob("00001-of-*.arrow")).unlink()
+
+    num_computed(make_model(), rows)
+
+    assert (old.exists(), new.exists()) == (False, True)
+
+
 def test_shard_that_was_not_finished_does_not_appear_and_only_the_rest_is_computed(corpus, cache):
     (path,) = corpus.rglob("LA_D_0000006.flac")
     content, times = path.read_bytes(), path.stat()
