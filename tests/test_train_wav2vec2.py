@@ -10,7 +10,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from tiny_base_model import save_base_model
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Wav2Vec2Model
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForPreTraining,
+    Wav2Vec2Model,
+)
 
 import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
@@ -279,3 +285,26 @@ def test_two_processes_share_out_the_cache_and_leave_one_of_one_process(
     keys = {path.parent.name for path in Path(tmp_path, "cache").rglob("*.arrow")}
     of_one = {path.parent.name for path in Path(environment["HF_HOME"]).rglob("frozen-trunk/*/*.arrow")}
     assert len(keys) == 2 and keys <= of_one
+
+
+@pytest.mark.slow
+def test_system_of_the_study_is_trained_saved_loaded_and_scored_at_its_real_size(
+    la_corpus, train_script, eval_script, tmp_path
+):
+    base, run = tmp_path / "base", tmp_path / "run"
+    Wav2Vec2ForPreTraining(Wav2Vec2Config()).save_pretrained(base)
+
+    output = train_script.run(
+        *("--model", "wav2vec2-v2-unfrozen", "--data_dir", la_corpus, "--base_model", base),
+        *("--output_dir", run, "--max_steps", 2, "--eval_strategy", "no", "--save_strategy", "no"),
+        *("--load_best_model_at_end", "False", "--num_threads", 2),
+    )
+    eval_script.run("--model", run, "--data_dir", la_corpus, "--split", "eval", "--num_threads", 2)
+
+    assert "94,568,322 parameters, 28,548,866 of them trained" in output
+    assert (run / "model.safetensors").stat().st_size / 2**20 == pytest.approx(360.8, abs=0.2)
+    scores = [path.read_text() for path in (run / "results").glob("*eval/scores.txt")]
+    assert len(scores) == 2 and scores[0] == scores[1]
+    logits = logits_of(run, la_corpus)
+    written = [float(line.split()[-1]) for line in scores[0].splitlines()]
+    torch.testing.assert_close(logits[:, 0] - logits[:, 1], torch.tensor(written), rtol=0, atol=1e-4)

@@ -43,6 +43,7 @@ from processing.scoring import Batches
 from processing.trunk_cache import TrunkCollator, cache_trunk
 
 
+WARM_UP = 2  # steps; the allocator has all it needs after them
 TASKS = {
     "train, top 4 blocks": (4, ("autograd", "frozen", "cached")),
     "train, all frozen": (0, ("autograd", "frozen", "cached")),
@@ -115,7 +116,7 @@ def measure(kind: str, task: str, args: argparse.Namespace) -> dict:
         network.train(task != "score")
         step = score if task == "score" else train
         times = []
-        for _ in range(args.repeats + 1):  # the first warms up
+        for _ in range(WARM_UP + args.repeats):
             start = time.perf_counter()
             step()
             if args.device == "cuda":
@@ -124,7 +125,11 @@ def measure(kind: str, task: str, args: argparse.Namespace) -> dict:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if args.device == "cuda":
         peak = torch.cuda.max_memory_allocated()
-    return {"seconds": float(np.median(times[1:])) / len(rows), "outputs": first, "peak_gib": peak / 2**30}
+    return {
+        "seconds": float(np.median(times[WARM_UP:])) / len(rows),
+        "outputs": first,
+        "peak_gib": peak / 2**30,
+    }
 
 
 def main() -> None:
@@ -134,7 +139,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16; else float32")
     parser.add_argument("--rounds", type=int, default=2, help="processes of each way, by turns")
-    parser.add_argument("--repeats", type=int, default=3, help="measured steps in each process")
+    parser.add_argument("--repeats", type=int, default=5, help="measured steps in each process")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -160,7 +165,8 @@ def main() -> None:
             print(
                 f"{task}, {kind}: {1000 * seconds[kind]:.2f} ms per 4 s utterance, {1 / seconds[kind]:.1f} "
                 f"per second, {seconds['autograd'] / seconds[kind]:.2f} times autograd; peak "
-                f"{max(run['peak_gib'] for run in runs):.1f} GiB; logits differ by at most {difference:.1e}"
+                f"{max(run['peak_gib'] for run in runs):.1f} GiB; logits differ by at most {difference:.1e}",
+                flush=True,
             )
 
 
