@@ -5,8 +5,10 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
+from .configuration_lfcc_gmm import LFCCGMMConfig
 from .configuration_rawnet2 import RawNet2Config
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
+from .modeling_lfcc_gmm import LFCCGMMForAudioClassification, LFCCGMMPreTrainedModel
 from .modeling_rawnet2 import RawNet2ForAudioClassification, RawNet2PreTrainedModel
 from .modeling_wav2vec2_antispoofing import (
     Wav2Vec2AntiSpoofingForAudioClassification,
@@ -16,6 +18,7 @@ from .modeling_wav2vec2_antispoofing import (
 
 AntiSpoofingFeatureExtractor.register_for_auto_class()
 ARCHITECTURES = {
+    LFCCGMMConfig: LFCCGMMForAudioClassification,
     RawNet2Config: RawNet2ForAudioClassification,
     Wav2Vec2AntiSpoofingConfig: Wav2Vec2AntiSpoofingForAudioClassification,
 }
@@ -30,6 +33,9 @@ for config_class, model_class in ARCHITECTURES.items():
 __all__ = [
     "ARCHITECTURES",
     "AntiSpoofingFeatureExtractor",
+    "LFCCGMMConfig",
+    "LFCCGMMForAudioClassification",
+    "LFCCGMMPreTrainedModel",
     "RawNet2Config",
     "RawNet2ForAudioClassification",
     "RawNet2PreTrainedModel",

@@ -1,0 +1,198 @@
+"""Convert the mixtures of the ASVspoof 2021 Python baseline LFCC-GMM, a pickle of scikit-learn's parameters,
+into a `LFCCGMMForAudioClassification`.
+
+    python -m modeling.convert_lfcc_gmm_checkpoint --checkpoint gmm.pkl --output_dir lfcc-gmm-2021
+"""
+
+import argparse
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
+
+
+# The front end of the baseline: 30 ms windows every 15 ms, filters up to 4 kHz (LFCC of spafe 0.1.2).
+FRONT_END = {
+    "lfcc_window_length": 480,
+    "lfcc_hop_length": 240,
+    "lfcc_fft_size": 1024,
+    "lfcc_num_filters": 70,
+    "lfcc_min_frequency": 0.0,
+    "lfcc_max_frequency": 4000.0,
+    "lfcc_num_coefficients": 20,
+    "lfcc_num_deltas": 2,
+    "lfcc_use_energy": False,
+    "lfcc_pre_emphasis": 0.0,
+    "lfcc_log_floor": 2.2204e-16,
+    "lfcc_snap_to_bins": True,
+}
+LABELS = {"bona": "bonafide", "spoof": "spoof"}  # the pickle's key, ours
+PARAMETERS = ("weights", "means", "covariances", "precisions_cholesky")
+PRECISION_TOLERANCE = 1e-3  # relative, of precisions_cholesky against 1 / sqrt(covariances)
+
+
+class PickledDtype:
+    """Stands in for `numpy.dtype` while a pickle is read: a floating-point type, nothing else."""
+
+    def __init__(self, name, *_):
+        if name not in ("f4", "f8"):
+            raise ValueError(f"The pickle holds an array of dtype {name!r}; only f4 and f8 are expected.")
+        self.name = name
+        self.byte_order = "<"
+
+    def __setstate__(self, state):
+        self.byte_order = state[1]
+        if self.byte_order not in "<>":
+            raise ValueError(f"The pickle holds an array of unknown byte order {self.byte_order!r}.")
+
+    def numpy(self) -> np.dtype:
+        return np.dtype(self.byte_order + self.name)
+
+
+class PickledArray:
+    """Stands in for `numpy.ndarray` while a pickle is read: no code of numpy runs on what the pickle says."""
+
+    array: np.ndarray
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, state):
+        _, shape, dtype, is_fortran, data = state
+        self.fill(data, dtype, shape, "F" if is_fortran else "C")
+
+    def fill(self, data, dtype: PickledDtype, shape, order: str) -> "PickledArray":
+        if not isinstance(dtype, PickledDtype) or not isinstance(data, (bytes, bytearray)):
+            raise ValueError("The pickle holds an array that is not made of numbers.")
+        self.array = np.frombuffer(data, dtype.numpy()).reshape(shape, order=order).astype(np.float64)
+        return self
+
+
+def encode_latin1(text, encoding) -> bytes:
+    """Bytes as pickles of protocol 2 hold them."""
+    if encoding != "latin1":
+        raise ValueError(f"The pickle holds bytes in the encoding {encoding!r}; latin1 is expected.")
+    return text.encode("latin1")
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads dicts, tuples and numpy arrays of floats; whatever else a pickle names is refused, not run."""
+
+    ALLOWED = {
+        ("numpy", "ndarray"): PickledArray,
+        ("numpy", "dtype"): PickledDtype,
+        ("_codecs", "encode"): encode_latin1,
+    }
+    for core in ("numpy.core", "numpy._core"):  # before and since numpy 2
+        ALLOWED[core + ".multiarray", "_reconstruct"] = PickledArray
+        ALLOWED[core + ".numeric", "_frombuffer"] = lambda *arguments: PickledArray().fill(*arguments)
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ALLOWED:
+            raise ValueError(
+                f"The pickle asks for {module}.{name}. A checkpoint of the baseline holds numpy arrays only: "
+                "this file is something else or malicious. Nothing of it was run."
+            )
+        return self.ALLOWED[module, name]
+
+
+def read_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """
+    Read the parameters of the mixtures: by label, then weights (components,), means and variances
+    (components, features), float64.
+
+    Raises:
+        ValueError: not a pickle, one that holds or asks for something else than the baseline's arrays, shapes
+            that do not match, or values that are no mixture.
+    """
+    with path.open("rb") as file:
+        try:
+            content = ArrayUnpickler(file).load()
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        except Exception as error:  # a damaged pickle raises whatever its bytes happen to lead to
+            raise ValueError(f"{path} is not a pickle or is damaged: {error!r}.") from None
+    if not isinstance(content, dict) or set(content) != set(LABELS):
+        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path} must hold a dict of {sorted(LABELS)}, but holds {found}.")
+    mixtures = {label: _check_mixture(content[key], f"{path}, {key!r}") for key, label in LABELS.items()}
+    shapes = {label: mixture["means"].shape for label, mixture in mixtures.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"{path}: the mixtures differ in components and features: {shapes}.")
+    return mixtures
+
+
+def _check_mixture(parameters, where: str) -> dict[str, np.ndarray]:
+    """The arrays by name, once they are those of a diagonal mixture."""
+    if not isinstance(parameters, (tuple, list)) or len(parameters) != len(PARAMETERS):
+        raise ValueError(f"{where}: a tuple of {', '.join(PARAMETERS)} is expected.")
+    arrays = {}
+    for name, value in zip(PARAMETERS, parameters, strict=True):
+        if not isinstance(value, PickledArray) or not hasattr(value, "array"):
+            raise ValueError(f"{where}: {name} is not an array.")
+        if not np.isfinite(value.array).all():
+            raise ValueError(f"{where}: NaN or infinity in {name}.")
+        arrays[name] = value.array
+    weights, means, variances, precisions = arrays.values()
+    num_features = 3 * FRONT_END["lfcc_num_coefficients"]
+    expected = (len(weights) if weights.ndim == 1 else 0, num_features)
+    if weights.ndim != 1 or not len(weights) or any(a.shape != expected for a in list(arrays.values())[1:]):
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(
+            f"{where}: {shapes}. Expected are weights (components,) and the others (components, "
+            f"{num_features}), as covariance_type='diag' gives them for the baseline's features."
+        )
+    if (weights <= 0).any() or not math.isclose(weights.sum(), 1, rel_tol=1e-3):
+        raise ValueError(f"{where}: weights must be positive and sum to 1; their sum is {weights.sum():g}.")
+    if (variances <= 0).any():
+        raise ValueError(f"{where}: covariances must be positive; the smallest is {variances.min():g}.")
+    error = np.abs(precisions * np.sqrt(variances) - 1).max()
+    if error > PRECISION_TOLERANCE:
+        raise ValueError(
+            f"{where}: precisions_cholesky is not 1 / sqrt(covariances); the ratio is off by {error:g}."
+        )
+    return {"weights": weights, "means": means, "variances": variances}
+
+
+def convert(checkpoint: Path, output_dir: Path) -> LFCCGMMForAudioClassification:
+    """
+    Write config, weights and feature extractor of a checkpoint of the baseline.
+
+    Raises:
+        ValueError: see [`read_checkpoint`]; or there is something in the output folder.
+        FileNotFoundError: there is no checkpoint.
+    """
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise ValueError(f"{output_dir} is not an empty folder. Name another --output_dir.")
+    mixtures = read_checkpoint(checkpoint)
+    config = LFCCGMMConfig(num_components=len(mixtures["bonafide"]["weights"]), **FRONT_END)
+    model = LFCCGMMForAudioClassification(config)
+    for label, mixture in mixtures.items():
+        model.gmms[label].load_state_dict(
+            {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in mixture.items()}
+        )
+    model.save_pretrained(output_dir)
+    AntiSpoofingFeatureExtractor(num_samples=None).save_pretrained(output_dir)
+    return model
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, help="the baseline's gmm.pkl")
+    parser.add_argument("--output_dir", type=Path, required=True, help="a new or empty folder")
+    args = parser.parse_args(arguments)
+    try:
+        model = convert(args.checkpoint, args.output_dir)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+    print(f"{args.output_dir}: LFCC-GMM with {model.config.num_components} components per class")
+
+
+if __name__ == "__main__":
+    main()
