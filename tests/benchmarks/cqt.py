@@ -63,8 +63,8 @@ def main() -> None:
         times = {name: value / batch for name, value in times.items()}
         print(
             f"batch {batch}, ms per utterance of {SAMPLES} samples: librosa.cqt {times['librosa']:.1f}, "
-            f"forward {times['forward']:.1f} ({times['librosa'] / times['forward']:.0f} times as fast), forward and "
-            f"backward {times['backward']:.1f}"
+            f"forward {times['forward']:.1f} ({times['librosa'] / times['forward']:.0f} times as fast), "
+            f"forward and backward {times['backward']:.1f}"
         )
 
 

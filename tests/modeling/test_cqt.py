@@ -134,10 +134,10 @@ def test_equals_librosa_without_decimation_where_frames_coincide(noise):
 def test_equals_librosa_on_recordings_and_noise_within_its_approximations(recordings, noise):
     # librosa decimates until an octave ends at the Nyquist frequency, where its resampler attenuates the top
     # bin (by librosa's cqt of all bins, up to 0.5 of the largest magnitude is missing there), so the lower
-    # octaves are taken from a transform that ends an octave lower. What is left is the rounding of its windows
-    # at each rate: measured 1.1e-2 to 1.5e-2 of the largest magnitude on recordings and 6.8e-2 on noise, which
-    # has no loud bin (1.2e-1 in the top bin, whose main lobe librosa cuts off at the Nyquist frequency). The
-    # norm of the difference of the magnitudes is 0.6 to 1.9 per cent of theirs.
+    # octaves are taken from a transform that ends an octave lower. What is left is the rounding of its
+    # windows at each rate: measured 1.1e-2 to 1.5e-2 of the largest magnitude on recordings and 6.8e-2 on
+    # noise, which has no loud bin (1.2e-1 in the top bin, whose main lobe librosa cuts off at the Nyquist
+    # frequency). The norm of the difference of the magnitudes is 0.6 to 1.9 per cent of theirs.
     for waveform, tolerance in [(recording, 0.02) for recording in recordings] + [(noise, 0.08)]:
         expected = np.abs(np.concatenate([by_librosa(waveform, 96), by_librosa(waveform)[96:]]))
 
