@@ -10,7 +10,7 @@ from transformers import initialization as init
 
 
 HALF_BAND_REACH = 21  # taps on either side of the middle one; odd, so that the outermost are not zero
-HALF_BAND_BETA = 12.0  # of the Kaiser window: the stop-band, above 0.34 of the sampling rate, is at -118 dB
+HALF_BAND_BETA = 12.0  # of the Kaiser window: the stop-band, above 0.35 of the sampling rate, is at -117 dB
 HALF_BAND_BLOCK = 32  # samples of the decimated signal that one row of the matrix product yields
 # A decimated signal has its Nyquist frequency at least this many times above the bins computed from it. What
 # the windows' side lobes would have taken up above it is then 5e-6 of the largest magnitude; with 2, 7e-5.
