@@ -29,6 +29,7 @@ from transformers import (
 
 from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, systems
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
+from modeling.configuration_wav2vec2_antispoofing import ENCODERS
 from processing.base_model import (
     RANDOM,
     RECORD_NAME,
@@ -112,7 +113,9 @@ class ModelArguments:
     )
     attn_implementation: str | None = field(
         default=None,
-        metadata={"help": "Attention of a pretrained encoder: sdpa, flash_attention_2 or eager."},
+        metadata={
+            "help": "Attention of a pretrained encoder: sdpa, flash_attention_2 or eager (WavLM: eager)."
+        },
     )
     cache_frozen_trunk: bool = field(
         default=False,
@@ -162,7 +165,8 @@ def main(argv: list[str]) -> None:
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
             model, extractor, base_model = build(run, class_counts(splits["train"]), checkpoint)
-        PartialState().print(describe_parameters(model, base_model if checkpoint is None else None))
+        is_new = checkpoint is None and run.weights is None
+        PartialState().print(describe_parameters(model, base_model if is_new else None))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
         collator = AudioCollator(extractor, ids)
         inputs = prepare_inputs(run, model, collator, splits)
@@ -252,6 +256,11 @@ def parse_arguments(argv: list[str]) -> Run:
         parser.error(f"crop {model_args.crop!r} is not one of start, random")
     if model_args.base_model is not None and weights is not None and "base_model" in chosen:
         parser.error(f"--base_model goes with a new model, but {weights} holds a trained one")
+    if (model_args.attn_implementation or "").startswith("flash"):
+        if not (args.bf16 or args.fp16):
+            parser.error("--attn_implementation: flash attention needs --bf16 or --fp16")
+        if model_args.cache_frozen_trunk:
+            parser.error("--cache_frozen_trunk computes in float32, which flash attention does not")
     if model_args.cache_frozen_trunk and model_args.crop != "start":
         parser.error(
             "--cache_frozen_trunk keeps one crop of each utterance, so it does not go with --crop random"
@@ -282,13 +291,14 @@ def checked_settings(run: Run, train_counts: dict[str, int]) -> tuple[type, dict
     config_class = config_classes[model_type]
     check_keys(settings, [f.name for f in dataclasses.fields(config_class)], f"{system}, model")
     if "encoder_config" in config_class.sub_configs:
-        encoder_type = settings.setdefault("encoder_config", {}).get("model_type")
-        if encoder_type not in CONFIG_MAPPING:
+        encoder = settings.get("encoder_config")
+        encoder_type = encoder.get("model_type") if isinstance(encoder, dict) else None
+        if encoder_type not in ENCODERS:
             raise ValueError(
-                f"{system}, encoder_config: its model_type must be stated, not {encoder_type!r}."
+                f"{system}, encoder_config: its model_type must be stated, one of {', '.join(ENCODERS)}."
             )
         valid = ["model_type", *(f.name for f in dataclasses.fields(CONFIG_MAPPING[encoder_type]))]
-        check_keys(settings["encoder_config"], valid, f"{system}, encoder_config")
+        check_keys(encoder, valid, f"{system}, encoder_config")
     valid = set(inspect.signature(AntiSpoofingFeatureExtractor.__init__).parameters)
     check_keys(
         run.recipe.feature_extractor,
@@ -329,7 +339,7 @@ def build(
         try:
             config = config_class(**settings)
         except StrictDataclassError as error:
-            reason = str(error).split("ValueError: ")[-1]
+            reason = str(error).split("Error: ", 1)[-1]
             raise ValueError(f"{run.recipe.system}, model: {reason}") from error
         extractor = AntiSpoofingFeatureExtractor(
             num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
@@ -338,11 +348,13 @@ def build(
         check_same_system(checkpoint, config, extractor)
     attention = run.model_args.attn_implementation
     attention = {"attn_implementation": attention} if attention else {}
-    weights = checkpoint or run.weights
-    if weights is not None:
-        model = AutoModelForAudioClassification.from_pretrained(weights, config=config, **attention)
-        return model, extractor, checkpoint and recorded_base_model(Path(run.args.output_dir))
-    model = AutoModelForAudioClassification.from_config(config, **attention)
+    try:
+        if weights := checkpoint or run.weights:
+            model = AutoModelForAudioClassification.from_pretrained(weights, config=config, **attention)
+            return model, extractor, recorded_base_model(run.weights or Path(run.args.output_dir))
+        model = AutoModelForAudioClassification.from_config(config, **attention)
+    except ImportError as error:
+        raise ValueError(f"--attn_implementation: {str(error).splitlines()[0]} Leave it out.") from error
     if source in (None, RANDOM):
         return model, extractor, source and {"name": RANDOM}
     return model, extractor, load_base_model(model.encoder, source)

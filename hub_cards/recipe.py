@@ -27,6 +27,7 @@ class Recipe:
         demo_training: what of `training` is reduced on the demo corpus.
         inferred: which of the values the source does not state, with the reason.
         reported: results that the source reports.
+        card: what else the source's card states: licence, references, limitations.
     """
 
     system: str
@@ -38,6 +39,7 @@ class Recipe:
     demo_training: dict = field(default_factory=dict)
     inferred: dict = field(default_factory=dict)
     reported: dict = field(default_factory=dict)
+    card: dict = field(default_factory=dict)
 
 
 def systems() -> list[str]:

@@ -120,6 +120,11 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         if getattr(self.encoder_config, "add_adapter", False):
             raise ValueError("encoder_config: add_adapter must be False; the head takes the blocks' frames.")
 
+    def validate_sampling_rate(self):
+        """The encoders of the family were trained on one sampling rate."""
+        if self.sampling_rate != 16000:
+            raise ValueError(f"sampling_rate {self.sampling_rate}: encoders of this family take 16000 Hz.")
+
     def validate_trainable(self):
         """The trained blocks exist, and what is below them is only trained with all of them."""
         total = self.encoder_config.num_hidden_layers

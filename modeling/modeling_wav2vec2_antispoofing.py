@@ -66,7 +66,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
     """
     An encoder of the wav2vec 2.0 family with a classification head: mean over time, linear layer, GELU,
     dropout, linear layer. `config.num_trainable_layers` of its topmost blocks are trained; what lies below,
-    the trunk, is frozen: it stays in eval mode and is run without autograd.
+    the trunk, is frozen: it stays in eval mode and is run without autograd. Each call of `train` or `eval`
+    sees to that, whatever was done to the parameters before.
 
     The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
     is which.

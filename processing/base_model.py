@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -64,7 +64,7 @@ def follow_base_model(
             raise ValueError("do_normalize: base_model needs a base model. State true or false.")
         return stated, extractor_settings
     origin = _location(source) if checkpoint is None else checkpoint
-    with _errors_explained(source):
+    with _errors_explained(str(origin)):
         config = AutoConfig.from_pretrained(origin)
         extractor = AutoFeatureExtractor.from_pretrained(origin) if follows else None
     base = config if checkpoint is None else getattr(config, "encoder_config", None)
@@ -110,7 +110,7 @@ def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
         FileNotFoundError: the source can't be had.
         ValueError: weights that can't be read, that lack some of the encoder's, or have other shapes.
     """
-    with _errors_explained(source):
+    with _errors_explained(_location(source)):
         loaded, report = AutoModel.from_pretrained(
             _location(source),
             config=type(encoder.config).from_dict(encoder.config.to_dict()),
@@ -166,9 +166,10 @@ def _location(source: str) -> str:
     Raises:
         FileNotFoundError: the source can only be a folder, but is not there.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return str(path)
+    with suppress(RuntimeError):  # a user without a home folder
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return str(path)
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise FileNotFoundError(f"There is no folder {source} to take the base model from.")
     return source
@@ -187,11 +188,16 @@ def _errors_explained(source: str) -> Iterator[None]:
         yield
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"The weights of the base model {source} can't be read, or are more than tensors. Fetch them "
-            "again."
+            f"The weights of the base model {source} can't be read, or are more than tensors "
+            f"({str(error).splitlines()[0] if str(error) else 'the file is empty'}). Fetch them again."
         ) from error
     except OSError as error:
         reason = str(error).split("\n")[0]
+        if Path(source).is_dir():
+            raise FileNotFoundError(
+                f"The base model {source} is not whole ({reason}). Its folder needs config.json and weights, "
+                "as save_pretrained writes them."
+            ) from error
         raise FileNotFoundError(
             f"The base model {source} can't be had ({reason}). An id on the Hub is fetched where there is a "
             f"connection; elsewhere, fetch it before (`hf download {source} --local-dir FOLDER`) and pass "

@@ -52,6 +52,8 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(f"num_samples must be at least 1 or None, not {num_samples}.")
         if padding not in PADDINGS:
             raise ValueError(f"padding {padding!r} is not one of {', '.join(PADDINGS)}.")
+        if not isinstance(do_normalize, bool):
+            raise ValueError(f"do_normalize must be true or false, not {do_normalize!r}.")
         self.num_samples = num_samples
         self.padding = padding
         self.do_normalize = do_normalize

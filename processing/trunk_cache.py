@@ -16,6 +16,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Array3D, ClassLabel, Dataset, Features, Value, concatenate_datasets
+from pyarrow import ArrowInvalid
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -99,9 +100,11 @@ def cache_trunk(
     folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _key(model, collator, rows)[:32])
     starts = range(0, len(rows), SHARD_SIZE)
     shards = [folder / f"{index:05d}-of-{len(starts):05d}.arrow" for index in range(len(starts))]
-    found = [[index for index, path in enumerate(shards) if not path.is_file()]]
+    found = [[i for i, path in enumerate(shards) if not _is_whole(path, len(_shard(i, rows)))]]
     broadcast_object_list(found)  # all processes must share out the same ones
     unfinished = found[0]
+    if state.is_main_process:
+        _remove_leftovers(folder)
     if unfinished:
         trunk = _Trunk.of(model.to(state.device), collator, batches)
         parts = {index: rows.select(_shard(index, rows)) for index in unfinished}
@@ -113,8 +116,11 @@ def cache_trunk(
             for index in own:
                 trunk.write(parts[index], shards[index], bar)
         state.wait_for_everyone()
-        if state.is_main_process:
-            _remove_leftovers(folder)
+        if not all(path.is_file() for path in shards):
+            raise ValueError(
+                f"{folder} lacks shards that another process has written: several machines need an "
+                "HF_DATASETS_CACHE on a disk that they share."
+            )
     else:
         state.print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
     return concatenate_datasets([Dataset.from_file(str(path)) for path in shards]).with_format(
@@ -155,6 +161,7 @@ class _Trunk:
                 features=features,
                 remove_columns=[name for name in rows.column_names if name not in features],
                 cache_file_name=str(path),
+                load_from_cache_file=False,  # a shard that is there could not be read
                 new_fingerprint=hashlib.sha256(str(path).encode()).hexdigest()[:16],
             )
 
@@ -175,6 +182,7 @@ class _Trunk:
 
 def _key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
     """SHA-256 of all that the cached values depend on."""
+    crop = json.loads(collator.feature_extractor.to_json_string())
     config = {k: v for k, v in model.config.to_dict().items() if k not in NOT_OF_THE_TRUNK}
     encoder = {k: v for k, v in config.pop("encoder_config").items() if k not in NOT_OF_THE_ENCODER}
     tensors = (
@@ -187,7 +195,7 @@ def _key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
         "config": config,
         "encoder_config": encoder,
         "weights": digest_tensors(tensors),
-        "feature_extractor": json.loads(collator.feature_extractor.to_json_string()),
+        "feature_extractor": {k: v for k, v in crop.items() if k != "auto_map"},
         "rows": digest_rows(rows),
         "labels": hashlib.sha256(bytes(rows.with_format("numpy")["label"][:].astype(np.int8))).hexdigest(),
     }
@@ -206,7 +214,13 @@ def _announce(shape: tuple[int, ...], remaining: int, total: int, folder: Path, 
     Raises:
         ValueError: the disk lacks the space.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{folder} can't be made ({error.strerror}). Set HF_DATASETS_CACHE to a folder that can be "
+            "written."
+        ) from error
     needed, free = 2 * int(np.prod(shape)) * remaining, shutil.disk_usage(folder).free  # bytes
     PartialState().print(
         f"Frozen trunk of {description}: {' x '.join(map(str, shape))} values (states x frames x width) in "
@@ -218,6 +232,14 @@ def _announce(shape: tuple[int, ...], remaining: int, total: int, folder: Path, 
             f"{folder} has {free / 1e6:,.1f} MB left, but {needed / 1e6:,.1f} MB are needed. Free some, or "
             "set HF_DATASETS_CACHE to a folder on another disk."
         )
+
+
+def _is_whole(path: Path, num_rows: int) -> bool:
+    """Whether a shard is there and can be read; one that a full disk or a crash cut off is computed again."""
+    try:
+        return len(Dataset.from_file(str(path))) == num_rows
+    except (OSError, ArrowInvalid):
+        return False
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -215,6 +215,54 @@ def test_cache_of_a_system_without_a_frozen_part_is_refused(refused, tiny_recipe
     assert "nothing of this rawnet2 is frozen" in message and "Leave the option out" in message
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder_config": "wav2vec2"}, "encoder_config: its model_type must be stated, one of wav2vec2"),
+        ({"encoder_config": None}, "encoder_config: its model_type must be stated, one of wav2vec2"),
+        ({"encoder_config": {"model_type": "bert"}}, "its model_type must be stated, one of wav2vec2"),
+        ({"encoder_config": {"model_type": "wav2vec2", "hiden_size": 32}}, "did you mean 'hidden_size'"),
+        ({"num_trainable_layers": 99}, "num_trainable_layers 99 is neither 'all' nor a number from 0 to 3"),
+        ({"num_trainable_layers": 2.5}, "'num_trainable_layers' with value 2.5"),
+        ({"sampling_rate": 8000}, "sampling_rate 8000: encoders of this family take 16000 Hz"),
+    ],
+)
+def test_mistake_in_the_model_of_a_recipe_is_one_line(
+    refused, la_corpus, base_model, tmp_path, changes, message
+):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, "model": {**RECIPE["model"], **changes}}))
+
+    error = refused("--model", path, "--data_dir", la_corpus, "--base_model", base_model)
+
+    assert message in error and "Traceback" not in error
+
+
+def test_normalisation_is_stated_as_true_or_false_or_left_to_the_base_model(
+    refused, la_corpus, base_model, tmp_path
+):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, "feature_extractor": {"do_normalize": "base-model"}}))
+
+    error = refused("--model", path, "--data_dir", la_corpus, "--base_model", base_model)
+
+    assert "do_normalize must be true or false, not 'base-model'" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "flash attention needs --bf16 or --fp16"),
+        (
+            ["--bf16", "--use_cpu", "--cache_frozen_trunk"],
+            "computes in float32, which flash attention does not",
+        ),
+    ],
+)
+def test_flash_attention_is_refused_where_it_can_not_run(refused, options, message):
+    assert message in refused("--model", "wav2vec2", "--attn_implementation", "flash_attention_2", *options)
+
+
 def test_no_base_model_is_an_error_with_the_ways_to_name_one(refused, recipe, la_corpus, tmp_path):
     message = refused("--model", recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run")
 

@@ -7,7 +7,8 @@ A training step (forward, backward, gradient clipping, AdamW) is measured three 
   `requires_grad`. The encoder then asks for the gradient of its own input, so that everything is recorded and
   gone through backwards.
 - frozen: this package's model, whose frozen part is run without autograd.
-- cached: the same from `cache_trunk`, reading from the disk included, making of the cache not.
+- cached: the same from `cache_trunk`, with reading from files that the system keeps in memory, without
+  making them.
 
 Scoring is measured for the first two. Weights and audio are the same, and the outputs are compared. Each way
 runs in processes of its own, by turns, all with the allocator's setting of train.py.
@@ -74,7 +75,8 @@ def measure(kind: str, task: str, args: argparse.Namespace) -> dict:
     config = Wav2Vec2AntiSpoofingConfig(num_trainable_layers=TASKS[task][0])
     model = Wav2Vec2AntiSpoofingForAudioClassification(config).to(args.device)
     rows = load_corpus(CorpusArguments(data_dir=args.data_dir)).splits["train"]
-    rows = rows.select(range(0, len(rows), len(rows) // args.batch_size)[: args.batch_size])
+    step = max(1, len(rows) // args.batch_size)
+    rows = rows.select([index * step % len(rows) for index in range(args.batch_size)])
     ids = label_ids(rows.features["label"].names, config.label2id)
     collator = AudioCollator(AntiSpoofingFeatureExtractor(), ids)
     network = Plain(model).to(args.device) if kind == "autograd" else model
@@ -114,11 +116,11 @@ def measure(kind: str, task: str, args: argparse.Namespace) -> dict:
         with torch.no_grad():
             first = logits()[0].float().flatten().tolist()
         network.train(task != "score")
-        step = score if task == "score" else train
+        run = score if task == "score" else train
         times = []
         for _ in range(WARM_UP + args.repeats):
             start = time.perf_counter()
-            step()
+            run()
             if args.device == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - start)

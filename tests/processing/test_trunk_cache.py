@@ -9,7 +9,7 @@ import datasets
 import pytest
 import torch
 from tiny_base_model import SIZES
-from transformers import Wav2Vec2Config
+from transformers import AutoFeatureExtractor, Wav2Vec2Config
 
 from modeling import (
     RawNet2Config,
@@ -195,10 +195,30 @@ def test_model_that_was_saved_and_loaded_uses_the_cache(rows, tmp_path):
     model = make_model()
     num_computed(model, rows)
     model.save_pretrained(tmp_path / "model")
+    make_collator().feature_extractor.save_pretrained(tmp_path / "model")
 
     loaded = Wav2Vec2AntiSpoofingForAudioClassification.from_pretrained(tmp_path / "model")
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "model")
 
-    assert num_computed(loaded, rows) == 0
+    assert num_computed(loaded, rows, AudioCollator(extractor, make_collator().label_ids)) == 0
+
+
+@pytest.mark.parametrize("size", [0, 100, -100])
+def test_shard_that_was_cut_off_is_computed_again(rows, cache, size):
+    num_computed(make_model(), rows)
+    path = next(cache.rglob("00001-of-*.arrow"))
+    os.truncate(path, size if size >= 0 else path.stat().st_size // 2)
+
+    assert num_computed(make_model(), rows) == 4
+    assert num_computed(make_model(), rows) == 0
+
+
+def test_cache_folder_that_can_not_be_made_is_an_error_with_the_remedy(rows, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "below")
+
+    with pytest.raises(ValueError, match="can't be made.*Set HF_DATASETS_CACHE"):
+        num_computed(make_model(), rows)
 
 
 def test_temporary_files_of_killed_runs_go_when_they_are_old(rows, cache):
