@@ -2,6 +2,7 @@
 TrainingArguments]."""
 
 import dataclasses
+import hashlib
 import inspect
 import json
 import os
@@ -28,8 +29,9 @@ from transformers import (
 )
 
 from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, systems
-from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
+from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor, LFCCGMMForAudioClassification
 from modeling.configuration_wav2vec2_antispoofing import ENCODERS
+from modeling.training_lfcc_gmm import LFCCGMMTrainer
 from processing.base_model import (
     RANDOM,
     RECORD_NAME,
@@ -52,7 +54,7 @@ from processing.report import describe_parameters, describe_results, describe_sp
 from processing.results import describe_environment
 from processing.rows import Corpus, class_counts
 from processing.scores import write_text
-from processing.scoring import Batches
+from processing.scoring import Batches, digest_rows
 from processing.training import (
     AntiSpoofingTrainer,
     check_same_system,
@@ -177,14 +179,26 @@ def main(argv: list[str]) -> None:
     if patience is not None and run.args.eval_strategy == "no":
         PartialState().print("Without evaluation during training there is no early stopping.")
         patience = None
-    trainer = AntiSpoofingTrainer(
-        model=model,
-        args=run.args,
-        **inputs,
-        processing_class=extractor,
-        compute_metrics=eer_metric(model.config.label2id),
-        callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
-    )
+    if isinstance(model, LFCCGMMForAudioClassification):
+        about = f"{digest_rows(splits['train'])} {model.config.to_json_string()}"
+        trainer = LFCCGMMTrainer(
+            model=model,
+            args=run.args,
+            train_dataset=splits["train"],
+            eval_dataset=splits["dev"],
+            data_collator=collator,
+            processing_class=extractor,
+            identity=hashlib.sha256(about.encode()).hexdigest(),
+        )
+    else:
+        trainer = AntiSpoofingTrainer(
+            model=model,
+            args=run.args,
+            **inputs,
+            processing_class=extractor,
+            compute_metrics=eer_metric(model.config.label2id),
+            callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
+        )
     folder = Path(run.args.output_dir)
     if base_model is not None and trainer.is_world_process_zero():
         record_base_model(folder, base_model)

@@ -5,9 +5,11 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
+from .configuration_lcnn import LCNNConfig
 from .configuration_lfcc_gmm import LFCCGMMConfig
 from .configuration_rawnet2 import RawNet2Config
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
+from .modeling_lcnn import LCNNForAudioClassification, LCNNPreTrainedModel
 from .modeling_lfcc_gmm import LFCCGMMForAudioClassification, LFCCGMMPreTrainedModel
 from .modeling_rawnet2 import RawNet2ForAudioClassification, RawNet2PreTrainedModel
 from .modeling_wav2vec2_antispoofing import (
@@ -18,6 +20,7 @@ from .modeling_wav2vec2_antispoofing import (
 
 AntiSpoofingFeatureExtractor.register_for_auto_class()
 ARCHITECTURES = {
+    LCNNConfig: LCNNForAudioClassification,
     LFCCGMMConfig: LFCCGMMForAudioClassification,
     RawNet2Config: RawNet2ForAudioClassification,
     Wav2Vec2AntiSpoofingConfig: Wav2Vec2AntiSpoofingForAudioClassification,
@@ -33,6 +36,9 @@ for config_class, model_class in ARCHITECTURES.items():
 __all__ = [
     "ARCHITECTURES",
     "AntiSpoofingFeatureExtractor",
+    "LCNNConfig",
+    "LCNNForAudioClassification",
+    "LCNNPreTrainedModel",
     "LFCCGMMConfig",
     "LFCCGMMForAudioClassification",
     "LFCCGMMPreTrainedModel",

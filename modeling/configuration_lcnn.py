@@ -50,7 +50,7 @@ class LCNNConfig(LFCCFrontEndConfig):
 
     >>> model = LCNNForAudioClassification(LCNNConfig(front_end="cqt"))
     >>> model.num_parameters()
-    872706
+    872322
     ```"""
 
     model_type = "lcnn"
@@ -77,8 +77,8 @@ class LCNNConfig(LFCCFrontEndConfig):
         sizes = [len(self.channels), len(self.kernel_sizes), len(self.pool_sizes)]
         if len(set(sizes)) > 1:
             raise ValueError(
-                f"channels, kernel_sizes and pool_sizes must be of one length, not {sizes[0]}, {sizes[1]} and "
-                f"{sizes[2]}."
+                f"channels, kernel_sizes and pool_sizes must be of one length, not {sizes[0]}, {sizes[1]} "
+                f"and {sizes[2]}."
             )
         if any(size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_sizes {list(self.kernel_sizes)} must be odd.")

@@ -1,5 +1,5 @@
-"""PyTorch LCNN model for anti-spoofing: a light CNN with max-feature-map activations (Lavrentyeva et al., "STC
-Antispoofing Systems for the ASVspoof2019 Challenge", Interspeech 2019), in the short form of the study."""
+"""PyTorch LCNN model for anti-spoofing: a light CNN with max-feature-map activations (Lavrentyeva et al.,
+"STC Antispoofing Systems for the ASVspoof2019 Challenge", Interspeech 2019), in the study's short form."""
 
 import torch
 from torch import nn
@@ -37,6 +37,7 @@ class LCNNPreTrainedModel(PreTrainedModel):
 
     config_class = LCNNConfig
     base_model_prefix = "lcnn"
+    _keep_in_fp32_modules_strict = ["front_end"]
     main_input_name = "input_values"
 
     def _init_weights(self, module: nn.Module) -> None:

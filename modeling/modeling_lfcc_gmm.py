@@ -180,6 +180,10 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
         )
         self.post_init()
 
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Weights, means and variances, which are buffers; none of them is trained by gradient."""
+        return 0 if only_trainable else sum(buffer.numel() for buffer in self.gmms.buffers())
+
     def frames(
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

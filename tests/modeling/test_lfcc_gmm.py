@@ -18,8 +18,9 @@ from transformers import AutoConfig, AutoModelForAudioClassification, pipeline
 
 import modeling.training_lfcc_gmm as training
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
+from modeling.em import EMSettings, train_gmm
+from modeling.kmeans import FrameSample
 from modeling.modeling_lfcc_gmm import DiagonalGMM
-from modeling.training_lfcc_gmm import EMSettings, FrameSample, train_gmm
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -391,7 +392,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 from modeling.modeling_lfcc_gmm import DiagonalGMM
-from modeling.training_lfcc_gmm import EMSettings, train_gmm
+from modeling.em import EMSettings, train_gmm
 
 folder = sys.argv[1]
 state = PartialState(cpu=True)
