@@ -1,4 +1,4 @@
-"""Training of LFCC-GMM by expectation-maximisation, in place of the gradient training of the other systems."""
+"""Training of LFCC-GMM by expectation-maximisation, where the other systems are trained by gradient."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

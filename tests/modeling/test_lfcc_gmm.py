@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from sklearn.mixture import GaussianMixture
 from transformers import AutoConfig, AutoModelForAudioClassification, pipeline
 
-import modeling.training_lfcc_gmm as training
+import modeling.em as training
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.em import EMSettings, train_gmm
 from modeling.kmeans import FrameSample
