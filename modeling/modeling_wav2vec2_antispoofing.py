@@ -193,8 +193,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             on_cpu = input_values.device.type == "cpu"
             size = CPU_MICRO_BATCH if on_cpu and not torch.is_grad_enabled() else len(input_values)
             parts = input_values.to(self.projector.weight.dtype).split(size)
-            states = [torch.cat([self._embed(part) for part in parts])]
-            states = self._run_blocks(states, 0, self.config.num_frozen_layers)
+            features = torch.cat([self.encoder.feature_extractor(part) for part in parts])
+            states = self._run_blocks([self._embed(features)], 0, self.config.num_frozen_layers)
             if not (every_state or self.config.use_weighted_layer_sum):
                 states = states[-1:]
             stacked = torch.stack(states, dim=1)
@@ -208,11 +208,10 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         first, total = self.config.num_frozen_layers, len(self.encoder.encoder.layers)
         return self._run_blocks(list(trunk_states.unbind(1)), first, total)
 
-    def _embed(self, input_values: torch.Tensor) -> torch.Tensor:
-        """(batch, num_samples) to the first block's input, (batch, frames, hidden_size)."""
+    def _embed(self, features: torch.Tensor) -> torch.Tensor:
+        """Convolved (batch, channels, frames) to the first block's input, (batch, frames, hidden_size)."""
         body = self.encoder.encoder
-        features = self.encoder.feature_extractor(input_values).transpose(1, 2)  # (batch, frames, channels)
-        hidden = self.encoder.feature_projection(features)
+        hidden = self.encoder.feature_projection(features.transpose(1, 2))
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # HuBERT's gives nothing else
         hidden = hidden + body.pos_conv_embed(hidden)
         return body.dropout(hidden if self._norm_is_last else body.layer_norm(hidden))

@@ -132,7 +132,7 @@ def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
     eval_script.kill(process)
     assert not (folder / "results.json").exists()
 
-    two = ("--multi_gpu", "--num_processes", "2")
+    two = ("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
     output = eval_script.run(*arguments, "--use_cpu", launch=two)
 
     assert "of 240 utterances were scored before." in output
@@ -146,7 +146,7 @@ def test_two_processes_write_the_file_of_one(evaluated, tmp_path, wide_corpus, t
     output = eval_script.run(
         *("--model", trained, "--data_dir", wide_corpus, "--output_dir", tmp_path, "--num_threads", 1),
         "--use_cpu",
-        launch=("--multi_gpu", "--num_processes", "2"),
+        launch=("--multi_gpu", "--num_processes", "2", "--main_process_port", "0"),
     )
 
     assert (tmp_path / "scores.txt").read_bytes() == (evaluated[0] / "scores.txt").read_bytes()
