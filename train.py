@@ -16,12 +16,8 @@ import torch
 import yaml
 from accelerate import PartialState
 from datasets import Dataset
-from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     CONFIG_MAPPING,
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModelForAudioClassification,
     EarlyStoppingCallback,
     PreTrainedModel,
     TrainingArguments,
@@ -32,14 +28,8 @@ from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor, LFCCGMMForAudioClassification
 from modeling.configuration_wav2vec2_antispoofing import ENCODERS
 from modeling.training_lfcc_gmm import LFCCGMMTrainer
-from processing.base_model import (
-    RANDOM,
-    RECORD_NAME,
-    follow_base_model,
-    load_base_model,
-    record_base_model,
-    recorded_base_model,
-)
+from processing.base_model import RANDOM, RECORD_NAME, record_base_model
+from processing.building import Origin, build_model
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import (
@@ -57,7 +47,6 @@ from processing.scores import write_text
 from processing.scoring import Batches, digest_rows
 from processing.training import (
     AntiSpoofingTrainer,
-    check_same_system,
     eer_metric,
     find_checkpoint,
 )
@@ -166,9 +155,12 @@ def main(argv: list[str]) -> None:
         announce(run, corpus, specs, splits)
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
-            model, extractor, base_model = build(run, class_counts(splits["train"]), checkpoint)
-        is_new = checkpoint is None and run.weights is None
-        PartialState().print(describe_parameters(model, base_model if is_new else None))
+            origin = Origin(
+                run.weights, checkpoint, run.model_args.base_model, run.model_args.attn_implementation
+            )
+            settings = checked_settings(run.recipe, class_counts(splits["train"]))
+            model, extractor, base_model = build_model(*settings, origin)
+        PartialState().print(describe_parameters(model, base_model if origin.is_new else None))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
         collator = AudioCollator(extractor, ids)
         inputs = prepare_inputs(run, model, collator, splits)
@@ -290,14 +282,14 @@ def parse_arguments(argv: list[str]) -> Run:
     return Run(recipe, weights, model_args, corpus_args, split_args, args, overrides, reduced)
 
 
-def checked_settings(run: Run, train_counts: dict[str, int]) -> tuple[type, dict, dict]:
+def checked_settings(recipe: Recipe, train_counts: dict[str, int]) -> tuple[type, dict, dict]:
     """
     The class of the model's config, and the settings of config and feature extractor that the recipe states.
 
     Raises:
         ValueError: an architecture or a key that is not known.
     """
-    settings, system = dict(run.recipe.model), run.recipe.system
+    settings, system = dict(recipe.model), recipe.system
     model_type = settings.pop("model_type", None)
     config_classes = {config_class.model_type: config_class for config_class in ARCHITECTURES}
     if model_type not in config_classes:
@@ -315,63 +307,14 @@ def checked_settings(run: Run, train_counts: dict[str, int]) -> tuple[type, dict
         check_keys(encoder, valid, f"{system}, encoder_config")
     valid = set(inspect.signature(AntiSpoofingFeatureExtractor.__init__).parameters)
     check_keys(
-        run.recipe.feature_extractor,
+        recipe.feature_extractor,
         valid - {"self", "kwargs", "num_samples"},
         f"{system}, feature_extractor",
     )
     if settings.get("class_weights") == "balanced":
         total = sum(train_counts.values())
         settings["class_weights"] = {name: total / (2 * count) for name, count in train_counts.items()}
-    return config_class, settings, dict(run.recipe.feature_extractor)
-
-
-def build(
-    run: Run, train_counts: dict[str, int], checkpoint: Path | None
-) -> tuple[PreTrainedModel, AntiSpoofingFeatureExtractor, dict | None]:
-    """
-    The model and its feature extractor: new ones by the recipe, those of the folder that `--model` names, or
-    those of the checkpoint of a run that is resumed; and what was loaded of a base model, where one was.
-
-    Raises:
-        ValueError: a key that the config or the feature extractor does not have, or a bad value; a base model
-            that does not fit; a checkpoint of another system.
-        FileNotFoundError: a base model that can't be had.
-    """
-    config_class, settings, extractor_settings = checked_settings(run, train_counts)
-    source = run.model_args.base_model
-    if run.weights is not None:
-        config = AutoConfig.from_pretrained(run.weights)
-        config.class_weights, config.decision_threshold = settings.get("class_weights"), None
-        extractor = AutoFeatureExtractor.from_pretrained(run.weights)
-    else:
-        if "encoder_config" in settings:
-            settings["encoder_config"], extractor_settings = follow_base_model(
-                settings["encoder_config"], extractor_settings, source, checkpoint
-            )
-        elif source is not None:
-            raise ValueError(f"--base_model {source}: {run.recipe.system} does not start from a base model.")
-        try:
-            config = config_class(**settings)
-        except StrictDataclassError as error:
-            reason = str(error).split("Error: ", 1)[-1]
-            raise ValueError(f"{run.recipe.system}, model: {reason}") from error
-        extractor = AntiSpoofingFeatureExtractor(
-            num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
-        )
-    if checkpoint is not None:
-        check_same_system(checkpoint, config, extractor)
-    attention = run.model_args.attn_implementation
-    attention = {"attn_implementation": attention} if attention else {}
-    try:
-        if weights := checkpoint or run.weights:
-            model = AutoModelForAudioClassification.from_pretrained(weights, config=config, **attention)
-            return model, extractor, recorded_base_model(run.weights or Path(run.args.output_dir))
-        model = AutoModelForAudioClassification.from_config(config, **attention)
-    except ImportError as error:
-        raise ValueError(f"--attn_implementation: {str(error).splitlines()[0]} Leave it out.") from error
-    if source in (None, RANDOM):
-        return model, extractor, source and {"name": RANDOM}
-    return model, extractor, load_base_model(model.encoder, source)
+    return config_class, settings, dict(recipe.feature_extractor)
 
 
 def prepare_inputs(
