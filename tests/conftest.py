@@ -14,6 +14,11 @@ import yaml
 
 
 ROOT = Path(__file__).resolve().parents[1]
+# Each of pytest-xdist's workers, and what it starts, has a core to itself: more threads than cores only wait
+# for each other.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 # A process of the tests neither reaches the Hub nor leaves anything in the user's cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
