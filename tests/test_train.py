@@ -317,7 +317,7 @@ def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tm
         ({"training": {"crop": "middle"}}, "crop 'middle' is not one of start, random"),
         ({"training": {"per_device_train_batch_size": 8.5}}, "invalid int value: '8.5'"),
         ({"training": {"data_dir": "LA"}}, "unknown key 'data_dir'"),
-        ({"model": {"model_type": "wav2vec2"}}, "model_type 'wav2vec2' is not one of rawnet2"),
+        ({"model": {"model_type": "wav2vec2"}}, "model_type 'wav2vec2' is not one of lcnn"),
     ],
 )
 def test_bad_value_in_the_yaml_is_an_error_of_one_line(refused, tiny_recipe, la_corpus, changes, message):
