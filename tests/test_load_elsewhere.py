@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_base_model import ENCODER_SIZES
 from transformers import AutoModelForAudioClassification, pipeline
 
 from modeling import (
@@ -125,19 +126,10 @@ def rawnet2(moved) -> Evaluated:
 def wav2vec2(tmp_path_factory, la_corpus) -> Evaluated:
     """A small model on wav2vec 2.0 that nobody trained, built from sizes: there is no base model anywhere."""
     folder = tmp_path_factory.mktemp("wav2vec2")
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "conv_dim": [16] * 7,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-    }
     torch.manual_seed(0)
     model = Wav2Vec2AntiSpoofingForAudioClassification(
         Wav2Vec2AntiSpoofingConfig(
-            encoder_config={"model_type": "wav2vec2", **sizes},
+            encoder_config={"model_type": "wav2vec2", **ENCODER_SIZES},
             num_trainable_layers=1,
             num_samples=8000,
             decision_threshold=-0.25,

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
 
 
-SIZES = {
+ENCODER_SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
@@ -14,10 +14,8 @@ SIZES = {
     "conv_dim": [16] * 7,
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
-    "codevector_dim": 16,
-    "proj_codevector_dim": 16,
-    "num_codevectors_per_group": 8,
 }
+SIZES = {**ENCODER_SIZES, "codevector_dim": 16, "proj_codevector_dim": 16, "num_codevectors_per_group": 8}
 
 
 def save_base_model(

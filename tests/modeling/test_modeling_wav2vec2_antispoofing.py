@@ -8,6 +8,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
+from tiny_base_model import ENCODER_SIZES
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -23,15 +24,6 @@ from modeling.modeling_wav2vec2_antispoofing import AttentivePooling
 
 
 FRAMES = 24  # that the convolutions of wav2vec 2.0 leave of 8000 samples
-SMALL_ENCODER = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}  # as XLS-R and the large models
 NO_DROPOUT = dict.fromkeys(
     ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0
@@ -51,7 +43,7 @@ def small_model(encoder: dict | None = None, **settings) -> Wav2Vec2AntiSpoofing
     """
     torch.manual_seed(0)
     config = Wav2Vec2AntiSpoofingConfig(
-        encoder_config={"model_type": "wav2vec2", **SMALL_ENCODER, **(encoder or {})},
+        encoder_config={"model_type": "wav2vec2", **ENCODER_SIZES, **(encoder or {})},
         num_samples=8000,
         classifier_proj_size=20,
         **settings,
@@ -664,7 +656,7 @@ def test_encoder_config_may_be_a_dict_or_a_config():
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_config_round_trip_keeps_every_value(encoder, tmp_path):
     config = Wav2Vec2AntiSpoofingConfig(
-        encoder_config={**SMALL_ENCODER, **encoder, "hidden_dropout": 0.25},
+        encoder_config={**ENCODER_SIZES, **encoder, "hidden_dropout": 0.25},
         num_trainable_layers="all",
         train_feature_projection=True,
         use_weighted_layer_sum=True,
@@ -712,7 +704,7 @@ def test_bad_config_is_an_error_that_names_the_field(settings, message):
 
 
 def test_shortest_allowed_input_is_one_frame():
-    encoder = {"model_type": "wav2vec2", **SMALL_ENCODER}
+    encoder = {"model_type": "wav2vec2", **ENCODER_SIZES}
     config = Wav2Vec2AntiSpoofingConfig(encoder_config=encoder, num_samples=400)
 
     states = Wav2Vec2AntiSpoofingForAudioClassification(config).eval()(
