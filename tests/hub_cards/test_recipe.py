@@ -6,6 +6,10 @@ import yaml
 
 from hub_cards.recipe import find_recipe, load_recipe, systems
 from modeling import (
+    LCNNConfig,
+    LCNNForAudioClassification,
+    LFCCGMMConfig,
+    LFCCGMMForAudioClassification,
     RawNet2Config,
     Wav2Vec2AntiSpoofingConfig,
     Wav2Vec2AntiSpoofingForAudioClassification,
@@ -123,6 +127,55 @@ def test_what_the_studys_card_does_not_state_is_marked_as_inferred(system):
     assert not any(of in key for key in inferred for of in ("learning_rate", "num_samples", "dropout"))
     assert any(key.startswith("feature_extractor") for key in inferred)
     assert any(key.startswith("training") for key in inferred)
+
+
+def settings_of(system) -> dict:
+    """The `model:` of a system's YAML without its type."""
+    return {k: v for k, v in load_recipe(find_recipe(system)[0]).model.items() if k != "model_type"}
+
+
+@pytest.mark.parametrize("system", ["lcnn", "lcnn-v7-cqt"])
+def test_lcnn_has_the_network_and_the_training_that_are_known_of_the_studys(system):
+    recipe, config = load_recipe(find_recipe(system)[0]), LCNNConfig(**settings_of(system))
+
+    assert list(config.channels) == [32, 48, 64, 128] and list(config.kernel_sizes) == [5, 5, 3, 3]
+    assert (config.fc_size, config.dropout) == (64, 0.3)
+    assert (config.num_samples, config.sampling_rate) == (64_000, 16_000)
+    stated = {"per_device_train_batch_size": 128, "learning_rate": 1e-4, "lr_scheduler_type": "cosine"}
+    assert recipe.training.items() >= stated.items() and recipe.corpus == "asvspoof2019-la"
+    inferred = {key.split(".")[1] for key in recipe.inferred}
+    assert {"id2label", "class_weights", "pool_sizes", "num_train_epochs"} <= inferred
+    assert not {"kernel_sizes", "per_device_train_batch_size", "learning_rate"} & inferred
+
+
+def test_front_ends_of_both_lcnn_are_the_studys():
+    lfcc, cqt = LCNNConfig(**settings_of("lcnn")), LCNNConfig(**settings_of("lcnn-v7-cqt"))
+
+    assert (lfcc.front_end, lfcc.lfcc_fft_size, lfcc.lfcc_hop_length) == ("lfcc", 512, 160)
+    assert (1 + lfcc.lfcc_num_deltas) * lfcc.lfcc_num_coefficients == 60
+    top = cqt.cqt_min_frequency * 2 ** (cqt.cqt_num_bins / cqt.cqt_bins_per_octave)
+    assert (cqt.front_end, cqt.cqt_hop_length / cqt.sampling_rate) == ("cqt", 0.01)
+    assert (round(cqt.cqt_min_frequency), top) == (16, 8000)
+
+
+def test_weights_of_lcnn_on_the_constant_q_transform_have_the_size_that_the_study_gives():
+    with torch.device("meta"):
+        model = LCNNForAudioClassification(LCNNConfig(**settings_of("lcnn-v7-cqt")))
+
+    assert 4 * model.num_parameters() == pytest.approx(3.5e6, rel=0.01)  # float32, without fixed kernels
+    assert load_recipe(find_recipe("lcnn-v7-cqt")[0]).reported["checkpoint_size"] == "about 3.5 MB"
+
+
+def test_lfcc_gmm_is_the_baseline_of_the_challenge():
+    recipe, config = load_recipe(find_recipe("lfcc-gmm")[0]), LFCCGMMConfig(**settings_of("lfcc-gmm"))
+    with torch.device("meta"):
+        model = LFCCGMMForAudioClassification(config)
+
+    assert (config.lfcc_window_length, config.lfcc_hop_length, config.lfcc_fft_size) == (320, 160, 512)
+    assert (config.lfcc_num_coefficients, config.lfcc_num_deltas, config.num_components) == (20, 2, 512)
+    assert config.num_samples is None  # whole utterances
+    assert model.num_parameters() == 2 * 512 * (1 + 60 + 60)
+    assert recipe.reported["asvspoof2019-la"]["eval"] == {"eer": 0.0809, "min_tdcf_2019": 0.2116}
 
 
 def test_unknown_system_is_an_error_with_the_nearest_name():
