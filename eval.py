@@ -295,6 +295,10 @@ def score_files(args: EvaluationArguments) -> int:
     countermeasure = load_countermeasure(
         args.model, revision=args.revision, trust_remote_code=args.trust_remote_code
     )
+    if countermeasure.feature_extractor.num_samples is None and (args.window_hop or args.plot_timeline):
+        raise ValueError(
+            f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
+        )
     folder, windows = output_folder(args), Windows(args.window_hop, args.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
     threshold = getattr(countermeasure.model.config, "decision_threshold", None)

@@ -2,10 +2,10 @@
 TrainingArguments]."""
 
 import dataclasses
-import hashlib
 import inspect
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, systems
-from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor, LFCCGMMForAudioClassification
+from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.configuration_wav2vec2_antispoofing import ENCODERS
-from modeling.training_lfcc_gmm import LFCCGMMTrainer
+from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
 from processing.base_model import RANDOM, RECORD_NAME, record_base_model
 from processing.building import Origin, build_model
 from processing.collation import AudioCollator, label_ids
@@ -135,6 +135,7 @@ class Run:
     model_args: ModelArguments
     corpus_args: CorpusArguments
     split_args: SplitArguments
+    em_args: EMArguments
     args: TrainingArguments
     overrides: dict  # what the command line changes of the recipe's training
     reduced: dict  # what is reduced of it on the demo corpus
@@ -172,7 +173,6 @@ def main(argv: list[str]) -> None:
         PartialState().print("Without evaluation during training there is no early stopping.")
         patience = None
     if isinstance(model, LFCCGMMForAudioClassification):
-        about = f"{digest_rows(splits['train'])} {model.config.to_json_string()}"
         trainer = LFCCGMMTrainer(
             model=model,
             args=run.args,
@@ -180,7 +180,9 @@ def main(argv: list[str]) -> None:
             eval_dataset=splits["dev"],
             data_collator=collator,
             processing_class=extractor,
-            identity=hashlib.sha256(about.encode()).hexdigest(),
+            em_args=run.em_args,
+            digest=digest_rows,
+            is_new=run.weights is None,
         )
     else:
         trainer = AntiSpoofingTrainer(
@@ -194,7 +196,12 @@ def main(argv: list[str]) -> None:
     folder = Path(run.args.output_dir)
     if base_model is not None and trainer.is_world_process_zero():
         record_base_model(folder, base_model)
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    except ValueError as error:
+        if isinstance(trainer, LFCCGMMTrainer):  # whose errors are of the state, the settings or the corpus
+            sys.exit(f"train.py: error: {error}")
+        raise
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     results = save_and_evaluate(trainer, collator, corpus, evaluated)
     if trainer.is_world_process_zero():
@@ -219,7 +226,7 @@ def parse_arguments(argv: list[str]) -> Run:
         SystemExit: an argument that is not known, with the nearest one, or not valid.
     """
     parser = ArgumentParser(
-        (ModelArguments, CorpusArguments, SplitArguments, TrainingArguments),
+        (ModelArguments, CorpusArguments, SplitArguments, EMArguments, TrainingArguments),
         prog="train.py",
         description=__doc__,
         allow_abbrev=False,
@@ -228,8 +235,8 @@ def parse_arguments(argv: list[str]) -> Run:
     given = parser.parse_checked(argv)
     path, weights = find_recipe(given.model)
     recipe = load_recipe(path)
-    names = [f.name for f in (*dataclasses.fields(ModelArguments), *dataclasses.fields(TrainingArguments))]
-    valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"}
+    names = [f.name for c in (ModelArguments, EMArguments, TrainingArguments) for f in dataclasses.fields(c)]
+    valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"} - without_effect(recipe, names)
     check_keys(recipe.training, valid, f"{path}, training")
     check_keys(recipe.demo_training, valid, f"{path}, demo_training")
     chosen = parser.chosen(argv)
@@ -246,9 +253,11 @@ def parse_arguments(argv: list[str]) -> Run:
         **{k: v if v is None or isinstance(v, (dict, list)) else str(v) for k, v in defaults.items()}
     )
 
-    model_args, corpus_args, split_args, args = parser.parse_args_into_dataclasses(
+    model_args, corpus_args, split_args, em_args, args = parser.parse_args_into_dataclasses(
         argv, look_for_args_file=False
     )
+    if wrong := sorted(chosen & without_effect(recipe, names)):
+        parser.error(f"--{wrong[0]} has no effect on {recipe.model.get('model_type')}; leave it out")
     if args.push_to_hub:
         parser.error(
             "--push_to_hub is not supported: upload the finished folder, by `hf upload ORG/NAME FOLDER "
@@ -272,14 +281,23 @@ def parse_arguments(argv: list[str]) -> Run:
             "--cache_frozen_trunk keeps one crop of each utterance, so it does not go with --crop random"
         )
     chosen -= {"output_dir", "resume_from_checkpoint", "num_threads"}  # how and where, not what
-    parsed = {**vars(args), **vars(model_args)}
+    parsed = {**vars(args), **vars(model_args), **vars(em_args)}
     overrides = {
         key: parsed[key] if isinstance(parsed[key], dict) else getattr(given, key)
         for key in names
         if key in chosen and key != "model"
     }
     reduced = {key: value for key, value in reduced.items() if key not in chosen}
-    return Run(recipe, weights, model_args, corpus_args, split_args, args, overrides, reduced)
+    return Run(recipe, weights, model_args, corpus_args, split_args, em_args, args, overrides, reduced)
+
+
+def without_effect(recipe: Recipe, names: list[str]) -> set[str]:
+    """Those of the arguments that training of this system, by EM or by gradient, does not use."""
+    of_em = {f.name for f in dataclasses.fields(EMArguments)}
+    if recipe.model.get("model_type") != LFCCGMMConfig.model_type:
+        return of_em
+    used = {"model", "num_threads", *of_em, *USED_ARGUMENTS}
+    return {name for name in names if name not in used and not re.match("hub_|push_to_hub", name)}
 
 
 def checked_settings(recipe: Recipe, train_counts: dict[str, int]) -> tuple[type, dict, dict]:

@@ -2,7 +2,7 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_lfcc import LFCCFrontEndConfig
+from .configuration_lfcc import SMALLEST_LOG_FLOOR, LFCCFrontEndConfig
 
 
 FRONT_ENDS = ("lfcc", "cqt")
@@ -71,15 +71,27 @@ class LCNNConfig(LFCCFrontEndConfig):
         """The front end is known."""
         if self.front_end not in FRONT_ENDS:
             raise ValueError(f"front_end {self.front_end!r} is not one of {', '.join(FRONT_ENDS)}.")
+        if not SMALLEST_LOG_FLOOR <= self.cqt_log_floor < float("inf"):
+            raise ValueError(
+                f"cqt_log_floor must be a number of at least {SMALLEST_LOG_FLOOR:.3g}, the smallest that "
+                f"float32 adds, not {self.cqt_log_floor}."
+            )
 
     def validate_convolutions(self):
-        """As many kernels and poolings as convolutions, and kernels that keep the size."""
+        """As many kernels and poolings as convolutions, all of a size, and kernels that keep that."""
         sizes = [len(self.channels), len(self.kernel_sizes), len(self.pool_sizes)]
         if len(set(sizes)) > 1:
             raise ValueError(
                 f"channels, kernel_sizes and pool_sizes must be of one length, not {sizes[0]}, {sizes[1]} "
                 f"and {sizes[2]}."
             )
+        if not self.channels:
+            raise ValueError("channels is empty: there must be at least one convolution.")
+        for name in ("channels", "kernel_sizes", "pool_sizes"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} {list(getattr(self, name))} must be positive.")
+        if self.fc_size < 1:
+            raise ValueError(f"fc_size must be at least 1, not {self.fc_size}.")
         if any(size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_sizes {list(self.kernel_sizes)} must be odd.")
 

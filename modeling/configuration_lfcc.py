@@ -43,6 +43,9 @@ class LFCCFrontEndConfig(CountermeasureConfig):
             Whether the edges of the filters are moved to bins of the Fourier transform,
             floor((fft_size + 1) f / sampling_rate), as in the ASVspoof 2021 Python baseline (spafe 0.1.2);
             otherwise they are at their exact frequencies, as in torchaudio.
+        lfcc_pad_last_window (`bool`, *optional*, defaults to `False`):
+            Whether samples behind the last whole window make one more window with zeros, as in the ASVspoof
+            2019 baseline (MATLAB's `buffer(…, "nodelay")`); otherwise they are left out, as in spafe 0.1.2.
         num_samples, sampling_rate, class_weights, decision_threshold:
             See `CountermeasureConfig`.
     """
@@ -59,6 +62,7 @@ class LFCCFrontEndConfig(CountermeasureConfig):
     lfcc_pre_emphasis: float | int = 0.0
     lfcc_log_floor: float = 2.2204e-16
     lfcc_snap_to_bins: bool = False
+    lfcc_pad_last_window: bool = False
 
     def validate_lfcc_frames(self):
         """The window is not empty, moves on, fits into the Fourier transform and into the input."""

@@ -5,8 +5,10 @@ into a `LFCCGMMForAudioClassification`.
 """
 
 import argparse
+import io
 import math
 import pickle
+import pickletools
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ FRONT_END = {
     "lfcc_pre_emphasis": 0.0,
     "lfcc_log_floor": 2.2204e-16,
     "lfcc_snap_to_bins": True,
+    "lfcc_pad_last_window": False,
 }
 LABELS = {"bona": "bonafide", "spoof": "spoof"}  # the pickle's key, ours
 PARAMETERS = ("weights", "means", "covariances", "precisions_cholesky")
@@ -100,6 +103,20 @@ class ArrayUnpickler(pickle.Unpickler):
         return self.ALLOWED[module, name]
 
 
+def check_opcodes(pickled: bytes) -> None:
+    """
+    Raises:
+        ValueError: no pickle; or a place in the unpickler's memo that no honest pickle of this length has,
+            for which memory would be set aside with all places before it.
+    """
+    try:
+        places = [argument for opcode, argument, _ in pickletools.genops(pickled) if "PUT" in opcode.name]
+    except ValueError as error:
+        raise ValueError(f"the file is not a pickle or is damaged: {error}.") from None
+    if max(places, default=0) > len(pickled):
+        raise ValueError(f"the pickle puts something in place {max(places):,} of its memo.")
+
+
 def read_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """
     Read the parameters of the mixtures: by label, then weights (components,), means and variances
@@ -109,13 +126,14 @@ def read_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
         ValueError: not a pickle, one that holds or asks for something else than the baseline's arrays, shapes
             that do not match, or values that are no mixture.
     """
-    with path.open("rb") as file:
-        try:
-            content = ArrayUnpickler(file).load()
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-        except Exception as error:  # a damaged pickle raises whatever its bytes happen to lead to
-            raise ValueError(f"{path} is not a pickle or is damaged: {error!r}.") from None
+    pickled = path.read_bytes()
+    try:
+        check_opcodes(pickled)
+        content = ArrayUnpickler(io.BytesIO(pickled)).load()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to lead to
+        raise ValueError(f"{path} is not a pickle or is damaged: {error!r}.") from None
     if not isinstance(content, dict) or set(content) != set(LABELS):
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} must hold a dict of {sorted(LABELS)}, but holds {found}.")

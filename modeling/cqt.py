@@ -4,9 +4,10 @@ decimated signals (Schoerkhuber & Klapuri, SMC 2010), with the kernels and the s
 import math
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
+
+from .float32 import Float32Module
 
 
 HALF_BAND_REACH = 21  # taps on either side of the middle one; odd, so that the outermost are not zero
@@ -73,7 +74,7 @@ def cqt_kernels(frequency: torch.Tensor, quality: float, sampling_rate: int, ste
     return torch.cat([window * phase.cos(), -window * phase.sin()], dim=1)
 
 
-class CQT(nn.Module):
+class CQT(Float32Module):
     """
     Log-power constant-Q transform. Bin k lies at f_k = min_frequency 2^(k / bins_per_octave), and
 
@@ -86,8 +87,8 @@ class CQT(nn.Module):
 
     The lower octaves are computed on signals that a half-band filter has decimated, as often as `hop_length`
     can be halved: a hop length with few factors of two costs time. The kernels are computed in float64 and
-    kept as persistent float32 buffers. A model that is to run in half precision names this module in
-    `_keep_in_fp32_modules_strict`.
+    kept as persistent float32 buffers, also where the model is cast to half precision; for loading in half
+    precision, the model names this module in `_keep_in_fp32_modules_strict`.
 
     The default bins are 9 octaves of semitones up to 7551 Hz. More octaves would cross the Nyquist frequency;
     as it is, the upper half-power edge of the top bin is at 7878 Hz. The windows are from 1.1 s at 15.6 Hz,

@@ -2,13 +2,16 @@
 Interspeech 2015; organisers' code for ASVspoof 2019 and 2021)."""
 
 import math
-from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch.nn import functional as F
 from transformers import initialization as init
 
 from .configuration_lfcc import LFCCFrontEndConfig
+from .float32 import Float32Module
+
+
+CHUNK = 16384  # frames whose spectra are held at a time: 35 MB for 512 points
 
 
 def linear_filter_bank(
@@ -78,11 +81,14 @@ def delta(features: torch.Tensor, is_last: torch.Tensor | None = None) -> torch.
     return following - previous
 
 
-class LFCC(nn.Module):
+class LFCC(Float32Module):
     """
-    LFCC front end: pre-emphasis, Hamming-windowed frames without padding, power spectrum, linear filter bank,
-    log10, orthonormal DCT-II, deltas. Computed in float32 under autocast, too, and for a waveform or a model
-    in bfloat16. The window, the filters and the DCT are persistent buffers.
+    LFCC front end: pre-emphasis, Hamming-windowed frames, power spectrum, linear filter bank, log10,
+    orthonormal DCT-II, deltas. Computed in float32 under autocast, too, and for a waveform or a model in
+    bfloat16. The window, the filters and the DCT are persistent buffers.
+
+    `lfcc_pad_last_window` says whether the samples behind the last whole window are left out or make one more
+    with zeros. An utterance that is shorter than one window has one frame in either case.
     """
 
     def __init__(self, config: LFCCFrontEndConfig):
@@ -116,18 +122,13 @@ class LFCC(nn.Module):
         for name, tensor in self.fixed_tensors().items():
             init.copy_(getattr(self, name), tensor)
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "LFCC":
-        # What casts or moves a module, such as `to`, calls this: the buffers move but stay in float32.
-        def without_cast(tensor: torch.Tensor) -> torch.Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(without_cast, recurse)
-
     def num_frames(self, num_samples: int | torch.Tensor) -> int | torch.Tensor:
-        """Whole windows in so many samples; 0 where they are fewer than one window."""
-        frames = 1 + (num_samples - self.config.lfcc_window_length) // self.config.lfcc_hop_length
-        return frames.clamp(min=0) if isinstance(frames, torch.Tensor) else max(frames, 0)
+        """Frames of so many samples, at least one."""
+        behind_first = num_samples - self.config.lfcc_window_length
+        if self.config.lfcc_pad_last_window:
+            behind_first = behind_first + self.config.lfcc_hop_length - 1
+        frames = 1 + behind_first // self.config.lfcc_hop_length
+        return frames.clamp(min=1) if isinstance(frames, torch.Tensor) else max(frames, 1)
 
     def forward(self, waveform: torch.Tensor, num_samples: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -137,15 +138,15 @@ class LFCC(nn.Module):
 
         Returns:
             (batch, (1 + num_deltas) * num_coefficients, frames), float32: the coefficients, their deltas,
-            their double deltas. Frames beyond the last whole window of an utterance are zero; those before do
-            not depend on the padding.
+            their double deltas. Frames beyond the last one of an utterance are zero; those before do not
+            depend on the padding.
 
         Raises:
-            ValueError: an utterance is shorter than one window; `num_samples` does not fit the waveform.
+            ValueError: an utterance has no samples; `num_samples` does not fit the waveform.
         """
         self.check_lengths(waveform, num_samples)
         with torch.autocast(waveform.device.type, enabled=False):
-            features = self.cepstrum(waveform.float())  # (batch, coefficients, frames)
+            features = self.cepstrum(self.padded(waveform.float(), num_samples)).float()
             is_real = is_last = None
             if num_samples is not None:
                 frame = torch.arange(features.shape[-1], device=features.device)
@@ -158,7 +159,7 @@ class LFCC(nn.Module):
             return features if is_real is None else torch.where(is_real, features, 0.0)
 
     def check_lengths(self, waveform: torch.Tensor, num_samples: torch.Tensor | None) -> None:
-        """A `ValueError` where an utterance has no frame or is longer than its waveform."""
+        """A `ValueError` where an utterance has no samples or is longer than its waveform."""
         batch, samples = waveform.shape
         shortest = longest = samples
         if num_samples is not None:
@@ -170,20 +171,33 @@ class LFCC(nn.Module):
             shortest, longest = torch.stack(torch.aminmax(num_samples)).tolist()
         if longest > samples:
             raise ValueError(f"num_samples {longest} is more than the waveforms' {samples} samples.")
-        if shortest < self.config.lfcc_window_length:
-            raise ValueError(
-                f"An utterance of {shortest} samples is shorter than one LFCC window of "
-                f"{self.config.lfcc_window_length} samples."
-            )
+        if shortest < 1:
+            raise ValueError("An utterance has no samples.")
 
-    def cepstrum(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(batch, samples), float32, to the coefficients without deltas, (batch, coefficients, frames)."""
-        config = self.config
+    def padded(self, waveform: torch.Tensor, num_samples: torch.Tensor | None) -> torch.Tensor:
+        """(batch, samples) after pre-emphasis, zero behind each utterance and up to the last frame's end."""
+        config, samples = self.config, waveform.shape[1]
         if config.lfcc_pre_emphasis:
             waveform = torch.cat(
                 [waveform[:, :1], waveform[:, 1:] - config.lfcc_pre_emphasis * waveform[:, :-1]], dim=1
             )
+        if num_samples is not None:
+            is_own = torch.arange(samples, device=waveform.device) < num_samples.to(waveform.device)[:, None]
+            waveform = torch.where(is_own, waveform, 0.0)
+        end = (self.num_frames(samples) - 1) * config.lfcc_hop_length + config.lfcc_window_length
+        return F.pad(waveform, (0, max(end - samples, 0)))
+
+    def cepstrum(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(batch, samples), float32, to the coefficients without deltas, (batch, coefficients, frames)."""
+        config = self.config
         frames = waveform.unfold(1, config.lfcc_window_length, config.lfcc_hop_length)
+        parts = frames.split(max(CHUNK // len(frames), 1), dim=1)  # whatever the length, memory is bounded
+        coefficients = torch.cat([self.coefficients(part) for part in parts], dim=1)
+        return coefficients.transpose(1, 2).contiguous()
+
+    def coefficients(self, frames: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, window_length) to (batch, frames, coefficients)."""
+        config = self.config
         spectrum = torch.fft.rfft(frames * self.window, n=config.lfcc_fft_size)  # (batch, frames, bins)
         power = spectrum.real.square() + spectrum.imag.square()
         bands = (power @ self.filters + config.lfcc_log_floor).log10()  # (batch, frames, filters)
@@ -191,7 +205,7 @@ class LFCC(nn.Module):
         if config.lfcc_use_energy:
             energy = (power.sum(dim=-1, keepdim=True) + config.lfcc_log_floor).log10()
             coefficients = torch.cat([energy, coefficients[..., 1:]], dim=-1)
-        return coefficients.transpose(1, 2).contiguous()
+        return coefficients
 
 
 __all__ = ["LFCC", "cosine_transform", "delta", "linear_filter_bank"]

@@ -112,7 +112,15 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
         Returns:
             `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
             weighted cross-entropy as `loss`.
+
+        Raises:
+            ValueError: waveforms of another length than `config.num_samples`.
         """
+        if input_values.shape[-1] != self.config.num_samples:
+            raise ValueError(
+                f"The waveforms have {input_values.shape[-1]} samples, but this network takes "
+                f"{self.config.num_samples}: crop or pad them by its feature extractor."
+            )
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         hidden = self.front_end(input_values).unsqueeze(1)  # (batch, 1, bins, frames), float32

@@ -12,6 +12,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .configuration_lfcc_gmm import LFCCGMMConfig
+from .float32 import Float32Module
 from .lfcc import LFCC
 from .loss import weighted_cross_entropy
 
@@ -46,7 +47,7 @@ class GMMStatistics:
     second: torch.Tensor
 
 
-class DiagonalGMM(nn.Module):
+class DiagonalGMM(Float32Module):
     """
     Gaussian mixture model with diagonal covariances: the persistent buffers `weights` (components,), `means`
     and `variances` (components, features).
@@ -142,6 +143,7 @@ class LFCCGMMPreTrainedModel(PreTrainedModel):
 
     config_class = LFCCGMMConfig
     base_model_prefix = "lfcc_gmm"
+    _keep_in_fp32_modules_strict = ["gmms", "lfcc"]
     main_input_name = "input_values"
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -195,9 +197,6 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
 
         Returns:
             LFCC (frames, features), float32, and number of frames of each utterance (batch,).
-
-        Raises:
-            ValueError: an utterance is shorter than one window.
         """
         num_samples = None if attention_mask is None else attention_mask.sum(dim=1)
         features = self.lfcc(input_values, num_samples).transpose(1, 2)  # (batch, frames, features)
@@ -227,9 +226,6 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
             `SequenceClassifierOutput` with `logits` (batch, num_labels), the mean over an utterance's frames
             of log p(frame | label) in nats, float32, and, where labels are given, the weighted cross-entropy
             as `loss`.
-
-        Raises:
-            ValueError: an utterance is shorter than one window.
         """
         features, num_frames = self.frames(input_values, attention_mask)
         lengths = num_frames.tolist()

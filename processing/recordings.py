@@ -147,6 +147,7 @@ def score_recordings(
         ValueError: windows that are further apart than they are long.
     """
     crop, rate = countermeasure.feature_extractor.num_samples, countermeasure.feature_extractor.sampling_rate
+    batch_size = 1 if crop is None else windows.batch_size
     hop = round((windows.hop(countermeasure.feature_extractor) or 0) * rate)
     waiting: list[tuple[Recording, np.ndarray]] = []
     unfinished: list[Recording] = []
@@ -161,7 +162,7 @@ def score_recordings(
                 recording.starts.append(start / rate)
                 recording.seconds = (start + len(samples)) / rate
                 waiting.append((recording, samples))
-                if len(waiting) == windows.batch_size:
+                if len(waiting) == batch_size:
                     _score(countermeasure, waiting)
                     bar.update(len(waiting))
                     waiting.clear()

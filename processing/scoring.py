@@ -51,7 +51,7 @@ def score_rows(
     Args:
         model, collator: the countermeasure, and what makes a batch of rows for it.
         rows: see `rows.FEATURES`; labels do not matter.
-        batches: batch size and loader processes.
+        batches: batch size and loader processes. Whole utterances (`num_samples: null`) go one at a time.
         checkpoint: keeps the scores of finished batches; after a kill only the rest is computed.
         description: of the progress bar.
 
@@ -63,10 +63,9 @@ def score_rows(
             checkpoint of another scoring.
     """
     state = PartialState()
-    slices = [
-        range(start, min(start + batches.batch_size, len(rows)))
-        for start in range(0, len(rows), batches.batch_size)
-    ]
+    # Whole utterances would all be padded to the longest.
+    size = 1 if collator.feature_extractor.num_samples is None else batches.batch_size
+    slices = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     done = {} if checkpoint is None else checkpoint.finished(state)
     remaining = [index for index in range(len(slices)) if index not in done]
     own = remaining[state.process_index :: state.num_processes]

@@ -154,6 +154,14 @@ def test_what_is_no_pickle_is_one_line_of_error(tmp_path, content):
         read_checkpoint(tmp_path / "gmm.pkl")
 
 
+def test_pickle_that_asks_for_gigabytes_by_a_few_bytes_is_refused(tmp_path):
+    path = tmp_path / "gmm.pkl"
+    path.write_bytes(b"\x80\x04K\x01r\xff\xff\xff\x7f.")  # LONG_BINPUT to place 2^31 - 1
+
+    with pytest.raises(ValueError, match="gmm.pkl: the pickle puts something in place 2,147,483,647"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"bona": 1}, {"bona": (), "spoof": (), "other": ()}])
 def test_other_content_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"must hold a dict of \['bona', 'spoof'\]"):

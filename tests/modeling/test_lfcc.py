@@ -57,6 +57,26 @@ def lfcc_of_baseline_2021(waveform: np.ndarray) -> np.ndarray:
     return np.concatenate([features, first, delta_by_definition(first)], axis=1).T
 
 
+def lfcc_of_baseline_2019(waveform: np.ndarray) -> np.ndarray:
+    """(samples,) to (60, frames): the ASVspoof 2019 baseline's definition, in float64. MATLAB's
+    buffer(x, 320, 160, 'nodelay') fills the last frame with zeros."""
+    emphasised = waveform.astype(np.float64)
+    emphasised[1:] -= 0.97 * waveform[:-1].astype(np.float64)
+    count = max(int(np.ceil((len(waveform) - 160) / 160)), 1)
+    emphasised = np.concatenate([emphasised, np.zeros(320)])
+    frames = np.stack([emphasised[160 * i : 160 * i + 320] for i in range(count)]) * np.hamming(320)
+    power = np.abs(np.fft.rfft(frames, 512)) ** 2
+    edges = np.linspace(0, 8000, 22)
+    frequency = np.arange(257) * 16000 / 512
+    filters = np.stack([np.interp(frequency, edges[j : j + 3], [0, 1, 0]) for j in range(20)])
+    bands = np.log10(power @ filters.T + 2.2204e-16)
+    cosines = np.cos(np.pi * np.arange(20)[:, None] * (2 * np.arange(20) + 1) / 40) * np.sqrt(2 / 20)
+    cosines[0] /= np.sqrt(2)
+    features = bands @ cosines.T
+    first = delta_by_definition(features)
+    return np.concatenate([features, first, delta_by_definition(first)], axis=1).T
+
+
 def front_end(**settings) -> LFCC:
     return LFCC(LFCCFrontEndConfig(**settings))
 
@@ -74,6 +94,21 @@ def test_equals_the_2021_baseline_in_float64():
     expected = np.stack([lfcc_of_baseline_2021(w.numpy()) for w in waveform])
     assert features.shape == expected.shape == (2, 60, 66)
     np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 100, 320, 321, 480, 16000, 16001, 16159])
+def test_equals_the_2019_baseline_in_float64_to_its_last_frame(length):
+    waveform = noise(1, length)[0]
+    lfcc = front_end(lfcc_pre_emphasis=0.97, lfcc_pad_last_window=True)
+
+    alone = lfcc(waveform[None])[0]
+    padded = torch.cat([waveform, torch.full((777,), 0.5)])  # what lies behind an utterance does not count
+    in_batch = lfcc(padded[None], torch.tensor([length]))[0]
+
+    expected = lfcc_of_baseline_2019(waveform.numpy())
+    assert alone.shape == expected.shape
+    np.testing.assert_allclose(alone, expected, atol=2e-5)
+    np.testing.assert_allclose(in_batch[:, : expected.shape[1]], expected, atol=2e-5)
 
 
 def test_float32_of_real_recordings_is_within_3e_4_of_float64(shared_data):
@@ -219,12 +254,12 @@ def test_silence_is_the_logarithm_of_the_floor():
     assert features[:, 1:].abs().max() < 1e-4
 
 
-def test_only_whole_frames_are_counted():
+def test_only_whole_frames_are_counted_but_one_at_least():
     lfcc = front_end()
 
     counts = [lfcc.num_frames(length) for length in (1, 319, 320, 479, 480, 64000)]
 
-    assert counts == [0, 0, 1, 1, 2, 399]
+    assert counts == [1, 1, 1, 1, 2, 399]
     lengths = torch.tensor([1, 319, 320, 479, 480, 64000])
     assert lfcc.num_frames(lengths).tolist() == counts
     assert lfcc(noise(1, 479)).shape == (1, 60, 1)
@@ -232,18 +267,22 @@ def test_only_whole_frames_are_counted():
 
 @settings(max_examples=40, deadline=None)
 @given(
-    lengths=st.lists(st.integers(64, 500), min_size=1, max_size=5),
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=5),
     padding=st.integers(0, 300),
     num_deltas=st.integers(0, 2),
     pre_emphasis=st.sampled_from([0.0, 0.97]),
+    pad_last_window=st.booleans(),
 )
-def test_features_do_not_depend_on_what_an_utterance_is_padded_to(lengths, padding, num_deltas, pre_emphasis):
+def test_features_do_not_depend_on_what_an_utterance_is_padded_to(
+    lengths, padding, num_deltas, pre_emphasis, pad_last_window
+):
     lfcc = front_end(
         lfcc_window_length=64,
         lfcc_hop_length=24,
         lfcc_fft_size=128,
         lfcc_num_deltas=num_deltas,
         lfcc_pre_emphasis=pre_emphasis,
+        lfcc_pad_last_window=pad_last_window,
     )
     alone = [noise(1, length, seed=length) for length in lengths]
     batch = torch.zeros(len(lengths), max(lengths) + padding)
@@ -258,13 +297,27 @@ def test_features_do_not_depend_on_what_an_utterance_is_padded_to(lengths, paddi
         assert not together[:, frames:].any()
 
 
-def test_utterance_shorter_than_a_window_is_an_error():
-    lfcc = front_end()
+def test_utterance_shorter_than_a_window_is_filled_with_zeros():
+    lfcc, short = front_end(), noise(1, 100)
 
-    with pytest.raises(ValueError, match="of 319 samples is shorter than one LFCC window of 320"):
-        lfcc(noise(2, 319))
-    with pytest.raises(ValueError, match="of 100 samples is shorter"):
-        lfcc(noise(2, 1000), torch.tensor([1000, 100]))
+    alone, batch = lfcc(short), lfcc(noise(2, 1000), torch.tensor([1000, 100]))
+
+    assert alone.shape == (1, 60, 1) and batch.shape == (2, 60, 5)
+    torch.testing.assert_close(alone, lfcc(torch.nn.functional.pad(short, (0, 220))))
+
+
+def test_utterance_without_samples_is_an_error():
+    with pytest.raises(ValueError, match="has no samples"):
+        front_end()(noise(2, 1000), torch.tensor([1000, 0]))
+
+
+def test_long_utterances_are_the_same_whatever_is_held_at_a_time(monkeypatch):
+    lfcc, waveform = front_end(), noise(2, 16000)
+    whole = lfcc(waveform)
+
+    monkeypatch.setattr("modeling.lfcc.CHUNK", 14)
+
+    torch.testing.assert_close(lfcc(waveform), whole)
 
 
 def test_lengths_that_do_not_fit_the_waveform_are_an_error():
@@ -292,7 +345,7 @@ def test_waveform_and_module_of_another_dtype_are_computed_in_float32(dtype):
     features = front_end().to(dtype)(waveform)
 
     assert features.dtype == torch.float32
-    assert torch.equal(features, front_end()(waveform.float()))
+    torch.testing.assert_close(features, front_end()(waveform.float()), rtol=0, atol=2e-5)
 
 
 def test_gradient_is_that_of_finite_differences():

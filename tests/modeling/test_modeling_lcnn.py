@@ -159,6 +159,8 @@ def test_bfloat16_weights_and_autocast_take_float32_input(front_end, tmp_path):
 
     with torch.no_grad():
         expected, logits = model(batch).logits, half(batch).logits
+        images = [m.to(dtype).front_end(batch) for m, dtype in ((half, torch.bfloat16), (half, torch.half))]
+        assert all(torch.equal(image, model.front_end(batch)) for image in images)
         with torch.autocast("cpu", torch.bfloat16):
             autocast = model(batch).logits
 
@@ -167,12 +169,23 @@ def test_bfloat16_weights_and_autocast_take_float32_input(front_end, tmp_path):
     torch.testing.assert_close(autocast, expected, atol=0.3, rtol=0)
 
 
+def test_waveform_of_another_length_is_an_error_that_names_both():
+    with pytest.raises(ValueError, match="have 5000 samples, but this network takes 8000"):
+        small_model()(waveforms(1)[:, :5000])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"front_end": "mfcc"}, "front_end 'mfcc' is not one of lfcc, cqt"),
         ({"channels": [3, 4]}, "must be of one length, not 2, 3 and 3"),
         ({"kernel_sizes": [4, 3, 3]}, "must be odd"),
+        ({"kernel_sizes": [-1, 3, 3]}, "kernel_sizes .* must be positive"),
+        ({"channels": [4, 0, 4]}, "channels .* must be positive"),
+        ({"channels": [], "kernel_sizes": [], "pool_sizes": []}, "at least one convolution"),
+        ({"pool_sizes": [0, 2, 2]}, "pool_sizes .* must be positive"),
+        ({"fc_size": 0}, "fc_size must be at least 1, not 0"),
+        ({"front_end": "cqt", "cqt_log_floor": 1e-60}, "cqt_log_floor must be"),
         ({"pool_sizes": [9, 9, 9]}, "too small for pool_sizes"),
     ],
 )
