@@ -8,7 +8,8 @@ from .recipe import nearest
 
 _BIBTEX = r"""
 @article{wang2020asvspoof,
-  title   = {{ASVspoof} 2019: A Large-Scale Public Database of Synthesized, Converted and Replayed Speech},
+  title   = {{ASVspoof} 2019: A Large-Scale Public Database of Synthesized, Converted and Replayed
+             Speech},
   author  = {Wang, Xin and Yamagishi, Junichi and Todisco, Massimiliano and others},
   journal = {Computer Speech \& Language},
   volume  = {64},
@@ -17,16 +18,15 @@ _BIBTEX = r"""
 
 @inproceedings{tak2021rawnet2,
   title     = {End-to-End Anti-Spoofing with {RawNet2}},
-  author    = {Tak, Hemlata and Patino, Jose and Todisco, Massimiliano and Nautsch, Andreas and Evans,
-               Nicholas and
-               Larcher, Anthony},
+  author    = {Tak, Hemlata and Patino, Jose and Todisco, Massimiliano and Nautsch, Andreas and
+               Evans, Nicholas and Larcher, Anthony},
   booktitle = {ICASSP},
   year      = {2021}
 }
 
 @inproceedings{jung2020rawnet,
-  title     = {Improved {RawNet} with Feature Map Scaling for Text-Independent Speaker Verification using Raw
-               Waveforms},
+  title     = {Improved {RawNet} with Feature Map Scaling for Text-Independent Speaker Verification
+               using Raw Waveforms},
   author    = {Jung, Jee-weon and Kim, Seung-bin and Shim, Hye-jin and Kim, Ju-ho and Yu, Ha-Jin},
   booktitle = {Interspeech},
   year      = {2020}
@@ -40,19 +40,18 @@ _BIBTEX = r"""
 }
 
 @inproceedings{tak2022wav2vec,
-  title     = {Automatic Speaker Verification Spoofing and Deepfake Detection Using wav2vec 2.0 and Data
-               Augmentation},
-  author    = {Tak, Hemlata and Todisco, Massimiliano and Wang, Xin and Jung, Jee-weon and Yamagishi,
-               Junichi and
-               Evans, Nicholas},
+  title     = {Automatic Speaker Verification Spoofing and Deepfake Detection Using wav2vec 2.0 and
+               Data Augmentation},
+  author    = {Tak, Hemlata and Todisco, Massimiliano and Wang, Xin and Jung, Jee-weon and
+               Yamagishi, Junichi and Evans, Nicholas},
   booktitle = {Odyssey},
   year      = {2022}
 }
 
 @inproceedings{lavrentyeva2019stc,
   title     = {{STC} Antispoofing Systems for the {ASVspoof2019} Challenge},
-  author    = {Lavrentyeva, Galina and Novoselov, Sergey and Tseren, Andzhukaev and Volkova, Marina and
-               Gorlanov, Artem and Kozlov, Alexandr},
+  author    = {Lavrentyeva, Galina and Novoselov, Sergey and Tseren, Andzhukaev and Volkova, Marina
+               and Gorlanov, Artem and Kozlov, Alexandr},
   booktitle = {Interspeech},
   year      = {2019}
 }
@@ -68,9 +67,9 @@ _BIBTEX = r"""
 
 @inproceedings{todisco2019asvspoof,
   title     = {{ASVspoof} 2019: Future Horizons in Spoofed and Fake Audio Detection},
-  author    = {Todisco, Massimiliano and Wang, Xin and Vestman, Ville and Sahidullah, Md and Delgado,
-               Hector and
-               Nautsch, Andreas and Yamagishi, Junichi and Evans, Nicholas and Kinnunen, Tomi and Lee, Kong Aik},
+  author    = {Todisco, Massimiliano and Wang, Xin and Vestman, Ville and Sahidullah, Md and
+               Delgado, Hector and Nautsch, Andreas and Yamagishi, Junichi and Evans, Nicholas and
+               Kinnunen, Tomi and Lee, Kong Aik},
   booktitle = {Interspeech},
   year      = {2019}
 }

@@ -4,7 +4,7 @@ somewhere, and nothing of the machine it was made on."""
 import math
 import posixpath
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -31,27 +31,36 @@ LICENSES = set(
     """.split()
 )
 
-LOCAL_PATH = re.compile(
-    r"""
-    \b file:/{1,3}\S*
-    | (?<![\w.:/~-]) / (?:home|root|Users|tmp|mnt|media|scratch|workspace|Volumes|var/folders)
-      (?: /[^\s"'`<>)\]]* | \b )
-    | (?<!\w) [A-Za-z]:(?:\\{1,2}|/) (?:Users|Documents\ and\ Settings|Temp|Windows) (?:\\|/) [^\s"'`<>)\]]*
-    """,
-    re.VERBOSE,
-)
-TOKEN = re.compile(
-    r"""
-    \b hf_[A-Za-z0-9]{16,} | \b api_org_[A-Za-z0-9]{16,}
-    | \b gh[opsur]_[A-Za-z0-9]{20,} | \b github_pat_\w{20,}
-    | \b sk-[A-Za-z0-9_-]{20,} | \b AKIA[0-9A-Z]{16}\b | \b xox[abpr]-[A-Za-z0-9-]{10,}
-    | -----BEGIN\ [A-Z\ ]*PRIVATE\ KEY-----
-    | (?i:\b bearer) \s+ [A-Za-z0-9._~+/=-]{12,}
-    | (?i:(?:api|access|secret|auth)[_-]?(?:key|token) | \b(?:token|password|secret)) ["']? \s* [:=] \s* ["']?
-      (?=[A-Za-z_-]*[0-9]) [A-Za-z0-9_-]{16,}
-    """,
-    re.VERBOSE,
-)
+# What a path or token begins with, and then the whole of it: most texts do not hold the beginning, and to search
+# for that alone is fast.
+_END = r"""[^\s"'`<>)\]]*"""
+_SECRET = r"""["']?\s*[:=]\s*["']?(?=[a-z_-]*[0-9])[a-z0-9_-]{16,}"""
+LOCAL_PATHS = {
+    "file:/": re.compile(r"\bfile:/{1,3}\S*"),
+    **{
+        f"/{name}": re.compile(rf"(?<![\w.:/~-])/{name}(?:/{_END}|\b)")
+        for name in "home root Users tmp mnt media scratch workspace Volumes var/folders".split()
+    },
+    **{
+        name: re.compile(rf"(?<!\w)[A-Za-z]:[\\/]{{1,2}}{name}[\\/]{_END}")
+        for name in ("Users", "Documents and Settings", "Windows", "Temp")
+    },
+}
+TOKENS = {
+    "hf_": re.compile(r"\bhf_[A-Za-z0-9]{16,}"),
+    "api_org_": re.compile(r"\bapi_org_[A-Za-z0-9]{16,}"),
+    "gh": re.compile(r"\bgh[opsur]_[A-Za-z0-9]{20,}"),
+    "github_pat_": re.compile(r"\bgithub_pat_\w{20,}"),
+    "sk-": re.compile(r"\bsk-[A-Za-z0-9_-]{20,}"),
+    "AKIA": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
+    "xox": re.compile(r"\bxox[abpr]-[A-Za-z0-9-]{10,}"),
+    "PRIVATE KEY": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "bearer": re.compile(r"\bbearer\s+[a-z0-9._~+/=-]{12,}", re.IGNORECASE),
+    "key": re.compile(rf"(?:api|access|secret|auth)[_-]?key{_SECRET}", re.IGNORECASE),
+    "token": re.compile(rf"(?:\b|[a-z]_)token{_SECRET}", re.IGNORECASE),
+    "password": re.compile(rf"\bpassword{_SECRET}", re.IGNORECASE),
+    "secret": re.compile(rf"\bsecret{_SECRET}", re.IGNORECASE),
+}
 
 _CODE_BLOCK = re.compile(r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE)
 _CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL)
@@ -135,22 +144,27 @@ def check_text(name: str, text: str) -> list[str]:
         name: of the file, for the messages.
         text: its content.
     """
-    problems = []
-    for start, path in _local_paths(text):
-        problems.append(f"{name}, line {text.count(chr(10), 0, start) + 1}: a path of a machine, {path}")
-    for match in TOKEN.finditer(text):
-        line = text.count("\n", 0, match.start()) + 1
-        problems.append(f"{name}, line {line}: what looks like a token or key, {match[0][:6]}…")
-    return problems
-
-
-def _local_paths(text: str) -> Iterator[tuple[int, str]]:
-    found = {match.start(): match[0] for match in LOCAL_PATH.finditer(text)}
+    paths = _found(LOCAL_PATHS, text)
     home = str(Path.home())
     if len(Path(home).parts) > 1:
-        for match in re.finditer(rf"(?<![\w./:-]){re.escape(home)}(?![\w-])[^\s\"'`<>)\]]*", text):
-            found.setdefault(match.start(), match[0])
-    yield from sorted(found.items())
+        paths |= _found({home: re.compile(rf"(?<![\w./:-]){re.escape(home)}(?![\w-]){_END}")}, text)
+    problems = {start: f"a path of a machine, {path}" for start, path in paths.items()}
+    for start, token in _found(TOKENS, text).items():
+        problems[start] = f"what looks like a token or key, {token[:6]}…"
+    return [
+        f"{name}, line {text.count(chr(10), 0, start) + 1}: {problem}"
+        for start, problem in sorted(problems.items())
+    ]
+
+
+def _found(patterns: Mapping[str, re.Pattern], text: str) -> dict[int, str]:
+    """What matches, by where it starts."""
+    lowered = text.lower()
+    found = {}
+    for beginning, pattern in patterns.items():
+        if beginning.lower() in lowered:
+            found |= {match.start(): match[0] for match in pattern.finditer(text)}
+    return found
 
 
 def _strange_values(value, where: str = "") -> Iterator[str]:
