@@ -130,7 +130,7 @@ def _gradient_rows(run: RunFolder) -> list[tuple[str, str]]:
     rows[after:after] = _course(run)
     weights = run.training.get("class_weights")
     if weights:
-        text = ", ".join(f"{name} {number(weight)}" for name, weight in weights.items())
+        text = ", ".join(f"{name} {number(weights[name])}" for name in _labels(run) if name in weights)
     else:
         text = "none: both classes weigh the same"
     rows.append(("Class weights", text))
@@ -141,6 +141,11 @@ def _gradient_rows(run: RunFolder) -> list[tuple[str, str]]:
         name = "none, random initial weights" if base == "none" else f"`{base}`"
         rows.insert(0, ("Started from", f"{name}{mark}"))
     return [*rows, *((f"`{name}`", text) for name, text in rest.items())]
+
+
+def _labels(run: RunFolder) -> list[str]:
+    """Names of the labels in the order of the logits."""
+    return [label for _, label in sorted(run.config["id2label"].items())]
 
 
 def _course(run: RunFolder) -> list[tuple[str, str]]:

@@ -31,8 +31,8 @@ LICENSES = set(
     """.split()
 )
 
-# What a path or token begins with, and then the whole of it: most texts do not hold the beginning, and to search
-# for that alone is fast.
+# What a path or token begins with or holds, and then the whole of it: most texts lack the first, and to
+# search for that alone is fast.
 _END = r"""[^\s"'`<>)\]]*"""
 _SECRET = r"""["']?\s*[:=]\s*["']?(?=[a-z_-]*[0-9])[a-z0-9_-]{16,}"""
 LOCAL_PATHS = {
