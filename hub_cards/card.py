@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import validate_repo_id
 
 from .architecture import architecture_rows, input_rows, input_seconds
 from .citations import find_citations
@@ -55,9 +56,11 @@ def render_card(run: RunFolder, repo_id: str | None = None) -> ModelCard:
         repo_id: where on the Hub it goes, for title and usage; without it, the folder's name stands there.
 
     Raises:
-        ValueError: a config that lacks a field, a reference that is not known, or a card that is not fit to
-            be published; see [`~hub_cards.validation.check_card`].
+        ValueError: no valid repo_id, a config that lacks a field, a reference that is not known, or a card
+            that is not fit to be published; see [`~hub_cards.validation.check_card`].
     """
+    if repo_id is not None:
+        validate_repo_id(repo_id)
     folder = run.folder.resolve()
     model_id = repo_id or folder.name
     title = repo_id.split("/")[-1] if repo_id else run.system
@@ -104,9 +107,8 @@ def _about(run: RunFolder) -> dict:
     if run.training is None:
         provenance = "Its weights were not trained here."
     else:
-        provenance = (
-            f"Trained on: {display_name(corpus or 'not recorded')}, by the recipe and on the machine below."
-        )
+        place = display_name(corpus or "a corpus that is not recorded")
+        provenance = f"Trained on: {place}, with the hyperparameters and on the machine given below."
         if recipe and recipe.reported:
             provenance += " These are not the weights that the reported numbers below are of."
     return {
