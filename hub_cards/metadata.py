@@ -1,0 +1,96 @@
+"""The YAML header of a card: what the Hub's search and its table of results read."""
+
+import re
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from .run_folder import DEMO_CORPUS, Evaluation, RunFolder
+from .tables import METRICS, corpus_name, display_name, known_corpus
+
+
+TAGS = ["audio-classification", "anti-spoofing", "asvspoof", "deepfake-detection"]
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Types of metrics in the header by their name in results.json.
+METRIC_TYPES = {
+    "eer": "eer",
+    "min_tdcf_2019": "t-dcf",
+    "min_tdcf_2021": "t-dcf",
+    "min_dcf": "min-dcf",
+    "act_dcf": "act-dcf",
+    "cllr": "cllr",
+}
+MEASURED_FIRST = ("eer", "t-dcf")  # those that the header's `metrics` names
+
+
+def training_corpus(run: RunFolder) -> str | None:
+    """The corpus that the model was trained on, as results call it; `None` where that is not recorded."""
+    if run.training is None:
+        return None
+    if corpus := run.training.get("corpus"):
+        return corpus
+    # Records of older runs lack it, but train.py evaluated them on the same corpus.
+    dev = next((e for e in run.evaluations if e.folder.name == "dev"), None)
+    if dev:
+        return dev.trials[0]
+    return corpus_name(run.recipe.corpus) if run.recipe else None
+
+
+def is_demo(run: RunFolder) -> bool:
+    """Whether the model was trained on the demo corpus."""
+    return run.is_demo or training_corpus(run) == DEMO_CORPUS
+
+
+def base_model(run: RunFolder) -> str | None:
+    """The name of the base model that training started from, where it had one."""
+    return ((run.training or {}).get("base_model") or {}).get("name")
+
+
+def card_data(run: RunFolder, model_name: str) -> ModelCardData:
+    """The header of a run's card. Metrics are those that were measured; what a source reports is not among
+    them."""
+    corpus, base = training_corpus(run), base_model(run)
+    results = [result for evaluation in run.evaluations for result in _eval_results(evaluation)]
+    measured = {result.metric_type for result in results}
+    return ModelCardData(
+        license=run.recipe.card.get("license") if run.recipe else None,
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=TAGS,
+        datasets=_datasets(corpus),
+        metrics=[name for name in MEASURED_FIRST if name in measured] or None,
+        base_model=base if base and HUB_ID.fullmatch(base) else None,
+        model_name=model_name,
+        eval_results=results or None,
+    )
+
+
+def _datasets(corpus: str | None) -> list[str] | None:
+    """Names on the Hub: of a corpus that is known, or an id; not of the demo corpus or a local folder."""
+    if corpus is None:
+        return None
+    if known := known_corpus(corpus):
+        return [known.hub_name]
+    return [corpus] if HUB_ID.fullmatch(corpus) else None
+
+
+def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
+    results = evaluation.results
+    corpus, split = evaluation.trials
+    known = known_corpus(corpus)
+    return [
+        EvalResult(
+            task_type="audio-classification",
+            task_name="Speech anti-spoofing",
+            dataset_type=known.hub_name if known else corpus,
+            dataset_name=display_name(corpus),
+            dataset_config=known.config if known else None,
+            dataset_split=split,
+            dataset_args={name: results[name] for name in ("num_trials", "num_bonafide", "num_spoof")},
+            metric_type=METRIC_TYPES[name],
+            # Per cent, which leaderboards expect of an error rate.
+            metric_value=round(100 * results[name] if name == "eer" else results[name], 6),
+            metric_name=f"{title} (%)" if name == "eer" else title,
+        )
+        for name, title in METRICS.items()
+        if results.get(name) is not None
+    ]

@@ -1,0 +1,192 @@
+"""A trained or converted model's folder as the files in it tell: what its card and its publication are made
+from."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import file_digest
+from pathlib import Path
+
+from safetensors import safe_open
+
+from .recipe import RECIPE_NAME, Recipe, load_recipe
+
+
+DEMO_CORPUS = "demo"
+OF_TRAINING = ("dev", "eval")  # folders of `results` that train.py writes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    One evaluation of the model on a corpus.
+
+    Attributes:
+        folder: with `results.json`, `scores.txt` and plots.
+        results: the content of `results.json`.
+    """
+
+    folder: Path
+    results: dict
+
+    @property
+    def trials(self) -> tuple[str, str]:
+        """Corpus and split."""
+        return self.results["corpus"], self.results["split"]
+
+    @property
+    def plots(self) -> list[Path]:
+        return sorted(self.folder.glob("*.png"))
+
+
+@dataclass
+class RunFolder:
+    """
+    What is known of a model by its folder. What was not measured is not there: `None`, or no entry.
+
+    Attributes:
+        folder: of the model.
+        config: the content of `config.json`.
+        feature_extractor: the content of `preprocessor_config.json`.
+        recipe: `recipe.yaml`, how the model was trained; `None` where it was not trained here.
+        training: `training.json`, what training took and what it was of; `None` likewise.
+        trainer_state: `trainer_state.json`, the Trainer's log; `None` likewise.
+        evaluations: of these weights, one for each corpus and split.
+    """
+
+    folder: Path
+    config: dict
+    feature_extractor: dict
+    recipe: Recipe | None = None
+    training: dict | None = None
+    trainer_state: dict | None = None
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    @cached_property
+    def weight_files(self) -> list[Path]:
+        """The safetensors files that hold the weights."""
+        return weight_files(self.folder)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the weights on disk."""
+        return sum(path.stat().st_size for path in self.weight_files)
+
+    @cached_property
+    def num_values(self) -> int:
+        """Numbers in the weights, fixed buffers included, counted in the headers of the files."""
+        total = 0
+        for path in self.weight_files:
+            with safe_open(path, framework="numpy") as tensors:
+                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+        return total
+
+    @property
+    def num_parameters(self) -> int | None:
+        """Parameters as training counted them, without fixed buffers."""
+        return (self.training or {}).get("num_parameters")
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the model was trained on the demo corpus, whose numbers mean nothing."""
+        return (self.training or {}).get("corpus") == DEMO_CORPUS
+
+    @property
+    def system(self) -> str:
+        return self.recipe.system if self.recipe else self.folder.resolve().name
+
+    def evaluation(self, corpus: str, split: str) -> Evaluation | None:
+        """The evaluation on a corpus's split, by the names in `results.json`."""
+        return next((found for found in self.evaluations if found.trials == (corpus, split)), None)
+
+
+def read_run(folder: Path) -> RunFolder:
+    """
+    Raises:
+        FileNotFoundError: no folder of a complete model.
+        ValueError: a damaged file, or an evaluation of other weights; the message names it.
+    """
+    folder = Path(folder).expanduser()
+    for name in ("config.json", "preprocessor_config.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no {name}: it is not the folder of a finished training or of a converted "
+                "model."
+            )
+    run = RunFolder(
+        folder,
+        config=read_json(folder / "config.json"),
+        feature_extractor=read_json(folder / "preprocessor_config.json"),
+        recipe=load_recipe(folder / RECIPE_NAME) if (folder / RECIPE_NAME).is_file() else None,
+        training=read_json(folder / "training.json", missing_is_none=True),
+        trainer_state=read_json(folder / "trainer_state.json", missing_is_none=True),
+    )
+    run.evaluations = read_evaluations(folder, digests={path.name: digest(path) for path in run.weight_files})
+    return run
+
+
+def read_evaluations(folder: Path, *, digests: dict[str, str]) -> list[Evaluation]:
+    """
+    The evaluations under `results`, one for each corpus and split: of two, the one with min t-DCF, then that
+    of eval.py rather than that of train.py.
+
+    Args:
+        folder: of the model.
+        digests: SHA-256 of each file of weights, by name.
+
+    Raises:
+        ValueError: an evaluation of other weights.
+    """
+    found: dict[tuple[str, str], Evaluation] = {}
+    for path in sorted(folder.glob("results/*/results.json")):
+        results = read_json(path)
+        if results.get("weights_sha256") != digests:
+            raise ValueError(
+                f"{path} is of other weights than those in {folder}: evaluate the model anew by eval.py "
+                "--overwrite, or delete that folder."
+            )
+        evaluation = Evaluation(path.parent, results)
+        other = found.get(evaluation.trials)
+        if other is None or _rank(evaluation) >= _rank(other):
+            found[evaluation.trials] = evaluation
+    return list(found.values())
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(read_json(index)["weight_map"].values())
+    files = [folder / name for name in sorted(names)]
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {path.name}: the weights are not complete.")
+    return files
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, *, missing_is_none: bool = False) -> dict | None:
+    """
+    Raises:
+        ValueError: not JSON.
+    """
+    if missing_is_none and not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def _rank(evaluation: Evaluation) -> tuple[bool, bool]:
+    return evaluation.results.get("min_tdcf_2019") is not None, evaluation.folder.name not in OF_TRAINING

@@ -1,0 +1,411 @@
+"""Cards of real runs: what they say, and that they say nothing that was not run."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+from hub_cards import card as card_module
+from hub_cards.card import render_card
+from hub_cards.citations import find_citations
+from hub_cards.recipe import find_recipe, load_recipe, systems
+from hub_cards.run_folder import read_run
+from hub_cards.tables import CORPORA, as_stated, number, per_cent, table
+from hub_cards.validation import LICENSES
+from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
+from processing.corpora import BY_NAME
+
+
+@pytest.fixture
+def run_folder(trained, tmp_path) -> Path:
+    """A copy of a trained run, which a test may change."""
+    return shutil.copytree(trained, tmp_path / "my-run", ignore=shutil.ignore_patterns("checkpoint-*"))
+
+
+@pytest.fixture
+def gmm_folder(tmp_path) -> Path:
+    """An LFCC-GMM that nobody trained here."""
+    torch.manual_seed(0)
+    config = LFCCGMMConfig(num_components=4, decision_threshold=-0.25)
+    LFCCGMMForAudioClassification(config).save_pretrained(tmp_path / "gmm")
+    AntiSpoofingFeatureExtractor(num_samples=None).save_pretrained(tmp_path / "gmm")
+    return tmp_path / "gmm"
+
+
+def change(path: Path, **changes) -> None:
+    """Change keys of a JSON or YAML file."""
+    read, write = (json.loads, json.dumps) if path.suffix == ".json" else (yaml.safe_load, yaml.safe_dump)
+    path.write_text(write(read(path.read_text()) | changes))
+
+
+def text_of(folder: Path, repo_id: str | None = None) -> str:
+    return str(render_card(read_run(folder), repo_id))
+
+
+def section(text: str, title: str) -> str:
+    """From a heading to the next of its rank or a higher one."""
+    rank = len(title.split()[0])
+    found = re.search(rf"^{re.escape(title)}$(.*?)(?=^#{{1,{rank}}} |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"no section {title} in\n{text}"
+    return found[1]
+
+
+def cells(text: str, first: str) -> list[str]:
+    """The other cells of the table rows that begin with a cell."""
+    rows = re.findall(rf"^\| {re.escape(first)} \| (.*) \|$", text, re.MULTILINE)
+    assert rows, f"no row {first} in\n{text}"
+    return [cell for row in rows for cell in row.split(" | ")]
+
+
+def test_header_names_every_metric_with_its_form_corpus_split_and_counts(run_folder):
+    data = render_card(read_run(run_folder)).data
+
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "audio-classification")
+    assert data.datasets == ["asvspoof2019"] and data.metrics == ["eer"]  # no ASV scores, so no t-DCF
+    for role in ("dev", "eval"):
+        results = json.loads((run_folder / "results" / role / "results.json").read_text())
+        found = {r.metric_name: r for r in data.eval_results if r.dataset_split == role}
+        assert found.keys() == {
+            "EER (%)",
+            "minDCF (ASVspoof 5)",
+            "actDCF (ASVspoof 5)",
+            "Cllr (ASVspoof 5, bits)",
+        }
+        eer = found["EER (%)"]
+        assert eer.metric_value == pytest.approx(100 * results["eer"], abs=1e-6)
+        assert (eer.dataset_name, eer.dataset_type) == ("ASVspoof 2019 LA", "asvspoof2019")
+        assert eer.dataset_args == {k: results[k] for k in ("num_trials", "num_bonafide", "num_spoof")}
+
+
+def test_parts_of_a_challenge_stay_apart_in_the_header(run_folder):
+    for part in ("LA", "DF"):
+        folder = shutil.copytree(run_folder / "results" / "eval", run_folder / "results" / f"2021-{part}")
+        change(folder / "results.json", corpus=f"ASVspoof 2021 {part}", min_tdcf_2019=0.25, min_tdcf_2021=0.5)
+
+    text = text_of(run_folder)
+
+    data = ModelCard(text).data
+    of_2021 = [r for r in data.eval_results if r.dataset_type == "asvspoof2021"]
+    assert {(r.dataset_config, r.dataset_name) for r in of_2021} == {
+        (part, f"ASVspoof 2021 {part}") for part in ("LA", "DF")
+    }
+    forms = {r.metric_name: r.metric_value for r in of_2021 if r.metric_type == "t-dcf"}
+    assert forms == {"min t-DCF (2019 form)": 0.25, "min t-DCF (2021 form)": 0.5}
+    assert data.metrics == ["eer", "t-dcf"]
+    assert cells(section(text, "## Results"), "ASVspoof 2021 DF")[2:4] == ["0.2500", "0.5000"]
+
+
+def test_results_stand_with_intervals_and_trials(run_folder):
+    path = run_folder / "results" / "eval" / "results.json"
+    intervals = {"level": 0.95, "method": "bootstrap of 40 speakers", "seed": 0, "eer": [0.1, 0.25]}
+    change(path, eer=0.1234, confidence_intervals=intervals)
+
+    results = section(text_of(run_folder), "## Results")
+
+    assert (
+        "| ASVspoof 2019 LA | eval | 12.34 % [10.00, 25.00] | not measured | not measured | 6 | 6 |"
+        in results
+    )
+    assert "95 % intervals: bootstrap of 40 speakers" in results
+    assert "The t-DCF is left out: there are no ASV scores." in results
+
+
+def test_attack_table_names_each_attack(run_folder):
+    attacks = {
+        "A07": {"num_bonafide": 6, "num_spoof": 4, "eer": 0.25},
+        "A08": {"num_bonafide": 6, "num_spoof": 2, "eer": 0.5, "eer_interval": [0.25, 0.75]},
+    }
+    change(run_folder / "results" / "eval" / "results.json", per_attack=attacks)
+
+    evaluation = section(text_of(run_folder), "### ASVspoof 2019 LA, eval")
+
+    assert cells(evaluation, "A07") == ["25.00 %", "6", "4"]
+    assert cells(evaluation, "A08") == ["50.00 % [25.00, 75.00]", "6", "2"]
+
+
+def test_what_was_not_evaluated_is_said_not_to_be_measured(run_folder):
+    shutil.rmtree(run_folder / "results" / "eval")
+
+    text = text_of(run_folder)
+
+    row = r"\| {} \| eval \| not measured \| not measured \| not measured \| – \| – \|"
+    for corpus in ("ASVspoof 2019 LA", "In-the-Wild"):
+        assert re.search(row.format(corpus), text)
+    assert "Not evaluated on the eval split of ASVspoof 2019 LA" in section(text, "## Limitations")
+    assert {r.dataset_split for r in ModelCard(text).data.eval_results} == {"dev"}
+
+
+def test_card_of_a_run_without_any_results_has_no_model_index(run_folder):
+    shutil.rmtree(run_folder / "results")
+
+    card = render_card(read_run(run_folder))
+
+    assert card.data.eval_results is None and card.data.metrics is None
+    assert "Not measured." in section(str(card), "## Results")
+
+
+def test_card_of_a_demo_model_says_so_at_the_top(run_folder):
+    assert "[!WARNING]" not in text_of(run_folder)
+    change(run_folder / "training.json", corpus="demo")
+    for role in ("dev", "eval"):
+        change(run_folder / "results" / role / "results.json", corpus="demo")
+
+    text = text_of(run_folder)
+
+    top = text.split("\n# tiny\n")[1].strip()
+    assert top.startswith(
+        "> [!WARNING]\n> **This model was trained on the built-in demo corpus. Its numbers mean"
+    )
+    data = ModelCard(text).data
+    assert data.datasets is None and {r.dataset_name for r in data.eval_results} == {
+        "Demo corpus (synthetic, no speech)"
+    }
+
+
+def test_architecture_is_that_of_the_config(run_folder):
+    before = section(text_of(run_folder), "## Architecture")
+    change(run_folder / "config.json", sinc_filters=20, sinc_scale="mel", block_channels=[8, 8, 8, 32])
+
+    after = section(text_of(run_folder), "## Architecture")
+
+    assert cells(before, "Sinc filter bank")[0].startswith("8 filters of 129 taps, linear scale")
+    assert cells(after, "Sinc filter bank")[0].startswith("20 filters of 129 taps, mel scale")
+    assert cells(after, "Residual blocks, stage 1") == ["3 × 8 channels"]
+    assert cells(after, "Residual blocks, stage 2") == ["1 × 32 channels"]
+
+
+def test_unknown_architecture_is_described_by_its_own_fields(run_folder):
+    change(run_folder / "config.json", model_type="aasist", graph_sizes=[4, 2])
+
+    architecture = section(text_of(run_folder), "## Architecture")
+
+    assert cells(architecture, "Model type") == ["aasist"]
+    assert cells(architecture, "`graph_sizes`") == ["`[4, 2]`"]
+
+
+def test_field_that_the_config_lacks_is_an_error_that_names_it(run_folder):
+    config = json.loads((run_folder / "config.json").read_text())
+    del config["sinc_scale"]
+    (run_folder / "config.json").write_text(json.dumps(config))
+
+    with pytest.raises(ValueError, match="config.json of model type rawnet2 lacks 'sinc_scale'"):
+        text_of(run_folder)
+
+
+@pytest.mark.parametrize("system", systems())
+def test_every_system_has_a_card(system, run_folder):
+    """The config that the system's YAML states, without weights of that size."""
+    path, _ = find_recipe(system)
+    recipe = load_recipe(path)
+    shutil.copy(path, run_folder / "recipe.yaml")
+    config = {"decision_threshold": 0.5, "num_samples": None, **recipe.model, "dtype": "float32"}
+    config["id2label"] = {str(index): label for index, label in config["id2label"].items()}
+    (run_folder / "config.json").write_text(json.dumps(config))
+
+    text = text_of(run_folder)
+
+    assert cells(text, "Label order (of the logits)") == [
+        ", ".join(f"{index} `{label}`" for index, label in sorted(recipe.model["id2label"].items()))
+    ]
+    reported = section(text, "### Reported by the study for its own weights, not measured here")
+    assert as_stated(next(iter(recipe.reported["asvspoof2019-la"].values()))["eer"]) in reported
+    assert ModelCard(text).data.license == recipe.card.get("license")
+    assert "@" in section(text, "## Citation") and section(text, "### Notes").count("\n- ") >= 2
+
+
+def test_reported_numbers_are_labelled_and_never_in_the_header(run_folder):
+    recipe = yaml.safe_load((run_folder / "recipe.yaml").read_text())
+    reported = {"asvspoof2019-la": {"eval": {"eer": 0.01234, "min_tdcf_form_unstated": 0.3966}}}
+    (run_folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"reported": reported}))
+
+    text = text_of(run_folder)
+
+    header = text.split("\n---\n")[0]
+    assert "1.234" not in header and "0.3966" not in header
+    part = section(text, "### Reported by the study for its own weights, not measured here")
+    assert "| ASVspoof 2019 LA | eval | 1.234 % | 0.3966 (form unstated) |" in part
+    assert "1.234" not in text.replace(part, "")
+
+
+def test_training_table_shows_what_was_run(run_folder):
+    change(run_folder / "training.json", overridden={"learning_rate": 3e-5, "eval_steps": 7})
+
+    training = section(text_of(run_folder), "## Training")
+
+    assert cells(training, "Learning rate") == ["3e-5 (from the command line)"]
+    assert cells(training, "`eval_steps`") == ["7 (from the command line)"]
+    assert cells(training, "Epochs asked for") == ["4"] and cells(training, "Batch size") == ["4"]
+    state = json.loads((run_folder / "trainer_state.json").read_text())
+    assert f"(step {state['best_global_step']}): dev EER" in cells(training, "Chosen state")[0]
+    assert cells(training, "Class weights") == ["spoof 2, bonafide 1"]
+    assert cells(training, "train")[1:] == ["12", "12", "0"]
+
+
+def test_training_that_ended_before_its_last_step_was_stopped_early(run_folder):
+    state = json.loads((run_folder / "trainer_state.json").read_text())
+    change(run_folder / "trainer_state.json", max_steps=2 * state["max_steps"])
+
+    assert "stopped early" in cells(text_of(run_folder), "Epochs done")[0]
+
+
+def test_what_the_demo_corpus_reduced_is_shown(run_folder):
+    change(run_folder / "training.json", reduced_on_demo={"num_train_epochs": 2})
+
+    shown = cells(text_of(run_folder), "Epochs asked for")
+
+    assert shown == ["2 (reduced on the demo corpus; the recipe has 4)"]
+
+
+def test_inferred_values_are_listed_unless_the_command_line_changed_them(run_folder):
+    inferred = {"training.optim": "not stated", "training.crop": "not stated where"}
+    change(run_folder / "recipe.yaml", inferred=inferred)
+    change(run_folder / "training.json", overridden={"optim": "sgd"})
+
+    training = section(text_of(run_folder), "## Training")
+
+    assert cells(training, "`training.crop`") == ["not stated where"] and "`training.optim`" not in training
+
+
+def test_folder_of_the_machine_in_an_override_does_not_reach_the_card(run_folder):
+    overridden = {"deepspeed": "/home/ann/secret/ds.json", "logging_dir": "C:\\Users\\ann\\logs"}
+    change(run_folder / "training.json", overridden=overridden)
+
+    text = text_of(run_folder)
+
+    assert cells(text, "`deepspeed`") == ["ds.json (from the command line)"]
+    assert "ann" not in cells(text, "`logging_dir`")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("facebook/wav2vec2-base", ["facebook/wav2vec2-base"]), ("w2v-random", None)]
+)
+def test_base_model_is_in_the_header_where_it_is_a_hub_id(run_folder, name, shown):
+    change(run_folder / "training.json", base_model={"name": name})
+
+    data = render_card(read_run(run_folder)).data
+
+    assert data.base_model == (shown and shown[0])
+
+
+@pytest.mark.parametrize(
+    ("corpus", "datasets"), [("org/recordings", ["org/recordings"]), ("my_recordings", None)]
+)
+def test_data_set_is_in_the_header_where_it_is_on_the_hub(run_folder, corpus, datasets):
+    change(run_folder / "training.json", corpus=corpus)
+
+    assert render_card(read_run(run_folder)).data.datasets == datasets
+
+
+def test_input_says_how_it_is_cropped_and_padded(run_folder):
+    assert cells(text_of(run_folder), "Shorter recordings") == ["tiled (repeated) to 8,000 samples"]
+    change(run_folder / "preprocessor_config.json", padding="zero", num_samples=16000)
+
+    text = text_of(run_folder)
+
+    assert cells(text, "Shorter recordings") == ["zero-padded at the end to 16,000 samples"]
+    assert cells(text, "Longer recordings") == ["cropped: the first 16,000 samples"]
+    assert "16,000 samples (1 s)" in cells(text, "Input")[0]
+
+
+def test_size_and_parameters_are_counted(run_folder):
+    run = read_run(run_folder)
+
+    architecture = section(str(render_card(run)), "## Architecture")
+
+    assert cells(architecture, "Parameters") == [f"{run.training['num_parameters']:,}"]
+    size = (run_folder / "model.safetensors").stat().st_size
+    assert cells(architecture, "Checkpoint size")[0].startswith(f"{size:,} bytes")
+
+
+def test_pictures_that_exist_are_embedded(run_folder):
+    assert "![" not in text_of(run_folder)
+    for name in ("results/eval/det.png", "results/eval/scores.png", "learning_curves/tiny.png"):
+        (run_folder / name).parent.mkdir(exist_ok=True)
+        (run_folder / name).write_bytes(b"picture")
+
+    text = text_of(run_folder)
+
+    assert "![DET plot, ASVspoof 2019 LA, eval](results/eval/det.png)" in section(text, "## Results")
+    assert "(results/eval/scores.png)" in text
+    assert "(learning_curves/tiny.png)" in section(text, "### Learning curves")
+    assert "Not drawn: DET plot, Score histogram." in section(text, "### ASVspoof 2019 LA, dev")
+
+
+def test_model_that_was_not_trained_here_says_so(gmm_folder):
+    text = text_of(gmm_folder)
+
+    assert "Not trained here" in section(text, "## Training")
+    assert "Not measured: this model was not trained here." in section(text, "### Learning curves")
+    assert cells(text, "Crop")[0].startswith("none: whole utterances")
+    assert "license" not in text.split("\n---\n")[0]
+
+
+def test_log_likelihoods_of_em_stand_for_learning_curves(gmm_folder, trained):
+    logged = [{"epoch": i, "log_likelihood_bonafide": -30.0 + i, "step": 0} for i in (1, 2)]
+    (gmm_folder / "trainer_state.json").write_text(json.dumps({"log_history": logged}))
+    shutil.copy(trained / "training.json", gmm_folder)
+
+    text = text_of(gmm_folder)
+
+    assert cells(text, "Log-likelihood per frame, bona fide") == ["-29.000 → -28.000 nats in 2 iterations"]
+    assert cells(section(text, "### Learning curves"), "2") == ["-28.0000"]
+
+
+def test_card_with_a_broken_link_is_refused(run_folder, monkeypatch, tmp_path):
+    template = tmp_path / "template.md"
+    template.write_text(card_module.TEMPLATE.read_text() + "\n[lost](lost.md)\n")
+    monkeypatch.setattr(card_module, "TEMPLATE", template)
+
+    with pytest.raises(ValueError, match="links to lost.md"):
+        text_of(run_folder)
+
+
+@pytest.mark.parametrize("text", ["see /home/ann/data", "hf_" + "aB3" * 11])
+def test_card_with_a_path_or_a_token_is_refused(run_folder, text):
+    change(run_folder / "recipe.yaml", description=text)
+
+    with pytest.raises(ValueError, match="not fit to be published"):
+        text_of(run_folder)
+
+
+def test_unknown_reference_is_an_error_with_the_nearest_name():
+    with pytest.raises(ValueError, match="did you mean 'tak2021rawnet2'"):
+        find_citations(["tak2021rawnet"])
+
+
+def test_reference_of_ones_own_is_text():
+    assert find_citations(["Doe, On speech, 2026"]) == ([], ["Doe, On speech, 2026"])
+
+
+def test_licences_of_the_systems_are_the_hubs():
+    stated = {load_recipe(find_recipe(system)[0]).card.get("license") for system in systems()}
+
+    assert stated - {None} <= LICENSES
+
+
+def test_corpora_are_called_as_results_call_them():
+    assert {name: corpus.name for name, corpus in CORPORA.items()} == {
+        name: module.NAME for name, module in BY_NAME.items()
+    }
+
+
+def test_numbers_are_written_for_people():
+    assert [number(n) for n in (64000, 0.3, 7876.923, 1e-5, 2.0, True)] == [
+        "64,000",
+        "0.3",
+        "7,876.92",
+        "1e-5",
+        "2",
+        "yes",
+    ]
+    assert (per_cent(0.12345, 10), per_cent(0.0012345, 7355)) == ("12.35 %", "0.123 %")
+
+
+def test_table_has_no_empty_cell():
+    with pytest.raises(ValueError, match="empty cell"):
+        table(["a", "b"], [["1", " "]])
