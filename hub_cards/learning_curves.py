@@ -248,10 +248,12 @@ def _add_legend(figure: "Figure", curves: Sequence[_Curves]) -> None:
         handles.append(
             Line2D([], [], **(style if of_run.chosen else {"color": of_run.color, "linewidth": 2.2}))
         )
-    labels = ["\n".join(textwrap.wrap(of_run.summary, 80)) for of_run in curves]
-    legend = figure.legend(handles, labels, loc="outside lower center", fontsize=10, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
+    legend = figure.legend(
+        handles, range(len(handles)), loc="outside lower center", fontsize=10, frameon=False
+    )
+    for text, of_run in zip(legend.get_texts(), curves, strict=True):
+        text.set(text="\n".join(textwrap.wrap(of_run.summary, 80)), parse_math=False)
 
 
 def _scale_of_eer(axes: "Axes", percentages: Sequence[float]) -> None:
