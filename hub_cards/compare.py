@@ -17,16 +17,18 @@ from .run_folder import Evaluation, RunFolder, read_runs
 IN_THE_WILD = ("In-the-Wild", "eval")
 
 
-def compare_runs(runs: Mapping[str, RunFolder]) -> dict:
+def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) -> dict:
     """
     Everything that the table shows, as fractions; what was not measured is `None`.
 
     Args:
         runs: trained on the same corpus, by the names that the table gives them.
+        protocol: of the eval trials, which names their speakers; score files do not.
 
     Raises:
-        FileNotFoundError: a run without `training.json`.
-        ValueError: fewer than two runs, or runs trained on different corpora, splits or counts.
+        FileNotFoundError: a run without `training.json`; no such protocol.
+        ValueError: fewer than two runs, or runs trained on different corpora, splits or counts; a
+            protocol that does not parse.
     """
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run: a comparison is of two or more.")
@@ -42,7 +44,8 @@ def compare_runs(runs: Mapping[str, RunFolder]) -> dict:
         for name, run in runs.items()
     }
     evals = {name: of_run["eval"] for name, of_run in evaluations.items()}
-    tests = [_test(evals, *pair) for pair in itertools.combinations(runs, 2)]
+    speakers = None if protocol is None else _speakers(protocol)
+    tests = [_test(evals, pair, speakers) for pair in itertools.combinations(runs, 2)]
     notes = [*_notes(systems), *_notes_on_trials(evaluations)]
     demo = any(run.is_demo for run in runs.values())
     return {**trained_on, "demo": demo, "systems": systems, "paired_tests": tests, "notes": notes}
@@ -132,19 +135,34 @@ def _time(run: RunFolder, evaluation: Evaluation | None) -> dict | None:
     }
 
 
-def _test(evaluations: Mapping[str, Evaluation | None], first: str, second: str) -> dict:
+def _speakers(protocol: Path) -> dict[str, str]:
+    """Speaker by utterance."""
+    from processing.corpora import read_protocol
+
+    splits = read_protocol(protocol).splits.values()
+    return {
+        utterance: speaker
+        for columns in splits
+        for utterance, speaker in zip(columns.utterance_id, columns.speaker_id, strict=True)
+    }
+
+
+def _test(
+    evaluations: Mapping[str, Evaluation | None], pair: tuple[str, str], speakers: Mapping[str, str] | None
+) -> dict:
     """The paired test of two systems on their eval trials, or the reason why there is none."""
+    first, second = pair
     test = {"first": first, "second": second}
     without = [name for name in (first, second) if evaluations[name] is None]
     if without:
         return {**test, "left_out": f"{' and '.join(without)} was not evaluated on eval"}
     try:
-        return {**test, **_differences(evaluations[first], evaluations[second])}
+        return {**test, **_differences(evaluations[first], evaluations[second], speakers)}
     except (ValueError, FileNotFoundError) as error:
         return {**test, "left_out": str(error).rstrip(".")}
 
 
-def _differences(first: Evaluation, second: Evaluation) -> dict:
+def _differences(first: Evaluation, second: Evaluation, speakers: Mapping[str, str] | None) -> dict:
     """
     Raises:
         FileNotFoundError, ValueError: score files that are missing, damaged or not of the same trials, or too
@@ -167,6 +185,8 @@ def _differences(first: Evaluation, second: Evaluation) -> dict:
         of_other = scores_of_trials(other, trials, source=str(one.path))
     except ValueError:
         raise ValueError(f"{one.path} and {other.path} are not of the same trials") from None
+    if speakers is not None:
+        trials.speaker_id = [_speaker(speakers, utterance) for utterance in trials.utterance_id]
     rates = [evaluation.results.get("asv") for evaluation in (first, second)]
     same = rates[0] is not None and rates[0] == rates[1]
     asv = AsvErrorRates(**rates[0]) if same else None
@@ -182,6 +202,12 @@ def _differences(first: Evaluation, second: Evaluation) -> dict:
     if None not in rates and not same:
         result["tdcf_left_out"] = "the ASV error rates of the two evaluations differ"
     return result
+
+
+def _speaker(speakers: Mapping[str, str], utterance: str) -> str:
+    if utterance not in speakers:
+        raise ValueError(f"the protocol does not list {utterance}")
+    return speakers[utterance]
 
 
 def _scores(evaluation: Evaluation):
@@ -261,9 +287,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="Folder of a trained model.")
     parser.add_argument("--output", type=Path, help="Markdown file; without it, the table is printed.")
     parser.add_argument("--json", type=Path, help="JSON file of the same numbers, as fractions.")
+    parser.add_argument(
+        "--protocol",
+        type=Path,
+        help="Protocol of the eval trials. It names their speakers, so that the paired tests draw speakers.",
+    )
     args = parser.parse_args(argv)
     try:
-        comparison = compare_runs(read_runs(args.runs))
+        comparison = compare_runs(read_runs(args.runs), args.protocol and args.protocol.expanduser())
         text = render_markdown(comparison)
         if args.json:
             _write(args.json.expanduser(), json.dumps(comparison, indent=2) + "\n")

@@ -140,8 +140,8 @@ def _table_of_tests(tests: Sequence[Mapping]) -> list[str]:
         text = f"In brackets 95 % intervals, p two-sided: {'; '.join(dict.fromkeys(methods))}."
         if any("speakers are not known" in method for method in methods):
             text += (
-                " Score files do not name speakers. Trials of one speaker are alike, so these intervals are "
-                "rather too narrow, and the p-values too low."
+                " Score files do not name speakers (a protocol given by --protocol does). Trials of one "
+                "speaker are alike, so these intervals are rather too narrow, and the p-values too low."
             )
         count = sum(len(test.get("differences", ())) for test in tests)
         if count > 1:

@@ -111,6 +111,23 @@ def test_paired_test_is_that_of_the_scores_with_the_asv_of_the_results(tmp_path)
     assert "not corrected for the number of tests, 3" in text
 
 
+def test_paired_test_draws_the_speakers_that_a_protocol_names(tmp_path):
+    trials, found = two_runs(tmp_path)
+    trials.speaker_id = [f"speaker{i % 12}" for i in range(len(trials.key))]
+    columns = zip(trials.speaker_id, trials.utterance_id, trials.attack, trials.key, strict=True)
+    protocol = tmp_path / "protocol.txt"
+    protocol.write_text("".join(f"{s} {u} - {attack} {key}\n" for s, u, attack, key in columns))
+    expected, method = compare_scores(trials, found["first"][0], found["second"][0])
+
+    comparison = compare_runs(read_runs([tmp_path / "first", tmp_path / "second"]), protocol)
+
+    (test,) = comparison["paired_tests"]
+    assert test["differences"]["eer"] == vars(expected["eer"])
+    assert test["method"] == method
+    assert "12 speakers" in method
+    assert "speakers are not known" not in render_markdown(comparison)
+
+
 def test_order_of_a_score_file_does_not_matter_to_the_paired_test(tmp_path):
     two_runs(tmp_path)
     expected = compare(tmp_path)["paired_tests"]
