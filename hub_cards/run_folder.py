@@ -3,6 +3,8 @@ from."""
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import file_digest
@@ -124,6 +126,29 @@ def read_run(folder: Path) -> RunFolder:
     )
     run.evaluations = read_evaluations(folder, digests={path.name: digest(path) for path in run.weight_files})
     return run
+
+
+def read_runs(folders: Sequence[Path]) -> dict[str, RunFolder]:
+    """
+    Runs by the names of their systems; where two have one name, with as much of their folders' as tells them
+    apart.
+
+    Raises:
+        FileNotFoundError, ValueError: see [`read_run`]; a folder given twice.
+    """
+    folders = [Path(folder).expanduser().resolve() for folder in folders]
+    if twice := [folder for folder, count in Counter(folders).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is given twice. Name each run once.")
+    runs = [read_run(folder) for folder in folders]
+    labelled = {}
+    for run in runs:
+        same = [other.folder.parts for other in runs if other.system == run.system and other is not run]
+        length = 1
+        while any(parts[-length:] == run.folder.parts[-length:] for parts in same):
+            length += 1
+        place = "/".join(run.folder.parts[-length:])
+        labelled[f"{run.system} ({place})" if same else run.system] = run
+    return labelled
 
 
 def read_evaluations(folder: Path, *, digests: dict[str, str]) -> list[Evaluation]:

@@ -226,10 +226,10 @@ def plot_timeline(
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, *, dpi: int = 150) -> None:
     """Write a PNG that appears whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=150)
+    figure.savefig(partial, format="png", dpi=dpi)
     os.replace(partial, path)
 
 

@@ -165,14 +165,14 @@ def compare_scores(
     first: np.ndarray,
     second: np.ndarray,
     *,
-    asv: AsvScores | None = None,
+    asv: AsvScores | AsvErrorRates | None = None,
     bootstrap: Bootstrap = Bootstrap(),
 ) -> tuple[dict[str, Difference], str]:
     """
     Paired test of two systems' scores of the same trials, and in words how it was made; see
     [`metrics.statistics.paired_test`].
 
-    Args as [`evaluate_trials`].
+    Args as [`evaluate_trials`]; `asv` may also be the error rates that results state.
 
     Raises:
         ValueError: as [`evaluate_trials`]; fewer than ten trials of a class.
@@ -181,7 +181,7 @@ def compare_scores(
     systems = [system.classes() for system in scored]
     costs = {"min_dcf": ASVSPOOF5_COST}
     if asv is not None and all(describe_scores(*s)["num_distinct_scores"] >= 3 for s in systems):
-        rates = asv_error_rates(asv, trials)
+        rates = asv if isinstance(asv, AsvErrorRates) else asv_error_rates(asv, trials)
         costs = {**{f"min_tdcf_{form}": tdcf_cost(rates, form) for form in FORMS}, **costs}
     speakers, drawn = scored[0].drawn()
     differences = paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
