@@ -5,7 +5,6 @@ import dataclasses
 import inspect
 import json
 import os
-import re
 import resource
 import sys
 import time
@@ -24,6 +23,7 @@ from transformers import (
     set_seed,
 )
 
+from hub_cards.publish import PublishingError, Target, check_access, publish_trained, training_target
 from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, systems
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.configuration_wav2vec2_antispoofing import ENCODERS
@@ -79,6 +79,9 @@ OF_THE_MACHINE = {
     "attn_implementation",
     "cache_frozen_trunk",
 }
+
+# Of who trains, so neither in a recipe nor in the record of a run.
+OF_THE_ACCOUNT = {"push_to_hub"} | {f.name for f in dataclasses.fields(TrainingArguments) if "hub_" in f.name}
 
 
 @dataclass
@@ -139,6 +142,7 @@ class Run:
     args: TrainingArguments
     overrides: dict  # what the command line changes of the recipe's training
     reduced: dict  # what is reduced of it on the demo corpus
+    target: Target | None  # where the finished run is published
 
 
 def main(argv: list[str]) -> None:
@@ -147,6 +151,8 @@ def main(argv: list[str]) -> None:
     keep_freed_memory()
     try:
         run = parse_arguments(argv)
+        if run.target and PartialState().is_main_process:
+            check_access(run.target)  # before training, which may take hours
         checkpoint = find_checkpoint(Path(run.args.output_dir), run.args.resume_from_checkpoint)
         share_out_cores(run.model_args.num_threads, run.args.device)
         with PartialState().main_process_first():
@@ -165,7 +171,7 @@ def main(argv: list[str]) -> None:
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
         collator = AudioCollator(extractor, ids)
         inputs = prepare_inputs(run, model, collator, splits)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, PublishingError) as error:
         sys.exit(f"train.py: error: {error}")
 
     patience = run.model_args.early_stopping_patience
@@ -215,6 +221,8 @@ def main(argv: list[str]) -> None:
         }
         write_training_record(folder, run, trainer, trained_on, started)
         report(folder, results)
+        if run.target:
+            publish_trained(folder, run.target)
 
 
 def parse_arguments(argv: list[str]) -> Run:
@@ -236,7 +244,8 @@ def parse_arguments(argv: list[str]) -> Run:
     path, weights = find_recipe(given.model)
     recipe = load_recipe(path)
     names = [f.name for c in (ModelArguments, EMArguments, TrainingArguments) for f in dataclasses.fields(c)]
-    valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"} - without_effect(recipe, names)
+    valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"} - OF_THE_ACCOUNT
+    valid -= without_effect(recipe, names)
     check_keys(recipe.training, valid, f"{path}, training")
     check_keys(recipe.demo_training, valid, f"{path}, demo_training")
     chosen = parser.chosen(argv)
@@ -258,11 +267,7 @@ def parse_arguments(argv: list[str]) -> Run:
     )
     if wrong := sorted(chosen & without_effect(recipe, names)):
         parser.error(f"--{wrong[0]} has no effect on {recipe.model.get('model_type')}; leave it out")
-    if args.push_to_hub:
-        parser.error(
-            "--push_to_hub is not supported: upload the finished folder, by `hf upload ORG/NAME FOLDER "
-            "--exclude 'checkpoint-*' 'runs/*'`"
-        )
+    target = training_target(args, chosen)
     if args.label_smoothing_factor:
         parser.error(
             "--label_smoothing_factor is not supported: the Trainer's would bypass the class weights"
@@ -280,7 +285,8 @@ def parse_arguments(argv: list[str]) -> Run:
         parser.error(
             "--cache_frozen_trunk keeps one crop of each utterance, so it does not go with --crop random"
         )
-    chosen -= {"output_dir", "resume_from_checkpoint", "num_threads"}  # how and where, not what
+    # How and where, not what.
+    chosen -= {"output_dir", "resume_from_checkpoint", "num_threads"} | OF_THE_ACCOUNT
     parsed = {**vars(args), **vars(model_args), **vars(em_args)}
     overrides = {
         key: parsed[key] if isinstance(parsed[key], dict) else getattr(given, key)
@@ -288,7 +294,8 @@ def parse_arguments(argv: list[str]) -> Run:
         if key in chosen and key != "model"
     }
     reduced = {key: value for key, value in reduced.items() if key not in chosen}
-    return Run(recipe, weights, model_args, corpus_args, split_args, em_args, args, overrides, reduced)
+    run = (recipe, weights, model_args, corpus_args, split_args, em_args, args, overrides, reduced, target)
+    return Run(*run)
 
 
 def without_effect(recipe: Recipe, names: list[str]) -> set[str]:
@@ -296,8 +303,8 @@ def without_effect(recipe: Recipe, names: list[str]) -> set[str]:
     of_em = {f.name for f in dataclasses.fields(EMArguments)}
     if recipe.model.get("model_type") != LFCCGMMConfig.model_type:
         return of_em
-    used = {"model", "num_threads", *of_em, *USED_ARGUMENTS}
-    return {name for name in names if name not in used and not re.match("hub_|push_to_hub", name)}
+    used = {"model", "num_threads", *of_em, *USED_ARGUMENTS, *OF_THE_ACCOUNT}
+    return {name for name in names if name not in used}
 
 
 def checked_settings(recipe: Recipe, train_counts: dict[str, int]) -> tuple[type, dict, dict]:
@@ -386,7 +393,9 @@ def write_training_record(
         for settings in (recipe["training"], overridden):
             settings |= {"base_model": base_model["name"]} if "base_model" in settings else {}
     write_text(folder / RECIPE_NAME, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-    trainer.state.save_to_json(str(folder / "trainer_state.json"))
+    best = trainer.state.best_model_checkpoint  # by its name, and not where it lies on this machine
+    state = dataclasses.replace(trainer.state, best_model_checkpoint=best and Path(best).name)
+    state.save_to_json(str(folder / "trainer_state.json"))
     record = {
         "system": run.recipe.system,
         "overridden": overridden,

@@ -10,6 +10,7 @@ import sys
 import torch
 from accelerate import PartialState
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 
 # Parameters of glibc's mallopt(3) by their names in malloc.h, and what they are set to.
@@ -22,6 +23,12 @@ class ArgumentParser(HfArgumentParser):
     """
     [`HfArgumentParser`] whose errors are one line, with the nearest name, and not the usage of all arguments.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for action in self._actions:  # a flag without a default is true where it stands alone, as the others
+            if action.type is string_to_bool and action.nargs is None:
+                action.nargs, action.const = "?", True
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}\n")

@@ -13,9 +13,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 API = r"/api/(?P<kind>\w+)/(?P<id>[^/]+/[^/]+)"
-INFO = re.compile(rf"{API}(?:/revision/(?P<revision>[^/]+))?")
-TREE = re.compile(rf"{API}/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
-FILE = re.compile(r"(?:/(?P<kind>datasets))?/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+REVISION = r"(?P<revision>refs/pr/\d+|[^/]+)"
+INFO = re.compile(rf"{API}(?:/revision/{REVISION})?")
+TREE = re.compile(rf"{API}/tree/{REVISION}(?:/(?P<path>.+))?")
+FILE = re.compile(rf"(?:/(?P<kind>datasets))?/(?P<id>[^/]+/[^/]+)/resolve/{REVISION}/(?P<path>.+)")
 
 
 class Hub(ThreadingHTTPServer):
@@ -25,13 +26,21 @@ class Hub(ThreadingHTTPServer):
     """
 
     def __init__(self, root: Path):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), self.handler)
         self.root, self.requests = root, []
+
+    @property
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        return Handler
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
 
     def environment(self, home: Path) -> dict[str, str]:
         """For a process whose Hugging Face libraries are to use this Hub and keep their caches in `home`."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        ours = {"HF_ENDPOINT": f"http://127.0.0.1:{self.server_port}", "HF_HOME": str(home)}
+        ours = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home)}
         return {**kept, **ours, "HF_TOKEN": "hf_dummy", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
 
     def files(self, kind: str, repo_id: str, revision: str | None) -> tuple[str, dict[str, bytes]]:
@@ -45,6 +54,9 @@ class Hub(ThreadingHTTPServer):
         if revision not in (None, "main", commit):
             raise FileNotFoundError("RevisionNotFound")
         return commit, files
+
+    def is_private(self, repo_id: str) -> bool:
+        return False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,7 +79,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_info(self, asked: re.Match, commit: str, files: dict[str, bytes]) -> None:
         siblings = [{"rfilename": path} for path in files]
-        info = {"id": asked["id"], "sha": commit, "private": False, "tags": [], "siblings": siblings}
+        private = self.server.is_private(asked["id"])
+        info = {"id": asked["id"], "sha": commit, "private": private, "tags": [], "siblings": siblings}
         self.send(200, json.dumps(info).encode())
 
     def send_tree(self, asked: re.Match, commit: str, files: dict[str, bytes]) -> None:
@@ -109,9 +122,9 @@ def tree_entry(path: str, content: bytes | None) -> dict:
 
 
 @contextmanager
-def serve(root: Path) -> Iterator[Hub]:
+def serve(root: Path, kind: type[Hub] = Hub) -> Iterator[Hub]:
     """A running Hub of the repositories in `root`."""
-    with Hub(root) as hub:
+    with kind(root) as hub:
         Thread(target=hub.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield hub

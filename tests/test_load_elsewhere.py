@@ -2,19 +2,15 @@
 here."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
 import torch
+from elsewhere import Elsewhere
 from tiny_base_model import ENCODER_SIZES
 from transformers import AutoModelForAudioClassification, PreTrainedModel, pipeline
 
@@ -30,69 +26,6 @@ from modeling import (
 from processing.collation import AudioCollator
 from processing.corpora import CorpusArguments, load_corpus
 from processing.scoring import score_rows
-
-
-SCRIPT = """
-import importlib.util, json, sys
-import soundfile, torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
-
-assert importlib.util.find_spec("modeling") is None and importlib.util.find_spec("processing") is None
-model_dir, files, by_path = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3] == "path"
-config = AutoConfig.from_pretrained(model_dir, trust_remote_code=True)
-extractor = AutoFeatureExtractor.from_pretrained(model_dir, trust_remote_code=True)
-model = AutoModelForAudioClassification.from_pretrained(model_dir, trust_remote_code=True).eval()
-classifier = pipeline("audio-classification", model=model_dir, trust_remote_code=True)
-answers = []
-for file in files:
-    waveform, rate = soundfile.read(file, dtype="float32")
-    waveform = waveform.mean(1) if waveform.ndim == 2 else waveform
-    answer = {"pipeline": classifier(file if by_path else {"array": waveform, "sampling_rate": rate})}
-    if rate == 16000:
-        with torch.no_grad():
-            logits = model(**extractor(waveform, sampling_rate=rate, return_tensors="pt")).logits[0]
-        answer["score"] = float(logits[config.label2id["bonafide"]] - logits[config.label2id["spoof"]])
-    answers.append(answer)
-print(json.dumps({"threshold": config.decision_threshold, "answers": answers}))
-"""
-
-
-class Elsewhere:
-    """A second environment with the same libraries but without this package, and a folder of its own."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
-        site = next((folder / "venv" / "lib").iterdir()) / "site-packages"
-        # A path file adds the libraries; the path files in there, an editable install among them, are not
-        # read.
-        (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        (folder / "bin").mkdir()
-        (folder / "bin" / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
-
-    def ask(self, model: Path, files: list[Path], *, by_path: bool = False) -> dict:
-        """What the Auto classes and the pipeline say of each file there."""
-        environment = {
-            **{k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-            "HF_HOME": str(self.folder / "hf_home"),
-            "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        }
-        process = subprocess.run(
-            [
-                self.folder / "venv" / "bin" / "python",
-                "-c",
-                SCRIPT,
-                model,
-                json.dumps(list(map(str, files))),
-                "path" if by_path else "array",
-            ],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert process.returncode == 0, process.stderr
-        return json.loads(process.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
