@@ -3,16 +3,13 @@ TrainingArguments]."""
 
 import dataclasses
 import inspect
-import json
 import os
-import resource
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
@@ -23,12 +20,13 @@ from transformers import (
     set_seed,
 )
 
+from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, publish_trained, training_target
-from hub_cards.recipe import RECIPE_NAME, Recipe, check_keys, find_recipe, load_recipe, systems
+from hub_cards.recipe import Recipe, check_keys, find_recipe, load_recipe, systems
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.configuration_wav2vec2_antispoofing import ENCODERS
 from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
-from processing.base_model import RANDOM, RECORD_NAME, record_base_model
+from processing.base_model import RANDOM, record_base_model
 from processing.building import Origin, build_model
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
@@ -39,11 +37,9 @@ from processing.corpora import (
     split_specs,
     take_split,
 )
-from processing.final_evaluation import save_and_evaluate
+from processing.final_evaluation import save_and_evaluate, write_training_record
 from processing.report import describe_parameters, describe_results, describe_split
-from processing.results import describe_environment
 from processing.rows import Corpus, class_counts
-from processing.scores import write_text
 from processing.scoring import Batches, digest_rows
 from processing.training import (
     AntiSpoofingTrainer,
@@ -211,7 +207,11 @@ def main(argv: list[str]) -> None:
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     results = save_and_evaluate(trainer, collator, corpus, evaluated)
     if trainer.is_world_process_zero():
-        trained_on = {
+        recipe, overridden = as_run(run, corpus, base_model)
+        record = {
+            "system": run.recipe.system,
+            "overridden": overridden,
+            "reduced_on_demo": run.reduced,
             "corpus": corpus.name,
             "splits": specs,
             "counts": {split: class_counts(rows) for split, rows in splits.items()},
@@ -219,7 +219,7 @@ def main(argv: list[str]) -> None:
             **({"note": corpus.note} if corpus.note else {}),
             **({"base_model": base_model} if base_model else {}),
         }
-        write_training_record(folder, run, trainer, trained_on, started)
+        write_training_record(folder, recipe, trainer, record, started=started)
         report(folder, results)
         if run.target:
             publish_trained(folder, run.target)
@@ -382,41 +382,22 @@ def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, 
             say(f"Left out: {corpus.name} {split}, all audio of its {missing:,} trials is missing")
 
 
-def write_training_record(
-    folder: Path, run: Run, trainer: AntiSpoofingTrainer, trained_on: dict, started: float
-) -> None:
-    """Write the recipe as it was run, the Trainer's log, and what it took."""
-    recipe = dataclasses.asdict(run.recipe) | {"corpus": trained_on["corpus"]}
+def as_run(run: Run, corpus: Corpus, base_model: dict | None) -> tuple[dict, dict]:
+    """The recipe as it was run, and what the command line changed of it."""
+    recipe, overridden = dataclasses.asdict(run.recipe) | {"corpus": corpus.name}, dict(run.overrides)
     recipe["training"] |= {key: value for key, value in run.overrides.items() if key not in OF_THE_MACHINE}
-    overridden = dict(run.overrides)
-    if base_model := trained_on.get("base_model"):  # its name, and not where it lay on this machine
+    if base_model:  # its name, and not where it lay on this machine
         for settings in (recipe["training"], overridden):
             settings |= {"base_model": base_model["name"]} if "base_model" in settings else {}
-    write_text(folder / RECIPE_NAME, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-    best = trainer.state.best_model_checkpoint  # by its name, and not where it lies on this machine
-    state = dataclasses.replace(trainer.state, best_model_checkpoint=best and Path(best).name)
-    state.save_to_json(str(folder / "trainer_state.json"))
-    record = {
-        "system": run.recipe.system,
-        "overridden": overridden,
-        "reduced_on_demo": run.reduced,
-        **trained_on,
-        "class_weights": trainer.model.config.class_weights,
-        "num_parameters": trainer.model.num_parameters(),
-        "num_processes": trainer.args.world_size,
-        "seconds": round(time.time() - started, 1),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
-        **describe_environment(),
-    }
-    write_text(folder / RECORD_NAME, json.dumps(record, indent=2, default=str) + "\n")
+    return recipe, overridden
 
 
 def report(folder: Path, results: list[dict]) -> None:
-    """Print what the run was for."""
+    """Print what the run was for, and write its card."""
     for result in results:
         print(describe_results(result), end="\n\n")
-    print(f"Model, scores and results: {folder.resolve()}")
+    write_trained_card(folder)
+    print(f"Model, card, scores and results: {folder.resolve()}")
 
 
 if __name__ == "__main__":

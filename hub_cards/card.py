@@ -13,6 +13,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from .architecture import architecture_rows, input_rows, input_seconds
 from .citations import find_citations
+from .learning_curves import FOLDER as CURVES
+from .learning_curves import add_learning_curves
 from .limitations import notes_on, own_limitations
 from .metadata import base_model, card_data, is_demo, training_corpus
 from .run_folder import Evaluation, RunFolder, read_run
@@ -42,7 +44,6 @@ from .validation import check_card
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 CARD_NAME = "README.md"
-CURVES = "learning_curves"  # folder of pictures in a run's folder
 # Pictures of an evaluation and what they show; others are there by their names.
 PICTURES = {"det": "DET plot", "scores": "Score histogram"}
 
@@ -333,6 +334,17 @@ def write_card(run: RunFolder, repo_id: str | None = None) -> Path:
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
     return path
+
+
+def write_trained_card(folder: Path) -> None:
+    """Write the learning curves and the card of a run that has just been trained. What prevents them is said
+    and not raised: the run is complete without."""
+    try:
+        run = read_run(folder)
+        add_learning_curves(run)
+        write_card(run)
+    except (OSError, ValueError) as error:
+        print(f"There is no card yet: {error}\nWhen that is mended: python -m hub_cards.card {folder}")
 
 
 def main(argv: list[str] | None = None) -> None:

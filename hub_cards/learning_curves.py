@@ -24,6 +24,8 @@ FEW_POINTS = 25  # are marked each
 LOG_FROM_RATIO = 20  # of the highest to the lowest dev EER above 0
 CLASSES = {"log_likelihood_bonafide": "bona fide", "log_likelihood_spoof": "spoof"}
 
+FOLDER = "learning_curves"  # in the folder of a run
+
 Points = list[tuple[float, float]]
 
 
@@ -53,6 +55,14 @@ def write_learning_curves(run: RunFolder, path: Path) -> None:
         ValueError, FileNotFoundError: see [`draw_learning_curves`].
     """
     _write(draw_learning_curves({run.system: run}), path)
+
+
+def add_learning_curves(run: RunFolder) -> None:
+    """Write the PNG of a run to where its card looks for it; where nothing can be drawn, say why."""
+    try:
+        write_learning_curves(run, run.folder / FOLDER / f"{run.system}.png")
+    except (OSError, ValueError) as error:
+        print(f"No learning curves of {run.system}: {error}")
 
 
 def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":

@@ -99,7 +99,7 @@ def prepared(run: RunFolder, repo_id: str) -> Iterator[dict[str, Path]]:
             text, or a card that is not valid.
     """
     from .card import render_card
-    from .learning_curves import write_learning_curves
+    from .learning_curves import add_learning_curves
     from .validation import check_card
 
     with TemporaryDirectory(prefix="publish-") as temporary:
@@ -120,8 +120,7 @@ def prepared(run: RunFolder, repo_id: str) -> Iterator[dict[str, Path]]:
         staged = dataclasses.replace(run, folder=folder, trainer_state=state, evaluations=evaluations)
         curves = folder / "learning_curves" / f"{run.system}.png"
         if state and state.get("log_history") and not curves.is_file():
-            curves.parent.mkdir(exist_ok=True)
-            write_learning_curves(staged, curves)
+            add_learning_curves(staged)
         card = str(render_card(staged, repo_id))
         (folder / "README.md").write_text(card, encoding="utf-8")
         paths = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,14 +1,22 @@
-"""The end of training: the model is saved, and what was saved is evaluated."""
+"""The end of training: the model is saved, what was saved is evaluated, and what it took is recorded."""
 
+import dataclasses
+import json
 import os
+import resource
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+import yaml
 from datasets import Dataset
 from transformers import AutoModelForAudioClassification, Trainer
 
+from .base_model import RECORD_NAME
 from .collation import AudioCollator
 from .pretrained import align_weights
+from .report import write_plots
 from .results import (
     describe_environment,
     describe_model,
@@ -17,6 +25,7 @@ from .results import (
     write_results,
 )
 from .rows import Corpus, columns_of
+from .scores import write_text
 from .scoring import Batches, score_rows
 
 
@@ -24,7 +33,7 @@ def save_and_evaluate(
     trainer: Trainer, collator: AudioCollator, corpus: Corpus, splits: dict[str, tuple[str, Dataset]]
 ) -> list[dict]:
     """
-    Save the model, score dev and eval in float32 with what was saved, and write scores and results of each.
+    Save the model, score dev and eval in float32 with what was saved, and write scores, results and plots.
     The dev EER threshold becomes the `decision_threshold` of the config. The files of the model appear in
     the Trainer's folder when they are complete, the config last.
 
@@ -65,6 +74,7 @@ def save_and_evaluate(
             model.config.save_pretrained(unfinished)
             publish_files(unfinished, folder)
         results |= {"asv_score_files": asv_files, **describe_model(folder), **seconds}
+        write_plots(folder / "results" / role, results, trials, {results["model"]: scores})
         write_results(folder / "results" / role, {**results, **describe_environment()}, trials, scores)
         all_results.append(results)
     trainer.accelerator.wait_for_everyone()
@@ -77,3 +87,36 @@ def publish_files(source: Path, folder: Path) -> None:
     for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
         os.replace(path, folder / path.name)
     source.rmdir()
+
+
+def write_training_record(
+    folder: Path, recipe: Mapping, trainer: Trainer, record: Mapping, *, started: float
+) -> None:
+    """
+    Write `recipe.yaml`, `trainer_state.json`, the Trainer's log without paths of this machine, and
+    `training.json`.
+
+    Args:
+        folder: of the run.
+        recipe: as it was run.
+        trainer: after training.
+        record: what is known of the run; model, machine and time are added.
+        started: when it began, in seconds since the epoch.
+    """
+    write_text(folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
+    best = trainer.state.best_model_checkpoint
+    state = dataclasses.replace(trainer.state, best_model_checkpoint=best and Path(best).name)
+    state.save_to_json(str(folder / "trainer_state.json"))
+    record = {
+        **record,
+        "seed": trainer.args.seed,
+        "class_weights": trainer.model.config.class_weights,
+        "num_parameters": trainer.model.num_parameters(),
+        "num_trainable_parameters": trainer.model.num_parameters(only_trainable=True),
+        "num_processes": trainer.args.world_size,
+        "seconds": round(time.time() - started, 1),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        **describe_environment(),
+    }
+    write_text(folder / RECORD_NAME, json.dumps(record, indent=2, default=str) + "\n")
