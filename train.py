@@ -6,6 +6,8 @@ import inspect
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -198,12 +200,8 @@ def main(argv: list[str]) -> None:
     folder = Path(run.args.output_dir)
     if base_model is not None and trainer.is_world_process_zero():
         record_base_model(folder, base_model)
-    try:
+    with em_errors(trainer):
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    except ValueError as error:
-        if isinstance(trainer, LFCCGMMTrainer):  # whose errors are of the state, the settings or the corpus
-            sys.exit(f"train.py: error: {error}")
-        raise
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     results = save_and_evaluate(trainer, collator, corpus, evaluated)
     if trainer.is_world_process_zero():
@@ -223,6 +221,17 @@ def main(argv: list[str]) -> None:
         report(folder, results)
         if run.target:
             publish_trained(folder, run.target)
+
+
+@contextmanager
+def em_errors(trainer: AntiSpoofingTrainer | LFCCGMMTrainer) -> Iterator[None]:
+    """The errors of EM, which are of its state, its settings or the corpus, end the program in one line."""
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(trainer, LFCCGMMTrainer):
+            sys.exit(f"train.py: error: {error}")
+        raise
 
 
 def parse_arguments(argv: list[str]) -> Run:

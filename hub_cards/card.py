@@ -2,7 +2,6 @@
 [--repo_id ORG/NAME]."""
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
 from .limitations import notes_on, own_limitations
 from .metadata import base_model, card_data, is_demo, training_corpus
-from .run_folder import Evaluation, RunFolder, read_run
+from .run_folder import Evaluation, RunFolder, read_run, write_text
 from .tables import (
     IN_THE_WILD,
     NOT_MEASURED,
@@ -328,11 +327,8 @@ def write_card(run: RunFolder, repo_id: str | None = None) -> Path:
     Raises:
         ValueError: see [`render_card`].
     """
-    text = str(render_card(run, repo_id))
     path = run.folder / CARD_NAME
-    partial = path.with_name(f".{CARD_NAME}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, str(render_card(run, repo_id)))
     return path
 
 

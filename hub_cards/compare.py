@@ -5,13 +5,12 @@ import argparse
 import dataclasses
 import itertools
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from .comparison_table import METRICS, ROLES, describe_classes, render_markdown
-from .run_folder import Evaluation, RunFolder, read_runs
+from .run_folder import Evaluation, RunFolder, read_runs, write_text
 
 
 IN_THE_WILD = ("In-the-Wild", "eval")
@@ -274,14 +273,6 @@ def _utterances(evaluation: Evaluation) -> frozenset[str] | None:
         return None
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser("python -m hub_cards.compare", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="Folder of a trained model.")
@@ -297,9 +288,9 @@ def main(argv: list[str]) -> None:
         comparison = compare_runs(read_runs(args.runs), args.protocol and args.protocol.expanduser())
         text = render_markdown(comparison)
         if args.json:
-            _write(args.json.expanduser(), json.dumps(comparison, indent=2) + "\n")
+            write_text(args.json.expanduser(), json.dumps(comparison, indent=2) + "\n")
         if args.output:
-            _write(args.output.expanduser(), text)
+            write_text(args.output.expanduser(), text)
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     if not args.output:

@@ -3,6 +3,7 @@ from."""
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -211,6 +212,14 @@ def read_json(path: Path, *, missing_is_none: bool = False) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 def _rank(evaluation: Evaluation) -> tuple[bool, bool]:
