@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import redirect_stdout
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import modeling  # noqa: F401  (registers the architectures)
 from processing.collation import AudioCollator
 from processing.command_line import keep_freed_memory
 from processing.corpora import CorpusArguments, load_corpus
