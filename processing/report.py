@@ -157,8 +157,9 @@ def write_plots(
         trials: of all systems.
         systems: (num_trials,) scores by the name of each system.
     """
-    from metrics import plots  # matplotlib takes a second to load, and training does without it
+    from metrics import plots  # matplotlib takes a second to load
 
+    folder.mkdir(parents=True, exist_ok=True)
     title = describe_trials(results)
     is_bonafide = np.array(trials.key) == "bonafide"
     by_class = {name: (scores[is_bonafide], scores[~is_bonafide]) for name, scores in systems.items()}
