@@ -17,6 +17,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import modeling  # noqa: F401  (registers the architectures)
@@ -57,18 +58,17 @@ def score(folder: str, data_dir: str) -> str:
     cm = load_countermeasure(folder)
     rows = load_corpus(CorpusArguments(data_dir=data_dir)).splits["dev"]
     collator = AudioCollator(cm.feature_extractor)
-    score_rows(cm.model, collator, rows.select(range(64)))
-    begin = time.perf_counter()
-    score_rows(cm.model, collator, rows)
-    many = (time.perf_counter() - begin) / len(rows)
-    singles = []
-    for index in range(50):
+
+    def seconds(part: Dataset) -> float:
         begin = time.perf_counter()
-        score_rows(cm.model, collator, rows.select([index]))
-        singles.append(time.perf_counter() - begin)
-    return (
-        f"{1000 * many:.1f} ms per file of {len(rows)}; {1000 * np.median(singles):.1f} ms for a single one"
-    )
+        with redirect_stdout(sys.stderr):  # what score_rows says of each call
+            score_rows(cm.model, collator, part)
+        return time.perf_counter() - begin
+
+    seconds(rows.select(range(64)))
+    many = seconds(rows) / len(rows)
+    single = np.median([seconds(rows.select([index])) for index in range(50)])
+    return f"{1000 * many:.1f} ms per file of {len(rows)}; {1000 * single:.1f} ms for a single one"
 
 
 def main() -> None:
