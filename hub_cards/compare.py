@@ -124,7 +124,8 @@ def _time(run: RunFolder, evaluation: Evaluation | None) -> dict | None:
         return None
     hardware = results.get("hardware", {})
     parts = [f"{hardware.get('num_gpus', 1)} x {hardware['gpu']}"] if "gpu" in hardware else []
-    parts += [hardware.get("cpu") or "unknown CPU", f"{hardware.get('threads', '?')} threads"]
+    threads = hardware.get("threads", "?")
+    parts += [hardware.get("cpu") or "unknown CPU", f"{threads} thread{'' if threads == 1 else 's'}"]
     by_eval = "num_scored_before" in results
     processes = (results if by_eval else run.training).get("num_processes", 1)
     return {

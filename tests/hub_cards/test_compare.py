@@ -220,7 +220,7 @@ def test_times_on_different_hardware_name_it(tmp_path):
     text = render_markdown(compare(tmp_path))
 
     rows = table(text, "system")
-    assert rows["first"]["ms per file"] == "50.0 (Test CPU, 1 threads; by train.py)"
+    assert rows["first"]["ms per file"] == "50.0 (Test CPU, 1 thread; by train.py)"
     expected = "50.0 (1 x Some GPU, Other CPU, 8 threads, 2 processes; by eval.py)"
     assert rows["second"]["ms per file"] == expected
     assert "Such times can't be compared" in text
