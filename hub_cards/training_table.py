@@ -108,8 +108,9 @@ def _arguments(run: RunFolder) -> dict[str, str]:
     record = run.training
     overridden, reduced = record.get("overridden", {}), record.get("reduced_on_demo", {})
     recipe = run.recipe.training if run.recipe else {}
+    seed = {"seed": record["seed"]} if "seed" in record else {}
     texts = {}
-    for name, value in {**recipe, **reduced, **overridden}.items():
+    for name, value in {**recipe, **seed, **reduced, **overridden}.items():
         text = CROPS.get(value, value) if name == "crop" else value
         texts[name] = _value(text)
         if name in overridden:
