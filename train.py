@@ -25,6 +25,7 @@ from transformers import (
 from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, publish_trained, training_target
 from hub_cards.recipe import Recipe, check_keys, find_recipe, load_recipe, systems
+from hub_cards.validation import without_folder
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.configuration_wav2vec2_antispoofing import ENCODERS
 from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
@@ -395,9 +396,10 @@ def as_run(run: Run, corpus: Corpus, base_model: dict | None) -> tuple[dict, dic
     """The recipe as it was run, and what the command line changed of it."""
     recipe, overridden = dataclasses.asdict(run.recipe) | {"corpus": corpus.name}, dict(run.overrides)
     recipe["training"] |= {key: value for key, value in run.overrides.items() if key not in OF_THE_MACHINE}
-    if base_model:  # its name, and not where it lay on this machine
-        for settings in (recipe["training"], overridden):
-            settings |= {"base_model": base_model["name"]} if "base_model" in settings else {}
+    for settings in (recipe["training"], overridden):  # names, and not where things lay on this machine
+        settings |= {key: without_folder(value) for key, value in settings.items() if isinstance(value, str)}
+        if base_model and "base_model" in settings:
+            settings["base_model"] = base_model["name"]
     return recipe, overridden
 
 

@@ -47,13 +47,14 @@ CARD_NAME = "README.md"
 PICTURES = {"det": "DET plot", "scores": "Score histogram"}
 
 
-def render_card(run: RunFolder, repo_id: str | None = None) -> ModelCard:
+def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None = None) -> ModelCard:
     """
     The card of a model.
 
     Args:
         run: its folder, as read.
         repo_id: where on the Hub it goes, for title and usage; without it, the folder's name stands there.
+        revision: branch there; `None` is the main one.
 
     Raises:
         ValueError: no valid repo_id, a config that lacks a field, a reference that is not known, or a card
@@ -71,6 +72,7 @@ def render_card(run: RunFolder, repo_id: str | None = None) -> ModelCard:
         title=title,
         demo=is_demo(run),
         model_id=model_id,
+        revision=f', revision="{revision}"' if revision else "",
         threshold=run.config.get("decision_threshold"),
         **_about(run),
         **_training(run),
@@ -114,6 +116,7 @@ def _about(run: RunFolder) -> dict:
     return {
         "description": recipe.description if recipe else f"A {run.config.get('model_type')} countermeasure.",
         "version": f"`{run.system}`",
+        "license": (recipe and recipe.card.get("license")) or "not stated by the source of this system",
         "provenance": provenance,
         "sources": bullets(_sources(run)),
         "architecture": table(["Component", "Value"], components),
@@ -125,7 +128,7 @@ def _sources(run: RunFolder) -> list[str]:
     if run.recipe is None:
         return []
     sources = {
-        "Source of the recipe": run.recipe.reported.get("source"),
+        "Source of the recipe": run.recipe.card.get("recipe_source", run.recipe.reported.get("source")),
         "The study's code": run.recipe.card.get("source_code"),
     }
     return [f"{name}: {source}" for name, source in sources.items() if source]
@@ -137,7 +140,7 @@ def _size_rows(run: RunFolder) -> list[tuple[str, str]]:
         parameters = f"{number(run.num_values)} numbers in the weights, fixed buffers included"
     else:
         parameters = f"{number(run.num_parameters)}"
-        if trained is not None and trained != run.num_parameters:
+        if trained and trained != run.num_parameters:
             parameters += f", {number(trained)} of them trained"
     dtype = f", {run.config['dtype']}" if run.config.get("dtype") else ""
     return [("Parameters", parameters), ("Checkpoint size", f"{size(run.num_bytes)}{dtype}")]
@@ -182,7 +185,9 @@ def _learning_curves(run: RunFolder) -> str:
     own = run.folder / CURVES / f"{run.system}.png"
     pictures = sorted(run.folder.glob(f"{CURVES}/*.png"), key=lambda path: (path != own, path.name))
     if pictures:
-        return "\n\n".join(_picture(run, path, _words(path.stem)) for path in pictures)
+        return "\n\n".join(
+            _picture(run, path, f"Learning curves: {path.stem.replace('_', ' ')}") for path in pictures
+        )
     if run.trainer_state is None:
         return "Not measured: this model was not trained here."
     if is_gmm(run):
@@ -213,6 +218,13 @@ def _results(run: RunFolder) -> dict:
     if methods:
         note += " In brackets, confidence intervals."
     notes = [f"{method} ({', '.join(of)})." for method, of in methods.items()]
+    if without := [_title(e) for e in measured if not e.results.get("confidence_intervals")]:
+        notes.append(f"No intervals: a class has too few trials ({'; '.join(without)}).")
+    if any(_has_no_error(evaluation) for evaluation in measured):
+        notes.append(
+            "Where no trial is an error, the bootstrap's interval is [0, 0] as well: that does not mean that "
+            "errors are impossible."
+        )
     return {
         "results_note": note,
         "results": results_table(trials),
@@ -220,6 +232,15 @@ def _results(run: RunFolder) -> dict:
         "result_notes": bullets(notes),
         "evaluations": [_evaluation(run, evaluation) for evaluation in measured],
     }
+
+
+def _has_no_error(evaluation: Evaluation) -> bool:
+    """Whether an EER of 0 with an interval is shown, of all trials or of a group."""
+    results = evaluation.results
+    groups = [group for name, value in results.items() if name.startswith("per_") for group in value.values()]
+    return (results["eer"] == 0 and "confidence_intervals" in results) or any(
+        group.get("eer") == 0 and group.get("eer_interval") for group in groups
+    )
 
 
 def _trials(run: RunFolder) -> list[tuple[str, str, Evaluation | None]]:
@@ -286,6 +307,7 @@ def _stated(run: RunFolder) -> dict:
     bibtex, references = find_citations(card.get("references", []))
     return {
         "reported": reported_rows,
+        "reported_by": reported.get("by", "the study for its own weights"),
         "reported_notes": bullets(f"{name}: {value}" for name, value in entries.items() if value),
         "notes": bullets([*notes_on(run), *card.get("notes", [])]),
         "limitations": bullets(own_limitations(run)),

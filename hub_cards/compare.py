@@ -11,9 +11,7 @@ from pathlib import Path
 
 from .comparison_table import METRICS, ROLES, describe_classes, render_markdown
 from .run_folder import Evaluation, RunFolder, read_runs, write_text
-
-
-IN_THE_WILD = ("In-the-Wild", "eval")
+from .tables import IN_THE_WILD
 
 
 def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) -> dict:
@@ -95,7 +93,7 @@ def _evaluations(run: RunFolder) -> dict[str, Evaluation | None]:
     return {
         "dev": run.evaluation(corpus, splits["dev"]),
         "eval": run.evaluation(corpus, splits.get("eval", "eval")),
-        "in_the_wild": run.evaluation(*IN_THE_WILD),
+        "in_the_wild": run.evaluation(IN_THE_WILD, "eval"),
     }
 
 

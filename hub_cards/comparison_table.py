@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from .tables import NOT_MEASURED
 
-NOT_MEASURED = "not measured"
+
 METRICS = {  # in the table and in the paired tests
     "eer": "EER (%)",
     "min_tdcf_2019": "min t-DCF (2019 form)",

@@ -84,7 +84,6 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     if not 1 <= len(runs) <= MAX_RUNS:
         raise ValueError(f"{len(runs)} runs: one figure shows 1 to {MAX_RUNS}. Draw several.")
     logs = {name: _log(run) for name, run in runs.items()}
-    trials = _dev_trials(runs)
     by_em = {name: any(key in entry for entry in log for key in CLASSES) for name, log in logs.items()}
     if len(set(by_em.values())) > 1:
         em, gradient = (next(name for name in by_em if by_em[name] is kind) for kind in (True, False))
@@ -93,6 +92,7 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
             "descent, whose epochs have a loss: they have no axis in common. Draw them in two figures."
         )
     is_em = any(by_em.values())
+    trials = _same_trials(runs, "train" if is_em else "dev")
     colors = (*plots.CURVES, "#e69f00", "#56b4e9", plots.LINE)
     of_run = _em_curves if is_em else _gradient_curves
     curves = [of_run(name, run, logs[name], colors[i]) for i, (name, run) in enumerate(runs.items())]
@@ -125,27 +125,27 @@ def _log(run: RunFolder) -> list[dict]:
     return log
 
 
-def _dev_trials(runs: Mapping[str, RunFolder]) -> str:
-    """Corpus, split and counts of the dev trials, which must be the same for all, in words."""
+def _same_trials(runs: Mapping[str, RunFolder], role: str) -> str:
+    """Corpus, split and counts of the train or dev trials, which must be the same for all, in words."""
     described = {}
     for name, run in runs.items():
         path = run.folder / "training.json"
         if run.training is None:
-            raise FileNotFoundError(f"There is no {path}, which says what the dev trials are: train anew.")
+            raise FileNotFoundError(f"There is no {path}, which says what the {role} trials are: train anew.")
         try:
-            corpus, split = run.training["corpus"], run.training["splits"]["dev"]
-            counts = run.training["counts"]["dev"]
+            corpus, split = run.training["corpus"], run.training["splits"][role]
+            counts = run.training["counts"][role]
             described[name] = f"{corpus} {split}: {counts['bonafide']:,} bona fide, {counts['spoof']:,} spoof"
         except KeyError as error:
             raise ValueError(
-                f"{path} has no {error}: an older train.py wrote it, and what the dev trials are is not "
-                "known. Train anew."
+                f"{path} has no {error}: an older train.py wrote it, and what the {role} trials are is "
+                "not known. Train anew."
             ) from None
     (first, text), *others = described.items()
     for name, other in others:
         if other != text:
             raise ValueError(
-                f"The dev trials of {first} are {text}; those of {name} are {other}. Curves of different "
+                f"The {role} trials of {first} are {text}; those of {name} are {other}. Curves of different "
                 "trials can't be compared: draw them in two figures."
             )
     if any(run.is_demo for run in runs.values()):
@@ -163,13 +163,15 @@ def _gradient_curves(name: str, run: RunFolder, log: Sequence[dict], color: str)
     if not lines["eval_eer"]:
         raise ValueError(f"{path}: no entry of log_history has an eval_eer: there was no evaluation on dev.")
     lines["eval_eer"] = [(epoch, 100 * eer) for epoch, eer in lines["eval_eer"]]
-    step = run.trainer_state.get("best_global_step")
+    step = run.chosen_step
     if step is None:
         return _Curves(color, lines, None, f"{name} (no epoch chosen)")
     chosen = next((entry for entry in log if entry.get("step") == step and "eval_eer" in entry), None)
     if chosen is None:
         raise ValueError(f"{path}: best_global_step is {step}, but log_history has no evaluation there.")
-    summary = f"{name}, chosen: epoch {chosen['epoch']:.3g}, dev EER {100 * chosen['eval_eer']:.3f} %"
+    by = run.training.get("chosen_by", "eer")
+    why = "" if by in ("eer", "eval_eer") else f" by {by}"
+    summary = f"{name}, chosen{why}: epoch {chosen['epoch']:.3g}, dev EER {100 * chosen['eval_eer']:.3f} %"
     return _Curves(color, lines, chosen, summary)
 
 
@@ -208,7 +210,7 @@ def _draw_em(panels: Sequence["Axes"], curves: Sequence[_Curves]) -> None:
     for of_run in curves:
         for key, style in styles.items():
             _line(axes, of_run, key, style)
-    axes.set_ylabel("Log-likelihood per frame (nats)", fontsize=11)
+    axes.set_ylabel("Log-likelihood per training frame (nats)", fontsize=11)
     _name_styles(axes, curves, {key: (CLASSES[key], style) for key, style in styles.items()})
     axes.set_xlabel("EM iteration", fontsize=11)
     _whole_epochs(axes)

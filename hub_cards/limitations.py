@@ -3,14 +3,11 @@
 from .architecture import input_seconds
 from .metadata import is_demo, training_corpus
 from .run_folder import DEMO_CORPUS, RunFolder
-from .tables import CORPORA, IN_THE_WILD, number
+from .tables import CORPORA, IN_THE_WILD, number, official_trials
 
 
 # Whose dev split has the attacks of its train split.
 SHARES_ATTACKS = {CORPORA["asvspoof2019-la"].name, DEMO_CORPUS}
-# Trials of the official protocols of ASVspoof 2019 LA (bona fide and spoof): 2,580 + 22,800, 2,548 + 22,296,
-# 7,355 + 63,882.
-OFFICIAL_TRIALS = {CORPORA["asvspoof2019-la"].name: {"train": 25_380, "dev": 24_844, "eval": 71_237}}
 
 
 def notes_on(run: RunFolder) -> list[str]:
@@ -19,15 +16,15 @@ def notes_on(run: RunFolder) -> list[str]:
     corpus = training_corpus(run)
     dev = (run.training or {}).get("splits", {}).get("dev", "dev")
     if corpus is not None and run.evaluation(corpus, dev):
-        text = "The model and its threshold were chosen on dev, so its dev numbers flatter it."
+        what = "The model and its threshold were" if run.chosen_step is not None else "The threshold was"
+        text = f"{what} chosen on dev, so its dev numbers flatter it."
         if corpus in SHARES_ATTACKS:
             shared = "Dev has the attacks of train, so a dev EER near zero says little about other attacks."
             text = f"{shared} {text}"
         notes.append(text)
     for evaluation in run.evaluations:
         name, split = evaluation.trials
-        official = OFFICIAL_TRIALS.get(name, {}).get(split)
-        measured = evaluation.results["num_trials"]
+        official, measured = official_trials(name, split), evaluation.results["num_trials"]
         if official is not None and measured != official:
             notes.append(
                 f"{name} {split}: {number(measured)} of the {number(official)} trials of the official "
@@ -45,7 +42,7 @@ def own_limitations(run: RunFolder) -> list[str]:
     elif corpus is not None:
         counts = run.training.get("counts", {}).get("train")
         total = sum(counts.values()) if counts else None
-        official = OFFICIAL_TRIALS.get(corpus, {}).get("train")
+        official = official_trials(corpus, "train")
         part = f" ({number(total)} utterances)" if total else ""
         if total and official and total != official:
             part = f", and on {number(total)} of the {number(official)} utterances of its train split"

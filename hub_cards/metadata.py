@@ -5,7 +5,7 @@ import re
 from huggingface_hub import EvalResult, ModelCardData
 
 from .run_folder import DEMO_CORPUS, Evaluation, RunFolder
-from .tables import METRICS, corpus_name, display_name, known_corpus
+from .tables import METRICS, corpus_name, display_name, known_corpus, number, official_trials
 
 
 TAGS = ["audio-classification", "anti-spoofing", "asvspoof", "deepfake-detection"]
@@ -49,7 +49,8 @@ def card_data(run: RunFolder, model_name: str) -> ModelCardData:
     """The header of a run's card. Metrics are those that were measured; what a source reports is not among
     them."""
     corpus, base = training_corpus(run), base_model(run)
-    results = [result for evaluation in run.evaluations for result in _eval_results(evaluation)]
+    whole = [evaluation for evaluation in run.evaluations if "[" not in evaluation.trials[1]]  # no slices
+    results = [result for evaluation in whole for result in _eval_results(evaluation)]
     measured = {result.metric_type for result in results}
     return ModelCardData(
         license=run.recipe.card.get("license") if run.recipe else None,
@@ -76,21 +77,24 @@ def _datasets(corpus: str | None) -> list[str] | None:
 def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
     results = evaluation.results
     corpus, split = evaluation.trials
-    known = known_corpus(corpus)
+    known, official = known_corpus(corpus), official_trials(corpus, split)
+    name = display_name(corpus)
+    if official not in (None, results["num_trials"]):
+        name += f" ({number(results['num_trials'])} of {number(official)} trials)"
     return [
         EvalResult(
             task_type="audio-classification",
             task_name="Speech anti-spoofing",
             dataset_type=known.hub_name if known else corpus,
-            dataset_name=display_name(corpus),
+            dataset_name=name,
             dataset_config=known.config if known else None,
             dataset_split=split,
-            dataset_args={name: results[name] for name in ("num_trials", "num_bonafide", "num_spoof")},
-            metric_type=METRIC_TYPES[name],
+            dataset_args={key: results[key] for key in ("num_trials", "num_bonafide", "num_spoof")},
+            metric_type=METRIC_TYPES[metric],
             # Per cent, which leaderboards expect of an error rate.
-            metric_value=round(100 * results[name] if name == "eer" else results[name], 6),
-            metric_name=f"{title} (%)" if name == "eer" else title,
+            metric_value=round(100 * results[metric] if metric == "eer" else results[metric], 6),
+            metric_name=f"{title} (%)" if metric == "eer" else title,
         )
-        for name, title in METRICS.items()
-        if results.get(name) is not None
+        for metric, title in METRICS.items()
+        if results.get(metric) is not None
     ]

@@ -5,17 +5,23 @@ import ast
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
 from huggingface_hub import get_token
 
 from .recipe import RECIPE_NAME
 from .run_folder import Evaluation, RunFolder
 
 
+MANIFEST = (
+    "published.json"  # the names of what was published, by which the next publication finds what is stale
+)
+PNG = b"\x89PNG\r\n\x1a\n"
 STATE_NAME = "trainer_state.json"
 TEXT = {".json", ".md", ".py", ".txt", ".yaml"}  # what is searched for paths and tokens
 
@@ -33,7 +39,7 @@ def files_to_publish(run: RunFolder) -> dict[str, Path]:
     required = [*run.weight_files, folder / "config.json", folder / "preprocessor_config.json"]
     required += [folder / name for name in _code_files(run)]
     optional = [folder / "model.safetensors.index.json", folder / RECIPE_NAME, folder / "training.json"]
-    optional += [folder / STATE_NAME, folder / "base_model.json"]
+    optional += [folder / STATE_NAME]
     optional += sorted((folder / "learning_curves").glob("*.png"))
     for evaluation in run.evaluations:
         required += [evaluation.folder / "results.json", evaluation.folder / "scores.txt"]
@@ -49,7 +55,27 @@ def files_to_publish(run: RunFolder) -> dict[str, Path]:
     for path in files.values():
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{path} is a link to {path.resolve()}, outside of the run: put the file there.")
+        if path.suffix == ".png" and not path.read_bytes().startswith(PNG):
+            raise ValueError(f"{path} is no PNG picture: remove it.")
+    for evaluation in run.evaluations:
+        _check_scores(evaluation)
     return files
+
+
+def _check_scores(evaluation: Evaluation) -> None:
+    """
+    Raises:
+        ValueError: a score file that is not the one that the results are of.
+    """
+    path = evaluation.folder / "scores.txt"
+    lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    keys = Counter(fields[2] if len(fields) == 4 else "?" for fields in lines)
+    expected = {key: evaluation.results[f"num_{key}"] for key in ("bonafide", "spoof")}
+    if {**dict.fromkeys(expected, 0), **keys} != expected:
+        raise ValueError(
+            f"{path} has {dict(keys)} lines of `utterance_id attack key score`, but results.json beside it "
+            f"has {expected} trials: evaluate the model anew by eval.py --overwrite."
+        )
 
 
 def _code_files(run: RunFolder) -> list[str]:
@@ -88,7 +114,7 @@ def _code_files(run: RunFolder) -> list[str]:
 
 
 @contextmanager
-def prepared(run: RunFolder, repo_id: str) -> Iterator[dict[str, Path]]:
+def prepared(run: RunFolder, repo_id: str, revision: str | None = None) -> Iterator[dict[str, Path]]:
     """
     Everything that is to be published, checked, by its path in the repository. Files of the run are links to
     it; what is made for the publication (the card, the learning curves where the run has none, and the
@@ -121,8 +147,10 @@ def prepared(run: RunFolder, repo_id: str) -> Iterator[dict[str, Path]]:
         curves = folder / "learning_curves" / f"{run.system}.png"
         if state and state.get("log_history") and not curves.is_file():
             add_learning_curves(staged)
-        card = str(render_card(staged, repo_id))
+        card = str(render_card(staged, repo_id, revision))
         (folder / "README.md").write_text(card, encoding="utf-8")
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        (folder / MANIFEST).write_text(json.dumps(sorted([*names, MANIFEST]), indent=2) + "\n")
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path for path in paths}
         check_card(card, files)
@@ -135,7 +163,7 @@ def _check_texts(run: RunFolder, files: dict[str, Path]) -> None:
     Raises:
         ValueError: a path of this machine or a token in a text that is to be published.
     """
-    from .validation import check_text
+    from .validation import check_text, local_values
 
     problems = []
     for name, path in files.items():
@@ -143,6 +171,9 @@ def _check_texts(run: RunFolder, files: dict[str, Path]) -> None:
             continue
         text = path.read_text(encoding="utf-8")
         found = check_text(name, text)
+        if not found and path.suffix in (".json", ".yaml"):
+            content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+            found = [f"{name}: a path of a machine, {value}" for value in local_values(content)]
         if not found and str(run.folder.resolve()) in text:
             found = [f"{name}: the path of the run, {run.folder.resolve()}"]
         if (token := get_token()) and token in text:

@@ -1,6 +1,7 @@
 """Publish a finished run on the Hugging Face Hub: python -m hub_cards.publish RUN --repo_id ORG/NAME."""
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Collection, Iterator
@@ -27,11 +28,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
-from .publication import left_behind, prepared
+from .publication import MANIFEST, left_behind, prepared
 from .run_folder import RunFolder, read_run
 
 
-# With results and learning curves what an earlier publication may have left. Nothing else is ever deleted.
+# With results and learning curves what an earlier publication may have left and its manifest names. Nothing
+# else is ever deleted.
 WEIGHTS_AND_CODE = ("model*.safetensors", "model.safetensors.index.json", "*.py")
 LOG_IN = "log in by `hf auth login` or set HF_TOKEN; the token needs write access to {namespace}"
 UNCHANGED = "Nothing was published; the local run is unchanged: repeat the same command."
@@ -122,7 +124,7 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
         PublishingError: see [`check_access`]; the Hub refused, or the connection broke.
     """
     api = HfApi()
-    with prepared(run, target.repo_id) as files:
+    with prepared(run, target.repo_id, target.revision) as files:
         check_access(target)
         sizes = {name: path.stat().st_size for name, path in files.items()}
         total = _size(sum(sizes.values()))
@@ -138,7 +140,8 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
             if target.revision:
                 api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
                 before = api.model_info(target.repo_id, revision=target.revision)
-            stale = stale_files([sibling.rfilename for sibling in before.siblings], files)
+            there = {sibling.rfilename for sibling in before.siblings}
+            stale = stale_files(there & published_before(target, there, before.sha), files)
             for name in stale:
                 print(f"Deleting {name}, of an earlier publication")
             operations = [CommitOperationAdd(name, path) for name, path in files.items()]
@@ -159,10 +162,22 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
             ".gitignore in the repository? Remove it, and repeat the same command."
         )
     if commit.oid == before.sha:
-        print("Nothing has changed since the last publication.")
+        print(f"Nothing has changed since the last publication: {target.repo_id} stays as it is.")
+        return commit
     branch = f"/tree/{target.revision}" if target.revision else ""
     print(f"Published: {commit.pr_url or f'{constants.ENDPOINT}/{target.repo_id}{branch}'}")
     return commit
+
+
+def published_before(target: Target, there: Collection[str], commit: str) -> set[str]:
+    """Names of what the last publication put into a repository, as its manifest says; none without one."""
+    if MANIFEST not in there:
+        return set()
+    path = HfApi().hf_hub_download(target.repo_id, MANIFEST, revision=commit)
+    try:
+        return set(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (ValueError, TypeError):  # not ours
+        return set()
 
 
 def stale_files(there: Collection[str], files: Collection[str]) -> list[str]:
@@ -298,12 +313,14 @@ def main(argv: list[str]) -> None:
         target = Target(args.repo_id, args.private, args.revision, args.create_pr)
         run = read_run(args.run)
         if args.dry_run:
-            with prepared(run, target.repo_id) as files:
+            with prepared(run, target.repo_id, target.revision) as files:
                 print(describe(run, files, target))
         else:
             publish(run, target)
     except (OSError, ValueError, PublishingError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{parser.prog}: interrupted. {NOT_KNOWN}")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from .recipe import RECIPE_NAME, Recipe, load_recipe
+from .recipe import RECIPE_NAME, Recipe, find_recipe, load_recipe, systems
 
 
 DEMO_CORPUS = "demo"
+NEEDED = ("corpus", "split", "num_trials", "num_bonafide", "num_spoof", "eer")  # in results.json
 OF_TRAINING = ("dev", "eval")  # folders of `results` that train.py writes
 
 
@@ -91,6 +92,13 @@ class RunFolder:
         return (self.training or {}).get("num_parameters")
 
     @property
+    def chosen_step(self) -> int | None:
+        """The step of the evaluation whose state was kept; `None` where that is the last state."""
+        if self.trainer_state is None or (self.training or {}).get("chosen_by", "eer") is None:
+            return None
+        return self.trainer_state.get("best_global_step")
+
+    @property
     def is_demo(self) -> bool:
         """Whether the model was trained on the demo corpus, whose numbers mean nothing."""
         return (self.training or {}).get("corpus") == DEMO_CORPUS
@@ -121,7 +129,7 @@ def read_run(folder: Path) -> RunFolder:
         folder,
         config=read_json(folder / "config.json"),
         feature_extractor=read_json(folder / "preprocessor_config.json"),
-        recipe=load_recipe(folder / RECIPE_NAME) if (folder / RECIPE_NAME).is_file() else None,
+        recipe=_read_recipe(folder / RECIPE_NAME) if (folder / RECIPE_NAME).is_file() else None,
         training=read_json(folder / "training.json", missing_is_none=True),
         trainer_state=read_json(folder / "trainer_state.json", missing_is_none=True),
     )
@@ -152,6 +160,14 @@ def read_runs(folders: Sequence[Path]) -> dict[str, RunFolder]:
     return labelled
 
 
+def _read_recipe(path: Path) -> Recipe:
+    """The recipe of a run; where it says nothing for the card, as older ones, what its system's YAML says."""
+    recipe = load_recipe(path)
+    if not recipe.card and recipe.system in systems():
+        recipe.card = load_recipe(find_recipe(recipe.system)[0]).card
+    return recipe
+
+
 def read_evaluations(folder: Path, *, digests: dict[str, str]) -> list[Evaluation]:
     """
     The evaluations under `results`, one for each corpus and split: of two, the one with min t-DCF, then that
@@ -167,6 +183,8 @@ def read_evaluations(folder: Path, *, digests: dict[str, str]) -> list[Evaluatio
     found: dict[tuple[str, str], Evaluation] = {}
     for path in sorted(folder.glob("results/*/results.json")):
         results = read_json(path)
+        if lacking := [name for name in NEEDED if results.get(name) is None]:
+            raise ValueError(f"{path} has no {lacking[0]}: evaluate the model anew by eval.py --overwrite.")
         if results.get("weights_sha256") != digests:
             raise ValueError(
                 f"{path} is of other weights than those in {folder}: evaluate the model anew by eval.py "

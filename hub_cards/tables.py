@@ -45,6 +45,9 @@ CORPORA = {
     "asvspoof5": KnownCorpus("ASVspoof 5", "asvspoof5"),
     "in-the-wild": KnownCorpus("In-the-Wild", "in-the-wild"),
 }
+# Trials of the official protocols of ASVspoof 2019 LA (bona fide and spoof): 2,580 + 22,800, 2,548 + 22,296,
+# 7,355 + 63,882.
+OFFICIAL_TRIALS = {CORPORA["asvspoof2019-la"].name: {"train": 25_380, "dev": 24_844, "eval": 71_237}}
 IN_THE_WILD = CORPORA["in-the-wild"].name
 
 
@@ -56,6 +59,11 @@ def corpus_name(name: str) -> str:
 def known_corpus(name: str) -> KnownCorpus | None:
     """The corpus that results call so, if it is one of those with a name."""
     return next((corpus for corpus in CORPORA.values() if corpus.name == name), None)
+
+
+def official_trials(corpus: str, split: str) -> int | None:
+    """Trials of the official protocol's split, of which `split` may be a slice; `None` where not known."""
+    return OFFICIAL_TRIALS.get(corpus, {}).get(split.split("[")[0])
 
 
 def display_name(corpus: str) -> str:

@@ -2,11 +2,10 @@
 logs."""
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath, PureWindowsPath
 
 from .run_folder import RunFolder
 from .tables import NOT_MEASURED, duration, gibibytes, number, per_cent
-from .validation import check_text
+from .validation import without_folder
 
 
 DEFAULT = "default of transformers' Trainer"
@@ -158,15 +157,17 @@ def _course(run: RunFolder) -> list[tuple[str, str]]:
     text = f"{number(round(done, 2))} ({number(steps)} steps), "
     text += f"stopped early ({number(planned)} steps planned)" if steps < planned else "not stopped early"
     evaluations = [entry for entry in state.get("log_history", []) if "eval_loss" in entry]
-    best = next((e for e in evaluations if e.get("step") == state.get("best_global_step")), None)
+    best = next((e for e in evaluations if e.get("step") == run.chosen_step), None)
+    by = run.training.get("chosen_by", "eer")
     if best is None:
-        chosen = "the last state: none was chosen by its dev EER"
+        chosen = "the last state: none was chosen on dev"
     else:
         chosen = f"epoch {number(round(best['epoch'], 2))} (step {number(best['step'])})"
         if "eval_eer" in best:
             trials = min(best.get(f"eval_num_{name}", 1) for name in ("bonafide", "spoof"))
             kept = f"dev EER {per_cent(best['eval_eer'], trials)}"
-            chosen += f": {kept}, the lowest of {number(len(evaluations))} evaluations in training"
+            why = "the lowest" if by in ("eer", "eval_eer") else f"chosen by `{by}`"
+            chosen += f": {kept}, {why} of {number(len(evaluations))} evaluations in training"
     return [("Epochs done", text), ("Chosen state", chosen)]
 
 
@@ -190,10 +191,7 @@ def _value(value) -> str:
         return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_value(item) for item in value)
-    text = str(value)
-    if check_text("", text) or PurePosixPath(text).is_absolute():
-        text = (PureWindowsPath(text) if "\\" in text else PurePosixPath(text)).name
-    return text
+    return without_folder(str(value))
 
 
 def _measured(value, form) -> str:

@@ -5,7 +5,7 @@ import math
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
 import yaml
@@ -73,6 +73,29 @@ _TARGETS = (
     re.compile(r"<a\b[^>]*?\bhref\s*=\s*[\"']?([^\"'\s>]*)", re.IGNORECASE),
 )
 _SCHEME = re.compile(r"^(?:https?|mailto):", re.IGNORECASE)
+
+
+# The whole of a value that is a path of one machine: absolute, in a home folder, on a drive or a server.
+_FOLDER = re.compile(r"(?:/|~[^/\\\s]*[/\\]|[A-Za-z]:[\\/]|\\\\)\S")
+
+
+def without_folder(value: str) -> str:
+    """A value, but of a path of one machine its last name only."""
+    if not _FOLDER.match(value):
+        return value
+    return PureWindowsPath(value).name or value  # which parts at / and at \\
+
+
+def local_values(content, name: str = "") -> Iterator[str]:
+    """Names and values in JSON or YAML that are paths of one machine."""
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from local_values(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(content, (list, tuple)):
+        for value in content:
+            yield from local_values(value, name)
+    elif isinstance(content, str) and without_folder(content) != content:
+        yield f"{name}: {content}"
 
 
 def check_card(text: str, files: Collection[str]) -> None:

@@ -107,8 +107,11 @@ def write_training_record(
     best = trainer.state.best_model_checkpoint
     state = dataclasses.replace(trainer.state, best_model_checkpoint=best and Path(best).name)
     state.save_to_json(str(folder / "trainer_state.json"))
+    is_chosen = trainer.args.load_best_model_at_end and best is not None
     record = {
         **record,
+        # `None`: the last state is kept.
+        "chosen_by": trainer.args.metric_for_best_model if is_chosen else None,
         "seed": trainer.args.seed,
         "class_weights": trainer.model.config.class_weights,
         "num_parameters": trainer.model.num_parameters(),

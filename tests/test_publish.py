@@ -17,7 +17,7 @@ from elsewhere import Elsewhere
 from hub_publishing import READER, WRITER, PublishingHub
 from hub_server import serve
 
-from hub_cards.publication import files_to_publish
+from hub_cards.publication import files_to_publish, prepared
 from hub_cards.publish import Target, stale_files
 from hub_cards.run_folder import read_run
 
@@ -136,6 +136,7 @@ def test_published_are_model_code_card_log_and_results_and_nothing_else(publishe
         "model.safetensors",
         "modeling_rawnet2.py",
         "preprocessor_config.json",
+        "published.json",
         "recipe.yaml",
         *(f"results/{split}/{name}" for split in ("dev", "eval") for name in RESULTS),
         "sinc.py",
@@ -145,11 +146,12 @@ def test_published_are_model_code_card_log_and_results_and_nothing_else(publishe
 
 
 def test_published_files_are_those_of_the_run_but_for_what_is_rendered(published):
-    rendered = {"README.md", "learning_curves/tiny.png"}
+    rendered = {"README.md", "learning_curves/tiny.png", "published.json"}
     assert {name: content for name, content in published.files.items() if name not in rendered} == {
         name: published.before[name] for name in published.files.keys() - rendered
     }
     assert published.files["README.md"] != published.before["README.md"]
+    assert json.loads(published.files["published.json"]) == sorted(published.files)
 
 
 def test_no_path_of_this_machine_and_no_token_is_published(published, run, trained):
@@ -203,14 +205,15 @@ def test_second_publication_deletes_what_an_earlier_one_left_and_nothing_else(pu
         "results/old/scores.txt": b"",
         "learning_curves/old.png": b"\0",
     }
-    foreign = {"notes.md": b"mine", "assets/demo.py": b"mine", "LICENSE": b"mine"}
-    first = repository.branches["main"]
-    repository.commit("main", {**repository.commits[first], **old, **foreign}, "by hand")
+    foreign = dict.fromkeys(("notes.md", "handler.py", "results/mine.csv", "model_int8.safetensors"), b"mine")
+    first = repository.commits[repository.branches["main"]]
+    manifest = json.dumps([*json.loads(first["published.json"]), *old]).encode()
+    repository.commit("main", {**first, **old, **foreign, "published.json": manifest}, "an earlier run")
 
     output = publisher(run, "--repo_id", "org/tiny")
 
     assert publisher.files("org/tiny") == published.files | foreign
-    assert all(f"Deleting {name}" in output for name in old)
+    assert sorted(re.findall("^Deleting (.*), of an earlier publication$", output, re.M)) == sorted(old)
     commits = len(repository.commits)
     assert "Nothing has changed" in publisher(run, "--repo_id", "org/tiny")
     assert len(repository.commits) == commits
@@ -226,6 +229,9 @@ def test_revision_and_pull_request_leave_the_main_branch_alone(published, publis
     output = publisher(own_run, "--repo_id", "org/tiny", "--create_pr")
 
     assert repository.branches["main"] == main
+    card = publisher.files("org/tiny", "second")["README.md"].decode()
+    assert card.count('trust_remote_code=True, revision="second")') == 3
+    assert "revision=" not in publisher.files("org/tiny")["README.md"].decode()
     assert output.splitlines()[-1] == f"Published: {publisher.hub.endpoint}/org/tiny/discussions/1"
     process = elsewhere.run(
         LOAD_CONFIG,
@@ -354,6 +360,28 @@ def test_run_with_a_token_or_a_local_path_in_it_is_refused_before_the_hub_is_ask
     assert "recipe.yaml" in message and "token" in message and WRITER not in message
     assert "Remove that from the files" in message
     assert len(publisher.hub.requests) == asked
+
+
+def test_path_under_any_root_is_refused(own_run):
+    record = json.loads((own_run / "training.json").read_text())
+    (own_run / "training.json").write_text(json.dumps({**record, "overridden": {"run_name": "/gpfs/anna/7"}}))
+
+    with pytest.raises(ValueError, match=r"training.json: .*overridden.run_name: /gpfs/anna/7"):
+        with prepared(read_run(own_run), "org/leak"):
+            pass
+
+
+def test_score_file_and_picture_that_are_none_are_refused(own_run):
+    scores = own_run / "results" / "eval" / "scores.txt"
+    whole = scores.read_text()
+    scores.write_text(whole.replace(" spoof ", " bonafide ", 1))
+    with pytest.raises(ValueError, match="eval/scores.txt has .* trials: evaluate the model anew"):
+        files_to_publish(read_run(own_run))
+
+    scores.write_text(whole)
+    (own_run / "results" / "eval" / "drawing.png").write_text("not one")
+    with pytest.raises(ValueError, match="drawing.png is no PNG picture"):
+        files_to_publish(read_run(own_run))
 
 
 @pytest.mark.parametrize("name", ["sinc.py", "modeling_rawnet2.py", "results/eval/scores.txt"])

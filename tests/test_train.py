@@ -121,7 +121,7 @@ def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, 
     assert json.loads((tmp_path / "run" / "training.json").read_text())["num_processes"] == 2
     assert list(scores) == rows["utterance_id"][:]
     np.testing.assert_allclose(list(scores.values()), one_process, atol=1e-5)
-    assert output.count("Model, scores and results") == 1  # one process speaks
+    assert output.count("Model, card, scores and results") == 1  # one process speaks
     # The evaluation that chose the best model saw the weights that were saved: in batches of one, the loss
     # is the mean cross-entropy, a function of the score.
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
@@ -226,13 +226,15 @@ def test_command_line_overrides_the_recipe_and_is_recorded(
             0.5,
             "--bf16",
             "--use_cpu",
+            "--run_name",
+            "/data/anna/run7",
         ),
     )
 
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     recipe = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     expected = {"num_train_epochs": 1.0, "lr_scheduler_type": "linear", "weight_decay": 0.5}
-    assert record["overridden"] == {**expected, "bf16": True, "use_cpu": True}
+    assert record["overridden"] == {**expected, "bf16": True, "use_cpu": True, "run_name": "run7"}
     assert recipe["training"]["lr_scheduler_type"] == "linear"
     assert "From the command line: weight_decay 0.5" in output
     assert json.loads((trained / "training.json").read_text())["overridden"] == {}

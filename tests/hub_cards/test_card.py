@@ -78,7 +78,9 @@ def test_header_names_every_metric_with_its_form_corpus_split_and_counts(run_fol
         }
         eer = found["EER (%)"]
         assert eer.metric_value == pytest.approx(100 * results["eer"], abs=1e-6)
-        assert (eer.dataset_name, eer.dataset_type) == ("ASVspoof 2019 LA", "asvspoof2019")
+        official = {"dev": "24,844", "eval": "71,237"}[role]  # a part of a corpus is not called the corpus
+        assert eer.dataset_name == f"ASVspoof 2019 LA ({results['num_trials']} of {official} trials)"
+        assert eer.dataset_type == "asvspoof2019"
         assert eer.dataset_args == {k: results[k] for k in ("num_trials", "num_bonafide", "num_spoof")}
 
 
@@ -98,6 +100,71 @@ def test_parts_of_a_challenge_stay_apart_in_the_header(run_folder):
     assert forms == {"min t-DCF (2019 form)": 0.25, "min t-DCF (2021 form)": 0.5}
     assert data.metrics == ["eer", "t-dcf"]
     assert cells(section(text, "## Results"), "ASVspoof 2021 DF")[2:4] == ["0.2500", "0.5000"]
+
+
+def test_slice_of_a_split_is_no_result_of_the_header_and_says_what_it_is_of(run_folder):
+    folder = shutil.copytree(run_folder / "results" / "dev", run_folder / "results" / "sliced")
+    change(folder / "results.json", split="dev[:8]", num_trials=8, num_bonafide=4, num_spoof=4)
+
+    card = render_card(read_run(run_folder))
+
+    assert {result.dataset_split for result in card.data.eval_results} == {"dev", "eval"}
+    assert "dev[:8]: 8 of the 24,844 trials of the official protocol" in str(card)
+
+
+def test_error_rate_of_zero_and_missing_intervals_are_explained(run_folder):
+    path = run_folder / "results" / "eval" / "results.json"
+    change(path, eer=0.0, confidence_intervals={"level": 0.95, "method": "bootstrap", "eer": [0.0, 0.0]})
+    assert "does not mean that errors are impossible" in section(text_of(run_folder), "## Results")
+
+    change(path, eer=0.1, per_attack={}, confidence_intervals=None)
+    results = section(text_of(run_folder), "## Results")
+    assert "errors are impossible" not in results.replace("A0", "")
+    assert "No intervals: a class has too few trials (ASVspoof 2019 LA, eval)." in results
+
+
+@pytest.mark.parametrize(
+    ("chosen_by", "said", "note"),
+    [
+        ("eer", ", the lowest of ", "The model and its threshold were chosen on dev"),
+        ("loss", ", chosen by `loss` of ", "The model and its threshold were chosen on dev"),
+        (None, "the last state: none was chosen on dev", "The threshold was chosen on dev"),
+    ],
+)
+def test_state_that_was_kept_is_named_with_what_chose_it(run_folder, chosen_by, said, note):
+    assert json.loads((run_folder / "training.json").read_text())["chosen_by"] == "eer"
+    change(run_folder / "training.json", chosen_by=chosen_by)
+
+    text = text_of(run_folder)
+
+    assert said in cells(text, "Chosen state")[0]
+    assert note in text
+
+
+def test_licence_is_stated_or_said_not_to_be(run_folder):
+    assert "**License:** not stated by the source of this system" in text_of(run_folder)
+
+    change(run_folder / "recipe.yaml", card={"license": "mit"})
+
+    assert "**License:** mit" in text_of(run_folder)
+
+
+def test_older_run_of_a_system_has_the_notes_of_that_system(run_folder):
+    change(run_folder / "recipe.yaml", system="rawnet2", card={})
+
+    text = text_of(run_folder)
+
+    assert "8.837" in section(text, "### Notes") and "tak2021rawnet2" in text
+
+
+def test_results_without_a_count_are_an_error_that_names_the_field(run_folder):
+    path = run_folder / "results" / "eval" / "results.json"
+    results = json.loads(path.read_text())
+    del results["num_bonafide"]
+    path.write_text(json.dumps(results))
+
+    with pytest.raises(ValueError, match="eval/results.json has no num_bonafide"):
+        read_run(run_folder)
 
 
 def test_results_stand_with_intervals_and_trials(run_folder):

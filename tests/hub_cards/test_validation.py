@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hub_cards.validation import check_card, check_text
+from hub_cards.validation import check_card, check_text, local_values, without_folder
 
 
 HEADER = """license: mit
@@ -157,3 +157,24 @@ def test_token_is_found_and_not_repeated(token):
 )
 def test_harmless_text_passes(text):
     assert check_text("file", text) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/data/anna/run7", "run7"),
+        ("/srv/gpfs/LA/", "LA"),
+        ("~anna/models/base", "base"),
+        (r"D:\data\base", "base"),
+        (r"\\server\share\base", "base"),
+        ("facebook/wav2vec2-base", "facebook/wav2vec2-base"),
+        ("adamw_torch", "adamw_torch"),
+        ("~4 s / 64,000 samples", "~4 s / 64,000 samples"),
+    ],
+)
+def test_path_of_a_machine_is_reduced_to_its_last_name(value, shown):
+    assert without_folder(value) == shown
+    is_local = value != shown
+    assert list(local_values({"training": {"names": [value, 3]}})) == (
+        [f"training.names: {value}"] if is_local else []
+    )
