@@ -10,6 +10,8 @@ from urllib.parse import quote
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 
+from processing.problems import describe_problems
+
 from .architecture import architecture_rows, input_rows, input_seconds
 from .citations import find_citations
 from .learning_curves import FOLDER as CURVES
@@ -235,12 +237,10 @@ def _results(run: RunFolder) -> dict:
 
 
 def _has_no_error(evaluation: Evaluation) -> bool:
-    """Whether an EER of 0 with an interval is shown, of all trials or of a group."""
+    """Whether a group of trials has an EER of 0 with an interval; of all, `describe_problems` says it."""
     results = evaluation.results
     groups = [group for name, value in results.items() if name.startswith("per_") for group in value.values()]
-    return (results["eer"] == 0 and "confidence_intervals" in results) or any(
-        group.get("eer") == 0 and group.get("eer_interval") for group in groups
-    )
+    return any(group.get("eer") == 0 and group.get("eer_interval") for group in groups)
 
 
 def _trials(run: RunFolder) -> list[tuple[str, str, Evaluation | None]]:
@@ -282,8 +282,6 @@ def _evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
 
 def _problems(results: dict) -> list[str]:
     """What must be known of results, as eval.py says it."""
-    from processing.report import describe_problems  # loads torch
-
     older = {"constant_scores": False, "looks_inverted": False, "num_tied_across_classes": 0}
     problems = describe_problems({**older, **results})
     if results.get("min_tdcf_2019") is None and "tdcf_left_out" not in results:
