@@ -26,8 +26,10 @@ class Recipe:
         feature_extractor: arguments of the feature extractor that are not in the model's config.
         demo_training: what of `training` is reduced on the demo corpus.
         inferred: which of the values the source does not state, with the reason.
-        reported: results that the source reports.
-        card: what else the source's card states: licence, references, limitations.
+        reported: results that the source reports, by corpus and split; their `source`, and `by` whom.
+        card: what else its card says: `license`, `references` (names of [`~hub_cards.citations`], or text),
+            `notes`, `limitations` and training data (`corpus`) that the source states, `baseline`,
+            `recipe_source`, `source_code`.
     """
 
     system: str
