@@ -37,7 +37,7 @@ def training_corpus(run: RunFolder) -> str | None:
 
 def is_demo(run: RunFolder) -> bool:
     """Whether the model was trained on the demo corpus."""
-    return run.is_demo or training_corpus(run) == DEMO_CORPUS
+    return training_corpus(run) == DEMO_CORPUS
 
 
 def base_model(run: RunFolder) -> str | None:

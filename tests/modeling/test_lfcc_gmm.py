@@ -22,6 +22,11 @@ from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudi
 from modeling.em import EMSettings, train_gmm
 from modeling.kmeans import FrameSample
 from modeling.modeling_lfcc_gmm import DiagonalGMM
+from processing.collation import AudioCollator
+from processing.corpora import CorpusArguments, load_corpus
+from processing.pretrained import load_countermeasure
+from processing.recordings import score_recordings
+from processing.scoring import score_rows
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -393,6 +398,11 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 from modeling.modeling_lfcc_gmm import DiagonalGMM
+from processing.collation import AudioCollator
+from processing.corpora import CorpusArguments, load_corpus
+from processing.pretrained import load_countermeasure
+from processing.recordings import score_recordings
+from processing.scoring import score_rows
 from modeling.em import EMSettings, train_gmm
 
 folder = sys.argv[1]
@@ -535,6 +545,23 @@ def test_logits_under_autocast_are_those_of_float32(model):
 
 def test_utterance_shorter_than_a_window_has_a_score(model):
     assert model(0.1 * torch.ones(1, 10)).logits.isfinite().all()
+
+
+def test_whole_utterances_are_scored_one_at_a_time_so_that_none_is_padded(model, la_corpus, tmp_path):
+    model.save_pretrained(tmp_path)
+    AntiSpoofingFeatureExtractor(num_samples=None).save_pretrained(tmp_path)
+    countermeasure = load_countermeasure(str(tmp_path))
+    rows = load_corpus(CorpusArguments(data_dir=str(la_corpus))).splits["eval"]
+    sizes = []
+    countermeasure.model.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(kwargs["input_values"])), with_kwargs=True
+    )
+
+    of_rows = score_rows(countermeasure.model, AudioCollator(countermeasure.feature_extractor), rows)
+    of_files = list(score_recordings(countermeasure, [row["audio"]["path"] for row in rows]))
+
+    assert sizes == [1] * 2 * len(rows)
+    assert [recording.scores[0] for recording in of_files] == of_rows.tolist()
 
 
 def test_mixtures_and_front_end_keep_their_precision_in_a_model_of_half_precision(model, tmp_path):
