@@ -32,6 +32,23 @@ _BIBTEX = r"""
   year      = {2020}
 }
 
+@inproceedings{jung2022aasist,
+  title     = {{AASIST}: Audio Anti-Spoofing using Integrated Spectro-Temporal Graph Attention Networks},
+  author    = {Jung, Jee-weon and Heo, Hee-Soo and Tak, Hemlata and Shim, Hye-jin and Chung, Joon Son and
+               Lee, Bong-Jin and Yu, Ha-Jin and Evans, Nicholas},
+  booktitle = {ICASSP},
+  year      = {2022}
+}
+
+@inproceedings{tak2021graph,
+  title     = {End-to-End Spectro-Temporal Graph Attention Networks for Speaker Verification Anti-Spoofing
+               and Speech Deepfake Detection},
+  author    = {Tak, Hemlata and Jung, Jee-weon and Patino, Jose and Kamble, Madhu and
+               Todisco, Massimiliano and Evans, Nicholas},
+  booktitle = {ASVspoof 2021 Workshop},
+  year      = {2021}
+}
+
 @inproceedings{baevski2020wav2vec,
   title     = {wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations},
   author    = {Baevski, Alexei and Zhou, Henry and Mohamed, Abdelrahman and Auli, Michael},

@@ -17,6 +17,7 @@ from .recipe import RECIPE_NAME, Recipe, find_recipe, load_recipe, systems
 
 
 DEMO_CORPUS = "demo"
+CONVERSION_NAME = "conversion.json"  # beside weights that were converted and not trained here
 NEEDED = ("corpus", "split", "num_trials", "num_bonafide", "num_spoof", "eer")  # in results.json
 OF_TRAINING = ("dev", "eval")  # folders of `results` that train.py writes
 
@@ -53,9 +54,10 @@ class RunFolder:
         folder: of the model.
         config: the content of `config.json`.
         feature_extractor: the content of `preprocessor_config.json`.
-        recipe: `recipe.yaml`, how the model was trained; `None` where it was not trained here.
-        training: `training.json`, what training took and what it was of; `None` likewise.
+        recipe: `recipe.yaml`, how the model was trained, or its system's; `None` if there is none.
+        training: `training.json`, what training took and what it was of; `None` if it was not trained here.
         trainer_state: `trainer_state.json`, the Trainer's log; `None` likewise.
+        conversion: `conversion.json`, what the weights were converted from; `None` if they were not.
         evaluations: of these weights, one for each corpus and split.
     """
 
@@ -65,6 +67,7 @@ class RunFolder:
     recipe: Recipe | None = None
     training: dict | None = None
     trainer_state: dict | None = None
+    conversion: dict | None = None
     evaluations: list[Evaluation] = field(default_factory=list)
 
     @cached_property
@@ -88,8 +91,8 @@ class RunFolder:
 
     @property
     def num_parameters(self) -> int | None:
-        """Parameters as training counted them, without fixed buffers."""
-        return (self.training or {}).get("num_parameters")
+        """Parameters as training or the converter counted them, without fixed buffers."""
+        return (self.training or self.conversion or {}).get("num_parameters")
 
     @property
     def chosen_step(self) -> int | None:
@@ -132,6 +135,7 @@ def read_run(folder: Path) -> RunFolder:
         recipe=_read_recipe(folder / RECIPE_NAME) if (folder / RECIPE_NAME).is_file() else None,
         training=read_json(folder / "training.json", missing_is_none=True),
         trainer_state=read_json(folder / "trainer_state.json", missing_is_none=True),
+        conversion=read_json(folder / CONVERSION_NAME, missing_is_none=True),
     )
     run.evaluations = read_evaluations(folder, digests={path.name: digest(path) for path in run.weight_files})
     return run

@@ -5,10 +5,12 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClas
 
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
+from .configuration_aasist import AasistConfig
 from .configuration_lcnn import LCNNConfig
 from .configuration_lfcc_gmm import LFCCGMMConfig
 from .configuration_rawnet2 import RawNet2Config
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
+from .modeling_aasist import AasistForAudioClassification, AasistPreTrainedModel
 from .modeling_lcnn import LCNNForAudioClassification, LCNNPreTrainedModel
 from .modeling_lfcc_gmm import LFCCGMMForAudioClassification, LFCCGMMPreTrainedModel
 from .modeling_rawnet2 import RawNet2ForAudioClassification, RawNet2PreTrainedModel
@@ -20,6 +22,7 @@ from .modeling_wav2vec2_antispoofing import (
 
 AntiSpoofingFeatureExtractor.register_for_auto_class()
 ARCHITECTURES = {
+    AasistConfig: AasistForAudioClassification,
     LCNNConfig: LCNNForAudioClassification,
     LFCCGMMConfig: LFCCGMMForAudioClassification,
     RawNet2Config: RawNet2ForAudioClassification,
@@ -35,6 +38,9 @@ for config_class, model_class in ARCHITECTURES.items():
 
 __all__ = [
     "ARCHITECTURES",
+    "AasistConfig",
+    "AasistForAudioClassification",
+    "AasistPreTrainedModel",
     "AntiSpoofingFeatureExtractor",
     "LCNNConfig",
     "LCNNForAudioClassification",

@@ -1,0 +1,62 @@
+"""What the configs of all countermeasures on a bank of sinc filters and residual blocks have."""
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_countermeasure import CountermeasureConfig
+
+
+@strict
+class SincFrontEndConfig(CountermeasureConfig):
+    r"""
+    Base of the configs of systems whose front end is a [`SincBank`], band-pass filters on the waveform, and
+    whose residual blocks each pool over 3 frames.
+
+    Args:
+        sinc_filters (`int`, *optional*, defaults to 128):
+            Number of filters in the sinc bank.
+        sinc_filter_length (`int`, *optional*, defaults to 129):
+            Taps of each filter; an even length is raised by one.
+        sinc_scale (`str`, *optional*, defaults to `"linear"`):
+            Scale on which the band edges are equally spaced: `"linear"`, `"mel"` or `"inverse_mel"`.
+        sinc_min_frequency (`float`, *optional*, defaults to 0.0):
+            Lowest band edge in Hz.
+        sinc_max_frequency (`float`, *optional*, defaults to 8000.0):
+            Highest band edge in Hz.
+        sinc_learnable (`bool`, *optional*, defaults to `False`):
+            Whether the band edges are trained.
+        block_channels (`list[int]`, *optional*, defaults to `[128, 128, 512, 512, 512, 512]`):
+            Output channels of each residual block.
+        num_samples, sampling_rate, class_weights, decision_threshold:
+            See `CountermeasureConfig`.
+    """
+
+    sinc_filters: int = 128
+    sinc_filter_length: int = 129
+    sinc_scale: str = "linear"
+    sinc_min_frequency: float | int = 0.0
+    sinc_max_frequency: float | int = 8000.0
+    sinc_learnable: bool = False
+    block_channels: list[int] | tuple[int, ...] = (128, 128, 512, 512, 512, 512)
+
+    def validate_sinc_bank(self):
+        """The band edges must rise and stay below half the sampling rate."""
+        if self.sinc_scale not in ("linear", "mel", "inverse_mel"):
+            raise ValueError(f"sinc_scale {self.sinc_scale!r} is not one of linear, mel, inverse_mel.")
+        if not 0 <= self.sinc_min_frequency < self.sinc_max_frequency <= self.sampling_rate / 2:
+            raise ValueError(
+                f"sinc_min_frequency {self.sinc_min_frequency} and sinc_max_frequency "
+                f"{self.sinc_max_frequency} must rise and lie between 0 and half the sampling rate, "
+                f"{self.sampling_rate / 2} Hz."
+            )
+
+    def validate_length(self):
+        """At least one frame must be left after the bank and the max-pooling by 3 of bank and blocks."""
+        shortest = self.sinc_filter_length - self.sinc_filter_length % 2 + 3 ** (len(self.block_channels) + 1)
+        if self.num_samples < shortest:
+            raise ValueError(
+                f"num_samples {self.num_samples} is too short: {len(self.block_channels)} blocks after a "
+                f"bank of length {self.sinc_filter_length} need at least {shortest} samples."
+            )
+
+
+__all__ = ["SincFrontEndConfig"]

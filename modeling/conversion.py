@@ -1,0 +1,257 @@
+"""What the converters of published checkpoints share: a checkpoint is read as tensors and nothing else, each
+of its tensors finds exactly one place in the network, and what is written is a complete model's folder with
+its card."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
+
+import torch
+import transformers
+import yaml
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from hub_cards.card import write_card
+from hub_cards.recipe import RECIPE_NAME, Recipe
+from hub_cards.run_folder import CONVERSION_NAME, read_run
+from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
+
+
+LISTED = 10  # names of tensors that an error lists of each kind of problem
+# Keys under which training scripts keep the weights beside other things.
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+PARALLEL_PREFIX = "module."  # of `nn.DataParallel`
+UNUSED = None  # in a key map: the network has no use for the tensor
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """
+    The tensors of a checkpoint by name, on the CPU: a state dict, alone or beside other things under one of
+    `WRAPPERS`, saved by `torch.save` or as safetensors; the prefix of `nn.DataParallel` is taken off.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that can't be read, that holds more than tensors and plain values (nothing of it is
+            run), no state dict, or a tensor with NaN or infinity.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}: --checkpoint names the weights to convert.")
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        reason = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(
+            f"{path} can't be read as tensors: it is damaged, no checkpoint, or holds objects that only run "
+            f"code can make{f' ({reason[1]})' if reason else ''}. Nothing of it was run. Where its origin is "
+            "trusted, load it there where it was made and save its state dict alone."
+        ) from None
+    except (RuntimeError, EOFError, KeyError, IndexError, SafetensorError, zipfile.BadZipFile) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is damaged or no checkpoint: {reason}") from None
+    for name in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not content:
+        found = "an empty one" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise ValueError(f"{path} must hold a state dict, tensors by name, but holds {found}.")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ValueError(
+                f"{path} must hold a state dict, tensors by name, but its entry {name!r} is a "
+                f"{type(value).__name__}."
+            )
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{path}: NaN or infinity in {name}.")
+    prefix = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in content) else ""
+    return {name.removeprefix(prefix): value for name, value in content.items()}
+
+
+def place_tensors(
+    tensors: Mapping[str, torch.Tensor],
+    network: Mapping[str, torch.Tensor],
+    key_map: Mapping[str, str | None],
+    *,
+    where: str,
+) -> dict[str, torch.Tensor]:
+    """
+    The tensors of a checkpoint by their places in a network: each has one, and each place is filled once.
+
+    Args:
+        tensors: of the checkpoint, by their names there.
+        network: state dict with the shapes of all places that are to be filled.
+        key_map: place of each tensor by its name in the checkpoint; `UNUSED` for those without one.
+        where: the checkpoint, for the error.
+
+    Raises:
+        ValueError: all that does not fit: tensors that are not in the checkpoint, have no or the same place,
+            or another shape, and places that stay empty.
+    """
+    places = {name: key_map[name] for name in tensors if key_map.get(name, UNUSED) is not UNUSED}
+    counts = Counter(place for place in key_map.values() if place is not UNUSED)
+    shapes = {place: tuple(network[place].shape) for place in counts if place in network}
+    problems = {
+        "not in the checkpoint": [name for name in key_map if name not in tensors],
+        "without a place in the network": [name for name in tensors if name not in key_map],
+        "given to a place that the network does not have": [
+            f"{name} (to {place})" for name, place in key_map.items() if place and place not in network
+        ],
+        "given to a place that another tensor has": [
+            f"{name} (to {place})" for name, place in key_map.items() if place and counts[place] > 1
+        ],
+        "of another shape than their place": [
+            f"{name} {tuple(tensors[name].shape)} (to {place} {shapes[place]})"
+            for name, place in places.items()
+            if place in shapes and tuple(tensors[name].shape) != shapes[place]
+        ],
+        "places of the network that stay empty": [place for place in network if place not in counts],
+    }
+    if any(problems.values()):
+        lines = [f"{what} ({len(names):,}): {_listed(names)}" for what, names in problems.items() if names]
+        raise ValueError(f"{where} does not fit the network.\n  " + "\n  ".join(lines))
+    return {place: tensors[name] for name, place in places.items()}
+
+
+def names_of_places(modules: Mapping[str, str], places: Iterable[str]) -> dict[str, str]:
+    """
+    The key map, see [`place_tensors`], of modules that are called otherwise in a checkpoint but have the same
+    tensors.
+
+    Args:
+        modules: name here of each module, or tensor, by its name in the checkpoint.
+        places: names of the network's tensors, of which those outside of all modules are left out.
+    """
+    key_map = {}
+    for place in places:
+        for theirs, ours in modules.items():
+            if place == ours or place.startswith(f"{ours}."):
+                key_map[theirs + place.removeprefix(ours)] = place
+    return key_map
+
+
+def load_tensors(
+    model: PreTrainedModel, placed: Mapping[str, torch.Tensor], *, fixed: Collection[str] = ()
+) -> None:
+    """
+    Load placed tensors into a network, in its own dtype. `fixed` names what the network computes itself.
+
+    Raises:
+        ValueError: a place that stays empty, or is not there.
+    """
+    report = model.load_state_dict(dict(placed), strict=False)
+    if report.unexpected_keys or set(report.missing_keys) != set(fixed):
+        raise ValueError(
+            f"The network has no place for {report.unexpected_keys}, lacks {report.missing_keys}."
+        )
+
+
+def new_model(recipe: Recipe) -> PreTrainedModel:
+    """
+    The network of a recipe, in eval mode.
+
+    Raises:
+        ValueError: settings that are not valid.
+    """
+    settings = dict(recipe.model)
+    model_type = settings.pop("model_type", None)
+    config_class = next((config for config in ARCHITECTURES if config.model_type == model_type), None)
+    if config_class is None:
+        raise ValueError(f"{recipe.system}: model_type {model_type!r} is not known.")
+    try:
+        config = config_class(**settings)
+    except StrictDataclassError as error:
+        raise ValueError(f"{recipe.system}: {str(error).split('Error: ', 1)[-1]}") from None
+    return ARCHITECTURES[config_class](config).eval()
+
+
+def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | None, record: Mapping) -> None:
+    """
+    Write a converted model's folder, which appears when it is complete: config, weights, code, feature
+    extractor, `recipe.yaml`, `conversion.json` and the card.
+
+    Args:
+        model: with its weights.
+        output_dir: a new or empty folder.
+        recipe: of its system, with the settings of this model; `None` where no system has them.
+        record: of [`describe_checkpoint`], and what else is to be known of the conversion.
+
+    Raises:
+        FileExistsError: there is something in the output folder.
+    """
+    check_output_dir(output_dir)
+    output_dir = output_dir.expanduser().absolute()
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=output_dir.parent, prefix=".converting-") as temporary:
+        folder = Path(temporary) / output_dir.name  # a card names its folder
+        model.save_pretrained(folder)
+        settings = {} if recipe is None else recipe.feature_extractor
+        AntiSpoofingFeatureExtractor(
+            num_samples=model.config.num_samples, sampling_rate=model.config.sampling_rate, **settings
+        ).save_pretrained(folder)
+        if recipe is not None:
+            text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
+            (folder / RECIPE_NAME).write_text(text, encoding="utf-8")
+        record = {
+            **record,
+            "num_parameters": model.num_parameters(),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+        (folder / CONVERSION_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_card(read_run(folder))
+        os.replace(folder, output_dir)
+
+
+def check_output_dir(output_dir: Path) -> None:
+    """
+    Raises:
+        FileExistsError: it is no folder, or there is something in it.
+    """
+    output_dir = output_dir.expanduser()
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir} is not an empty folder. Name another --output_dir.")
+
+
+def describe_checkpoint(path: Path, converter: str, unused: Collection[str] = ()) -> dict:
+    """
+    What `conversion.json` says of where the weights come from.
+
+    Args:
+        path: of the checkpoint, of which only the name is kept.
+        converter: the module that converts it.
+        unused: names of its tensors that the network has no use for.
+    """
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"checkpoint": path.name, "sha256": sha256, "converter": converter, "unused": sorted(unused)}
+
+
+def converter_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:
+    """The arguments that every converter has; `checkpoint` says what file it takes."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=checkpoint)
+    parser.add_argument(
+        "--output_dir", type=Path, required=True, metavar="DIR", help="a new or empty folder for the model"
+    )
+    return parser
+
+
+def _listed(names: Collection[str]) -> str:
+    names = list(names)
+    rest = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + rest

@@ -1,0 +1,175 @@
+"""Convert weights of AASIST or AASIST-L, a state dict as their authors publish it (Jung et al., ICASSP 2022;
+github.com/clovaai/aasist), into a `AasistForAudioClassification`.
+
+    python -m modeling.convert_aasist_checkpoint --checkpoint AASIST.pth --output_dir aasist
+
+Sizes are read off the tensors. What is not in them, pooling ratios and temperatures among it, is that of
+--system: without it, of the one of both that has these sizes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from hub_cards.recipe import Recipe, find_recipe, load_recipe
+
+from .conversion import (
+    check_output_dir,
+    converter_parser,
+    describe_checkpoint,
+    load_tensors,
+    names_of_places,
+    new_model,
+    place_tensors,
+    read_checkpoint,
+    write_converted,
+)
+from .modeling_aasist import AasistForAudioClassification
+
+
+SYSTEMS = ("aasist", "aasist-l")
+FIXED = "sinc.filters"  # computed from the config
+# Name of each module, or tensor of its own, here by its name there.
+BLOCK = {
+    "bn1": "norm1",
+    "conv1": "conv1",
+    "bn2": "norm2",
+    "conv2": "conv2",
+    "conv_downsample": "shortcut",
+}
+ATTENTION = {
+    "att_proj": "attention",
+    "att_weight": "energy",
+    "proj_with_att": "attended",
+    "proj_without_att": "own",
+    "bn": "norm",
+}
+HETEROGENEOUS_ATTENTION = {
+    "proj_type1": "temporal",
+    "proj_type2": "spectral",
+    "att_proj": "attention",
+    "att_weight11": "temporal_energy",
+    "att_weight22": "spectral_energy",
+    "att_weight12": "mixed_energy",
+    "proj_with_att": "attended",
+    "proj_without_att": "own",
+    "att_projM": "stack_attention",
+    "att_weightM": "stack_energy",
+    "proj_with_attM": "stack_attended",
+    "proj_without_attM": "stack_own",
+    "bn": "norm",
+}
+
+
+def modules(num_blocks: int) -> dict[str, str]:
+    """Names of the network's modules by those of the authors' code."""
+    names = {"first_bn": "sinc_norm", "pos_S": "band_positions", "out_layer": "classifier"}
+    for i in range(num_blocks):
+        names |= {f"encoder.{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in BLOCK.items()}
+    for letter, graph in (("S", "spectral"), ("T", "temporal")):
+        of_layer = ATTENTION.items()
+        names |= {f"GAT_layer_{letter}.{theirs}": f"{graph}_attention.{ours}" for theirs, ours in of_layer}
+        names[f"pool_{letter}.proj"] = f"{graph}_pooling.weight"
+        for i in (1, 2):
+            names[f"pool_h{letter}{i}.proj"] = f"branches.{i - 1}.{graph}_pooling.weight"
+    for i in (1, 2):
+        names[f"master{i}"] = f"branches.{i - 1}.stack"
+        for j, layer in ((1, "first"), (2, "second")):
+            of_layer = HETEROGENEOUS_ATTENTION.items()
+            prefix = f"branches.{i - 1}.{layer}"
+            names |= {f"HtrgGAT_layer_ST{i}{j}.{theirs}": f"{prefix}.{ours}" for theirs, ours in of_layer}
+    return names
+
+
+def sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict:
+    """
+    What of the config is in the tensors.
+
+    Raises:
+        ValueError: a tensor that says so is missing or has another number of dimensions.
+    """
+    try:
+        channels = []
+        while (name := f"encoder.{len(channels)}.0.conv1.weight") in tensors:
+            channels.append(tensors[name].shape[0])
+        _, bands, _ = tensors["pos_S"].shape
+        graph_size, _ = tensors["GAT_layer_S.att_weight"].shape
+        heterogeneous, _ = tensors["HtrgGAT_layer_ST11.att_weightM"].shape
+    except (KeyError, ValueError) as error:
+        missing = f"it has no {error}" if isinstance(error, KeyError) else "its tensors have other shapes"
+        raise ValueError(f"{where} is no state dict of AASIST: {missing}.") from None
+    return {
+        "bands": bands,
+        "block_channels": channels,
+        "graph_size": graph_size,
+        "heterogeneous_graph_size": heterogeneous,
+    }
+
+
+def matching_recipe(found: dict, system: str | None, where: str) -> Recipe:
+    """
+    The recipe of --system, or of the one system with the sizes that were found.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it has other sizes.
+    """
+    recipes = [load_recipe(find_recipe(name)[0]) for name in ([system] if system else SYSTEMS)]
+    for recipe in recipes:
+        model = recipe.model
+        of_recipe = {name: model.get(name) for name in found if name != "bands"}
+        if {"bands": model.get("sinc_filters", 0) // 3, **of_recipe} == found:
+            return recipe
+    listed = ", ".join(f"{name} {value}" for name, value in found.items())
+    raise ValueError(
+        f"{where} has {listed}, which are not the sizes of {' or '.join(r.system for r in recipes)}. Copy "
+        "hub_cards/aasist.yaml, change its `model:` to the settings that the weights were trained with, and "
+        "name the file by --system."
+    )
+
+
+def convert(checkpoint: Path, output_dir: Path, system: str | None = None) -> AasistForAudioClassification:
+    """
+    Write the folder of a model with the weights of a checkpoint.
+
+    Args:
+        checkpoint: the authors' state dict.
+        output_dir: a new or empty folder.
+        system: name of a system or path of a YAML; `None` finds it by the sizes.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint, or no such system.
+        FileExistsError: there is something in the output folder.
+        ValueError: what is not a state dict of AASIST, or does not fit the system; see
+            [`~modeling.conversion.place_tensors`].
+    """
+    check_output_dir(output_dir)
+    tensors = read_checkpoint(checkpoint)
+    recipe = matching_recipe(sizes(tensors, str(checkpoint)), system, str(checkpoint))
+    model = new_model(recipe)
+    # The authors' state dict has normalisations before the blocks that their code does not use.
+    with_all = dataclasses.replace(recipe, model={**recipe.model, "pre_activation": True})
+    network = {name: tensor for name, tensor in new_model(with_all).state_dict().items() if name != FIXED}
+    key_map = names_of_places(modules(len(model.blocks)), network)
+    placed = place_tensors(tensors, network, key_map, where=str(checkpoint))
+    unused = [name for name, place in key_map.items() if place not in model.state_dict()]
+    load_tensors(model, {k: v for k, v in placed.items() if k in model.state_dict()}, fixed=[FIXED])
+    record = describe_checkpoint(checkpoint, "modeling.convert_aasist_checkpoint", unused)
+    write_converted(model, output_dir, recipe, record)
+    return model
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = converter_parser(__doc__, "the authors' weights, AASIST.pth or AASIST-L.pth")
+    parser.add_argument("--system", help=f"a system or a YAML file; default: {' or '.join(SYSTEMS)}")
+    args = parser.parse_args(arguments)
+    try:
+        model = convert(args.checkpoint, args.output_dir, args.system)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+    print(f"{args.output_dir}: AASIST with {model.num_parameters():,} parameters")
+
+
+if __name__ == "__main__":
+    main()
