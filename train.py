@@ -97,6 +97,14 @@ class ModelArguments:
         default="start",
         metadata={"help": "Where training crops: start or random.", "choices": ["start", "random"]},
     )
+    optimizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "adam: torch.optim.Adam instead of --optim, its weight decay as an L2 term in the "
+            "gradient of every parameter.",
+            "choices": ["adam"],
+        },
+    )
     base_model: str | None = field(
         default=None,
         metadata={
@@ -194,6 +202,7 @@ def main(argv: list[str]) -> None:
             model=model,
             args=run.args,
             **inputs,
+            optimizer=run.model_args.optimizer,
             processing_class=extractor,
             compute_metrics=eer_metric(model.config.label2id),
             callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
@@ -261,6 +270,10 @@ def parse_arguments(argv: list[str]) -> Run:
     chosen = parser.chosen(argv)
     if "lr_scheduler_type" in chosen and given.lr_scheduler_type != recipe.training.get("lr_scheduler_type"):
         recipe.training.pop("lr_scheduler_kwargs", None)  # of the schedule that is not used
+    if {"optim", "optimizer"} <= chosen:
+        parser.error("--optim and --optimizer both name the optimizer: give one of them")
+    if "optim" in chosen:
+        recipe.training.pop("optimizer", None)
     corpus_args = CorpusArguments(
         **{f.name: getattr(given, f.name) for f in dataclasses.fields(CorpusArguments)}
     )
@@ -284,6 +297,8 @@ def parse_arguments(argv: list[str]) -> Run:
         )
     if model_args.crop not in ("start", "random"):
         parser.error(f"crop {model_args.crop!r} is not one of start, random")
+    if model_args.optimizer not in (None, "adam"):
+        parser.error(f"optimizer {model_args.optimizer!r} is not adam; optim names those of the Trainer")
     if model_args.base_model is not None and weights is not None and "base_model" in chosen:
         parser.error(f"--base_model goes with a new model, but {weights} holds a trained one")
     if (model_args.attn_implementation or "").startswith("flash"):

@@ -1,7 +1,7 @@
 """A model's architecture in words, filled from its config: no row states what the config does not hold."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from .tables import number
@@ -92,23 +92,12 @@ def _rate_and_samples(config: Mapping, extractor: Mapping) -> tuple[int, int | N
 
 
 def _rawnet2(config: Mapping) -> Rows:
-    taps = config["sinc_filter_length"] // 2 * 2 + 1  # an even length is raised by one
-    low, high = config["sinc_min_frequency"], config["sinc_max_frequency"]
-    kind = "learnable" if config["sinc_learnable"] else "fixed (not learnable)"
     slope = f"LeakyReLU({config['leaky_relu_slope']:g})"
     before = f"batch norm, {slope} (not in the first block), " if config["pre_activation"] else ""
-    blocks = [(channels, len(list(group))) for channels, group in groupby(config["block_channels"])]
     return [
-        (
-            "Sinc filter bank",
-            f"{number(config['sinc_filters'])} filters of {taps} taps, {config['sinc_scale']} scale from "
-            f"{number(low)} to {number(high)} Hz, {kind}",
-        ),
+        _sinc_bank(config),
         ("After the bank", "absolute value, max-pooling by 3, batch norm, SELU"),
-        *(
-            (f"Residual blocks, stage {i}", f"{count} × {number(channels)} channels")
-            for i, (channels, count) in enumerate(blocks, start=1)
-        ),
+        *_stages(config["block_channels"]),
         (
             "Each block",
             f"{before}convolution(3), batch norm, {slope}, convolution(3), skip connection (1×1 convolution "
@@ -121,6 +110,60 @@ def _rawnet2(config: Mapping) -> Rows:
         ),
         ("Embedding", _linear(config["gru_hidden_size"], config["embedding_size"])),
         ("Classifier", _linear(config["embedding_size"], _num_labels(config))),
+    ]
+
+
+def _aasist(config: Mapping) -> Rows:
+    before = "batch norm, SELU (not in the first block), " if config["pre_activation"] else ""
+    size, heterogeneous = number(config["graph_size"]), config["heterogeneous_graph_size"]
+    ratios, temperatures = config["pool_ratios"], config["temperatures"]
+    graphs = "graph attention to width {} at temperature {:g}, graph pooling keeps {:g} of the nodes"
+    spectral, temporal = (graphs.format(size, temperatures[i], ratios[i]) for i in (0, 1))
+    return [
+        _sinc_bank(config),
+        ("After the bank", "absolute value, max-pooling by 3 × 3 (bands, frames), batch norm, SELU"),
+        *_stages(config["block_channels"]),
+        (
+            "Each block",
+            f"{before}convolution(2×3), batch norm, SELU, convolution(2×3), skip connection (1×3 convolution "
+            "where channels change), max-pooling by 3 over frames",
+        ),
+        (
+            "Spectral graph",
+            f"largest magnitude over frames, {config['sinc_filters'] // 3} nodes with learnt positions; "
+            f"{spectral}",
+        ),
+        ("Temporal graph", f"largest magnitude over bands, a node per frame; {temporal}"),
+        (
+            "Max graph operation",
+            "larger of two branches, each of two heterogeneous stacking graph attention layers to width "
+            f"{number(heterogeneous)} at temperature {temperatures[2]:g} with a stack node; graph pooling "
+            f"keeps {ratios[2]:g} of the nodes after the first",
+        ),
+        ("Readout", "largest magnitude and mean of both kinds of nodes, and the stack node"),
+        (
+            "Classifier",
+            f"dropout {config['classifier_dropout']:g}, {_linear(5 * heterogeneous, _num_labels(config))}",
+        ),
+    ]
+
+
+def _sinc_bank(config: Mapping) -> tuple[str, str]:
+    taps = config["sinc_filter_length"] // 2 * 2 + 1  # an even length is raised by one
+    kind = "learnable" if config["sinc_learnable"] else "fixed (not learnable)"
+    return (
+        "Sinc filter bank",
+        f"{number(config['sinc_filters'])} filters of {taps} taps, {config['sinc_scale']} scale from "
+        f"{number(config['sinc_min_frequency'])} to {number(config['sinc_max_frequency'])} Hz, {kind}",
+    )
+
+
+def _stages(channels: Sequence[int]) -> Rows:
+    """Neighbouring blocks of as many channels are a stage."""
+    stages = [(width, len(list(group))) for width, group in groupby(channels)]
+    return [
+        (f"Residual blocks, stage {i}", f"{count} × {number(width)} channels")
+        for i, (width, count) in enumerate(stages, start=1)
     ]
 
 
@@ -252,6 +295,7 @@ def _num_labels(config: Mapping) -> int:
 
 
 DESCRIPTIONS: dict[str, Callable[[Mapping], Rows]] = {
+    "aasist": _aasist,
     "rawnet2": _rawnet2,
     "wav2vec2-antispoofing": _wav2vec2,
     "lcnn": _lcnn,

@@ -108,7 +108,9 @@ def _about(run: RunFolder) -> dict:
         ("Decision threshold", _threshold(run)),
     ]
     corpus = training_corpus(run)
-    if run.training is None:
+    if run.conversion:
+        provenance = _conversion(run)
+    elif run.training is None:
         provenance = "Its weights were not trained here."
     else:
         place = display_name(corpus or "a corpus that is not recorded")
@@ -126,13 +128,29 @@ def _about(run: RunFolder) -> dict:
     }
 
 
+def _conversion(run: RunFolder) -> str:
+    """Which file the weights were converted from, and by what."""
+    record = run.conversion
+    text = (
+        f"Its weights were converted, not trained here: from `{record['checkpoint']}` (SHA-256 "
+        f"`{record['sha256']}`) by `{record['converter']}`."
+    )
+    if unused := record.get("unused"):
+        modules = sorted({name.rpartition(".")[0] or name for name in unused})
+        text += f" Tensors in it that the network does not use were left out: `{'`, `'.join(modules)}`."
+    return text
+
+
 def _sources(run: RunFolder) -> list[str]:
     if run.recipe is None:
         return []
     sources = {
         "Source of the recipe": run.recipe.card.get("recipe_source", run.recipe.reported.get("source")),
-        "The study's code": run.recipe.card.get("source_code"),
+        "Source code": run.recipe.card.get("source_code"),
     }
+    if run.conversion:
+        of_weights = {"Authors": run.recipe.card.get("authors"), "Weights": run.recipe.card.get("weights")}
+        sources = {**of_weights, **sources}
     return [f"{name}: {source}" for name, source in sources.items() if source]
 
 
@@ -154,7 +172,9 @@ def _threshold(run: RunFolder) -> str:
         return "not measured: the config states none"
     text = f"{threshold:.4f} (`config.decision_threshold`); above it, a recording is called bona fide"
     if run.training is None:
-        return f"{text}. It is what the config states."
+        same = [e for e in run.evaluations if e.results.get("eer_threshold") == threshold]
+        of = [f"{_title(e)} ({number(e.results['num_trials'])} trials)" for e in same]
+        return f"{text}. It is {f'the EER threshold on {of[0]}' if of else 'what the config states'}."
     dev = run.training.get("splits", {}).get("dev", "dev")
     corpus = display_name(training_corpus(run) or "corpus not recorded")
     return f"{text}. It is the EER threshold on {corpus}, split `{dev}`, of {scored_part(run)}."
@@ -170,7 +190,7 @@ def _training(run: RunFolder) -> dict:
     """How it was trained; nothing where that is not recorded."""
     curves = {"learning_curves": _learning_curves(run)}
     if run.training is None:
-        return curves
+        return {**curves, "not_trained": _why_not_trained(run)}
     inferred = inferred_rows(run)
     corpus = training_corpus(run)
     return {
@@ -183,6 +203,13 @@ def _training(run: RunFolder) -> dict:
     }
 
 
+def _why_not_trained(run: RunFolder) -> str:
+    if not run.conversion:
+        return "the folder holds no `training.json`, so its weights were trained elsewhere."
+    stated = "`recipe.yaml` holds what its source states of their training; nothing of that was run here."
+    return f"its weights are converted ones.{f' {stated}' if run.recipe else ''}"
+
+
 def _learning_curves(run: RunFolder) -> str:
     own = run.folder / CURVES / f"{run.system}.png"
     pictures = sorted(run.folder.glob(f"{CURVES}/*.png"), key=lambda path: (path != own, path.name))
@@ -190,6 +217,8 @@ def _learning_curves(run: RunFolder) -> str:
         return "\n\n".join(
             _picture(run, path, f"Learning curves: {path.stem.replace('_', ' ')}") for path in pictures
         )
+    if run.conversion:
+        return "None: the weights were converted from a checkpoint, which holds no log of its training."
     if run.trainer_state is None:
         return "Not measured: this model was not trained here."
     if is_gmm(run):
@@ -303,7 +332,11 @@ def _stated(run: RunFolder) -> dict:
         "Baseline to beat": card.get("baseline"),
     }
     bibtex, references = find_citations(card.get("references", []))
+    stated_by = "What the study states of its own weights (its numbers are not this model's)"
+    if run.conversion:
+        stated_by = "What their source states of these weights"
     return {
+        "stated_by": stated_by,
         "reported": reported_rows,
         "reported_by": reported.get("by", "the study for its own weights"),
         "reported_notes": bullets(f"{name}: {value}" for name, value in entries.items() if value),

@@ -17,6 +17,8 @@ def notes_on(run: RunFolder) -> list[str]:
     dev = (run.training or {}).get("splits", {}).get("dev", "dev")
     if corpus is not None and run.evaluation(corpus, dev):
         what = "The model and its threshold were" if run.chosen_step is not None else "The threshold was"
+        if run.training is None:
+            what = "Dev was at hand when the model was developed, and it may have been"
         text = f"{what} chosen on dev, so its dev numbers flatter it."
         if corpus in SHARES_ATTACKS:
             shared = "Dev has the attacks of train, so a dev EER near zero says little about other attacks."
@@ -39,6 +41,12 @@ def own_limitations(run: RunFolder) -> list[str]:
     corpus = training_corpus(run)
     if is_demo(run):
         limits.append("Trained on synthetic sounds without any human voice: useless for real recordings.")
+    elif run.training is None and corpus is not None:
+        stated = run.recipe.card.get("corpus", corpus)
+        limits.append(
+            f"Trained by its authors, not here ({stated}): other attacks, codecs, languages and microphones "
+            "may be judged wrongly."
+        )
     elif corpus is not None:
         counts = run.training.get("counts", {}).get("train")
         total = sum(counts.values()) if counts else None
@@ -51,10 +59,12 @@ def own_limitations(run: RunFolder) -> list[str]:
             "and microphones may be judged wrongly."
         )
     limits += _not_measured(run, corpus)
-    if run.config.get("decision_threshold") is not None and run.training is not None:
+    if run.config.get("decision_threshold") is not None:
+        where = f"the dev split of {_in_words(corpus) or 'its own corpus'}"
+        if run.training is None:
+            where = "the recordings that it was set on"
         limits.append(
-            f"The decision threshold is that of the dev split of {_in_words(corpus) or 'its own corpus'}; "
-            "on recordings of another kind it can be far off."
+            f"The decision threshold is that of {where}; on recordings of another kind it can be far off."
         )
     if seconds := input_seconds(run.config, run.feature_extractor):
         limits.append(f"It hears the first {seconds:g} s of a recording only.")

@@ -23,9 +23,10 @@ MEASURED_FIRST = ("eer", "t-dcf")  # those that the header's `metrics` names
 
 
 def training_corpus(run: RunFolder) -> str | None:
-    """The corpus that the model was trained on, as results call it; `None` where that is not recorded."""
+    """The corpus that the model was trained on, as results call it; of converted weights, what their source
+    states. `None` where that is not recorded."""
     if run.training is None:
-        return None
+        return corpus_name(run.recipe.corpus) if run.conversion and run.recipe else None
     if corpus := run.training.get("corpus"):
         return corpus
     # Records of older runs lack it, but train.py evaluated them on the same corpus.

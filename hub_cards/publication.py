@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import get_token
 
 from .recipe import RECIPE_NAME
-from .run_folder import Evaluation, RunFolder
+from .run_folder import CONVERSION_NAME, Evaluation, RunFolder
 
 
 MANIFEST = (
@@ -39,7 +39,7 @@ def files_to_publish(run: RunFolder) -> dict[str, Path]:
     required = [*run.weight_files, folder / "config.json", folder / "preprocessor_config.json"]
     required += [folder / name for name in _code_files(run)]
     optional = [folder / "model.safetensors.index.json", folder / RECIPE_NAME, folder / "training.json"]
-    optional += [folder / STATE_NAME]
+    optional += [folder / STATE_NAME, folder / CONVERSION_NAME]
     optional += sorted((folder / "learning_curves").glob("*.png"))
     for evaluation in run.evaluations:
         required += [evaluation.folder / "results.json", evaluation.folder / "scores.txt"]

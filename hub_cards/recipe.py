@@ -29,7 +29,8 @@ class Recipe:
         reported: results that the source reports, by corpus and split; their `source`, and `by` whom.
         card: what else its card says: `license`, `references` (names of [`~hub_cards.citations`], or text),
             `notes`, `limitations` and training data (`corpus`) that the source states, `baseline`,
-            `recipe_source`, `source_code`.
+            `recipe_source`, `source_code`; for converted weights their `authors` and where these publish
+            the `weights`.
     """
 
     system: str

@@ -16,6 +16,7 @@ SHOWN = {
     "per_device_train_batch_size": "Batch size",
     "gradient_accumulation_steps": "Batches per step",
     "optim": "Optimizer",
+    "optimizer": "Optimizer",  # which takes the place of the former
     "learning_rate": "Learning rate",
     "lr_scheduler_type": "Schedule",
     "lr_scheduler_kwargs": "Schedule's parameters",
@@ -32,7 +33,10 @@ OF_EM = {
     "per_device_train_batch_size": "Utterances read at a time",
     "seed": "Seed",
 }
-CROPS = {"start": "start of the utterance", "random": "at a random place"}
+IN_WORDS = {
+    "crop": {"start": "start of the utterance", "random": "at a random place"},
+    "optimizer": {"adam": "torch.optim.Adam, weight decay as an L2 term in the gradient of every parameter"},
+}
 
 
 def is_gmm(run: RunFolder) -> bool:
@@ -110,8 +114,7 @@ def _arguments(run: RunFolder) -> dict[str, str]:
     seed = {"seed": record["seed"]} if "seed" in record else {}
     texts = {}
     for name, value in {**recipe, **seed, **reduced, **overridden}.items():
-        text = CROPS.get(value, value) if name == "crop" else value
-        texts[name] = _value(text)
+        texts[name] = _value(IN_WORDS.get(name, {}).get(value, value) if isinstance(value, str) else value)
         if name in overridden:
             texts[name] += " (from the command line)"
         elif name in reduced:
@@ -121,10 +124,11 @@ def _arguments(run: RunFolder) -> dict[str, str]:
 
 def _gradient_rows(run: RunFolder) -> list[tuple[str, str]]:
     arguments = _arguments(run)
+    replaced = "optim" if "optimizer" in arguments else "optimizer"
     rows = [
         (title, arguments.get(name, DEFAULT))
         for name, title in SHOWN.items()
-        if name in arguments or name in NEEDED
+        if name != replaced and (name in arguments or name in NEEDED)
     ]
     after = 2 if "max_steps" in arguments else 1
     rows[after:after] = _course(run)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 from safetensors import SafetensorError, safe_open
+from torch import nn
+from torch.optim import Adam
 from torch.utils.data import DataLoader
 from transformers import (
     AutoConfig,
@@ -45,22 +47,37 @@ class AntiSpoofingTrainer(Trainer):
 
     Args:
         eval_collator: collates rows for evaluation; `data_collator` does so for training.
+        optimizer: "adam" for `torch.optim.Adam` instead of the one that `args.optim` names. As in the field's
+            published code, its weight decay is an L2 term in the gradient of every parameter.
         **kwargs: of [`Trainer`].
     """
 
-    def __init__(self, *, eval_collator: AudioCollator | TrunkCollator, **kwargs):
+    def __init__(
+        self, *, eval_collator: AudioCollator | TrunkCollator, optimizer: str | None = None, **kwargs
+    ):
+        if optimizer == "adam":
+            args = kwargs["args"]
+            settings = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+            kwargs["optimizer_cls_and_kwargs"] = (Adam, {"lr": args.learning_rate, **settings})
         super().__init__(**kwargs)
         self.eval_collator = eval_collator
         if isinstance(self.data_collator, AudioCollator):
             self.add_callback(EpochCallback(self.data_collator))
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        """As in [`Trainer`], with the collator of evaluation."""
+        """As in [`Trainer`], with the collator of evaluation, and with every trial."""
         train_collator, self.data_collator = self.data_collator, self.eval_collator
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
-            self.data_collator = train_collator
+            self.data_collator, self.args.dataloader_drop_last = train_collator, drop_last
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """As in [`Trainer`]; with plain Adam, all parameters."""
+        if self.optimizer_cls_and_kwargs is None:
+            return super().get_decay_parameter_names(model)
+        return [name for name, _ in model.named_parameters()]
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """
