@@ -178,6 +178,59 @@ def test_lfcc_gmm_is_the_baseline_of_the_challenge():
     assert recipe.reported["asvspoof2019-la"]["eval"] == {"eer": 0.0809, "min_tdcf_2019": 0.2116}
 
 
+def test_published_rawnet2_have_the_network_of_their_code():
+    icassp, baseline = (
+        RawNet2Config(**settings_of(name)) for name in ("rawnet2-icassp2021", "rawnet2-asvspoof2021")
+    )
+
+    assert (icassp.sinc_filters, icassp.sinc_filter_length, icassp.sinc_scale) == (128, 129, "linear")
+    assert (baseline.sinc_filters, baseline.sinc_filter_length, baseline.sinc_scale) == (20, 1025, "mel")
+    assert (icassp.sinc_max_frequency, baseline.sinc_max_frequency) == (8000 * 128 / 130, 8000)
+    assert list(icassp.block_channels) == [128, 128, 512, 512, 512, 512]
+    assert list(baseline.block_channels) == [20, 20, 128, 128, 128, 128]
+    assert icassp.pre_activation and not baseline.pre_activation
+    assert (icassp.num_samples, baseline.num_samples) == (64_000, 64_600)
+    for config in (icassp, baseline):
+        assert (config.gru_hidden_size, config.num_gru_layers, config.embedding_size) == (1024, 3, 1024)
+        assert config.id2label == {0: "spoof", 1: "bonafide"}
+
+
+@pytest.mark.parametrize(
+    ("system", "class_weights", "of_its_own"),
+    [
+        ("rawnet2-icassp2021", {"spoof": 1.0, "bonafide": 9.0}, {}),
+        ("rawnet2-asvspoof2021", {"spoof": 0.1, "bonafide": 0.9}, {"dataloader_drop_last": True}),
+    ],
+)
+def test_published_rawnet2_is_trained_as_its_code_trains_it(system, class_weights, of_its_own):
+    recipe = load_recipe(find_recipe(system)[0])
+
+    assert recipe.corpus == "asvspoof2019-la" and recipe.feature_extractor == {"padding": "repeat"}
+    assert recipe.model["class_weights"] == class_weights
+    assert recipe.training == of_its_own | {
+        "num_train_epochs": 100,
+        "per_device_train_batch_size": 32,
+        "optimizer": "adam",
+        "learning_rate": 1e-4,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 1e-4,
+        "max_grad_norm": 0.0,
+        "crop": "start",
+        "seed": 1234,
+    }
+
+
+def test_published_rawnet2_says_what_is_known_of_it_and_what_is_not():
+    icassp, baseline = (
+        load_recipe(find_recipe(name)[0]) for name in ("rawnet2-icassp2021", "rawnet2-asvspoof2021")
+    )
+
+    assert icassp.reported["asvspoof2019-la"] == {"eval": {"eer": 0.0466, "min_tdcf_2019": 0.1294}}
+    assert baseline.reported == {}
+    assert "license" not in icassp.card and baseline.card["license"] == "mit"
+    assert "64,600" in icassp.inferred["model.num_samples"]
+
+
 def test_unknown_system_is_an_error_with_the_nearest_name():
     with pytest.raises(FileNotFoundError, match="did you mean 'rawnet2'"):
         find_recipe("rawnet")
