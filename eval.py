@@ -20,7 +20,7 @@ from processing.asv_scores import AsvScores
 from processing.collation import AudioCollator
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_split
-from processing.pretrained import Countermeasure, load_countermeasure
+from processing.pretrained import Countermeasure, load_countermeasure, set_decision_threshold
 from processing.recordings import Recording, Windows, find_recordings, score_recordings, write_recordings
 from processing.report import (
     REMEDY_OF_MODEL,
@@ -52,7 +52,14 @@ from processing.scoring import Batches, ScoringCheckpoint, digest_rows, score_ro
 DIRECTIONS = ["bonafide", "spoof"]
 OF_SCORE_FILES = ("protocol", "higher_is")
 OF_TRIALS = ("split", "compare", "compare_higher_is", "asv_score_file", "num_resamples", "num_workers")
-OF_MODELS = ("batch_size", "num_workers", "revision", "trust_remote_code", "use_cpu")
+OF_MODELS = (
+    "batch_size",
+    "num_workers",
+    "revision",
+    "trust_remote_code",
+    "use_cpu",
+    "set_decision_threshold",
+)
 
 
 @dataclass
@@ -97,6 +104,13 @@ class EvaluationArguments:
     asv_score_file: str | None = field(
         default=None,
         metadata={"help": "ASV scores for the t-DCF; without it, those in the corpus folder are used."},
+    )
+    set_decision_threshold: bool = field(
+        default=False,
+        metadata={
+            "help": "Write the EER threshold of this evaluation into the config of --model, a folder, as the "
+            "threshold of its verdicts; to be done on a development set."
+        },
     )
     output_dir: str | None = field(default=None, metadata={"help": "Where everything is written."})
     overwrite: bool = field(default=False, metadata={"help": "Replace the results in --output_dir."})
@@ -169,7 +183,7 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
         senseless = given & {"files", "plot_timeline", "window_hop", *OF_MODELS, *of_corpus}
         reason = "--score_file (the trials are those of the file, or of --protocol)"
     elif args.files is not None:
-        senseless = given & {*OF_TRIALS, *OF_SCORE_FILES, *of_corpus}
+        senseless = given & {*OF_TRIALS, *OF_SCORE_FILES, *of_corpus, "set_decision_threshold"}
         reason = "--files (recordings have no key: there are scores, but no error rates)"
     else:
         senseless, reason = given & {*OF_SCORE_FILES, "plot_timeline", "window_hop"}, "--model on a corpus"
@@ -193,6 +207,11 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             args.model, revision=args.revision, trust_remote_code=args.trust_remote_code
         )
         corpus = load_corpus(corpus_args)
+    if args.set_decision_threshold and countermeasure.revision:
+        raise ValueError(
+            f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "
+            "it, and give the folder."
+        )
     split = args.split or "eval"
     rows = take_split(corpus, split)
     trials = columns_of(rows)
@@ -245,6 +264,13 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     results |= {"seconds": round(time.time() - started, 1), **describe_environment()}
     finish(args, folder, results, Scored(trials, {about["model"]: scores, **other}, asv))
     checkpoint.remove()
+    if args.set_decision_threshold:
+        before = getattr(countermeasure.model.config, "decision_threshold", None)
+        set_decision_threshold(countermeasure.folder, results["eer_threshold"])
+        print(
+            f"Decision threshold: {results['eer_threshold']:.4f}, written into "
+            f"{countermeasure.folder / 'config.json'}{'' if before is None else f' instead of {before:.4f}'}"
+        )
 
 
 def evaluate_score_file(args: EvaluationArguments) -> None:

@@ -17,7 +17,7 @@ from .citations import find_citations
 from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
 from .limitations import notes_on, own_limitations
-from .metadata import base_model, card_data, is_demo, training_corpus
+from .metadata import base_model, card_data, is_demo, threshold_trials, training_corpus
 from .run_folder import Evaluation, RunFolder, read_run, write_text
 from .tables import (
     IN_THE_WILD,
@@ -135,6 +135,8 @@ def _conversion(run: RunFolder) -> str:
         f"Its weights were converted, not trained here: from `{record['checkpoint']}` (SHA-256 "
         f"`{record['sha256']}`) by `{record['converter']}`."
     )
+    if source := record.get("source"):
+        text += f" Such files come from {source}."
     if unused := record.get("unused"):
         modules = sorted({name.rpartition(".")[0] or name for name in unused})
         text += f" Tensors in it that the network does not use were left out: `{'`, `'.join(modules)}`."
@@ -171,13 +173,13 @@ def _threshold(run: RunFolder) -> str:
     if threshold is None:
         return "not measured: the config states none"
     text = f"{threshold:.4f} (`config.decision_threshold`); above it, a recording is called bona fide"
-    if run.training is None:
-        same = [e for e in run.evaluations if e.results.get("eer_threshold") == threshold]
-        of = [f"{_title(e)} ({number(e.results['num_trials'])} trials)" for e in same]
-        return f"{text}. It is {f'the EER threshold on {of[0]}' if of else 'what the config states'}."
-    dev = run.training.get("splits", {}).get("dev", "dev")
-    corpus = display_name(training_corpus(run) or "corpus not recorded")
-    return f"{text}. It is the EER threshold on {corpus}, split `{dev}`, of {scored_part(run)}."
+    trials = threshold_trials(run)
+    if trials is None:
+        return f"{text}. It is what the config states."
+    corpus, split = trials
+    corpus, evaluation = display_name(corpus or "corpus not recorded"), run.evaluation(corpus, split)
+    count = f" ({number(evaluation.results['num_trials'])} trials)" if evaluation else ""
+    return f"{text}. It is the EER threshold on {corpus}, split `{split}`{count}, of {scored_part(run)}."
 
 
 def scored_part(run: RunFolder) -> str:
@@ -188,18 +190,20 @@ def scored_part(run: RunFolder) -> str:
 
 def _training(run: RunFolder) -> dict:
     """How it was trained; nothing where that is not recorded."""
-    curves = {"learning_curves": _learning_curves(run)}
+    rows = inferred_rows(run)
+    about = {
+        "learning_curves": _learning_curves(run),
+        "inferred": table(["Value", "Why"], rows) if rows else None,
+    }
     if run.training is None:
-        return {**curves, "not_trained": _why_not_trained(run)}
-    inferred = inferred_rows(run)
+        return {**about, "not_trained": _why_not_trained(run)}
     corpus = training_corpus(run)
     return {
-        **curves,
+        **about,
         "training": table(["Hyperparameter", "Value"], training_rows(run)),
         "data_note": f"Data: {display_name(corpus or 'corpus not recorded')}. No data augmentation.",
         "data": table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], data_rows(run)),
         "machine": table(["Machine", "Value"], machine_rows(run)),
-        "inferred": table(["Value", "Why"], inferred) if inferred else None,
     }
 
 

@@ -1,7 +1,7 @@
 """What a model's own record says against it: notes on its numbers, and limitations."""
 
 from .architecture import input_seconds
-from .metadata import is_demo, training_corpus
+from .metadata import is_demo, threshold_trials, training_corpus
 from .run_folder import DEMO_CORPUS, RunFolder
 from .tables import CORPORA, IN_THE_WILD, number, official_trials
 
@@ -60,9 +60,10 @@ def own_limitations(run: RunFolder) -> list[str]:
         )
     limits += _not_measured(run, corpus)
     if run.config.get("decision_threshold") is not None:
-        where = f"the dev split of {_in_words(corpus) or 'its own corpus'}"
-        if run.training is None:
-            where = "the recordings that it was set on"
+        trials = threshold_trials(run)
+        where = "the recordings that it was set on"
+        if trials is not None:
+            where = f"the {trials[1]} split of {_in_words(trials[0]) or 'its own corpus'}"
         limits.append(
             f"The decision threshold is that of {where}; on recordings of another kind it can be far off."
         )

@@ -36,6 +36,18 @@ def training_corpus(run: RunFolder) -> str | None:
     return corpus_name(run.recipe.corpus) if run.recipe else None
 
 
+def threshold_trials(run: RunFolder) -> tuple[str, str] | None:
+    """Corpus and split whose EER threshold is the decision threshold, as far as the folder tells."""
+    threshold = run.config.get("decision_threshold")
+    dev = (training_corpus(run), (run.training or {}).get("splits", {}).get("dev", "dev"))
+    thresholds = {
+        evaluation.trials: evaluation.results.get("eer_threshold") for evaluation in run.evaluations
+    }
+    if run.training is not None and thresholds.get(dev) in (None, threshold):  # train.py sets it so
+        return dev
+    return next((trials for trials, found in thresholds.items() if found == threshold), None)
+
+
 def is_demo(run: RunFolder) -> bool:
     """Whether the model was trained on the demo corpus."""
     return training_corpus(run) == DEMO_CORPUS

@@ -80,7 +80,10 @@ def machine_rows(run: RunFolder) -> list[tuple[str, str]]:
 
 
 def inferred_rows(run: RunFolder) -> list[tuple[str, str]]:
-    """Values of the recipe that its source does not state, with the reason; not those that were changed."""
+    """
+    Values of the recipe that its source does not state, with the reason; not those that were changed, nor
+    those of a training that was not run.
+    """
     if run.recipe is None:
         return []
     record = run.training or {}
@@ -90,7 +93,7 @@ def inferred_rows(run: RunFolder) -> list[tuple[str, str]]:
     rows = []
     for name, reason in run.recipe.inferred.items():
         section, _, rest = name.partition(".")
-        if not (section == "training" and rest.split(".")[0] in changed):
+        if section != "training" or (run.training is not None and rest.split(".")[0] not in changed):
             rows.append((f"`{name}`", str(reason)))
     return rows
 

@@ -33,6 +33,7 @@ LISTED = 10  # names of tensors that an error lists of each kind of problem
 # Keys under which training scripts keep the weights beside other things.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PARALLEL_PREFIX = "module."  # of `nn.DataParallel`
+SINC_BANK = "sinc.filters"  # computed from the config
 UNUSED = None  # in a key map: the network has no use for the tensor
 
 
@@ -157,6 +158,40 @@ def load_tensors(
         raise ValueError(
             f"The network has no place for {report.unexpected_keys}, lacks {report.missing_keys}."
         )
+
+
+def load_published(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    tensors: Mapping[str, torch.Tensor],
+    modules: Mapping[str, str],
+    *,
+    where: str,
+) -> list[str]:
+    """
+    Load weights of the published code of AASIST or RawNet2, whose blocks hold a batch normalisation before
+    their first convolution whether they use it or not.
+
+    Args:
+        model: of the recipe.
+        recipe: with the settings of this model.
+        tensors: of the checkpoint.
+        modules: see [`names_of_places`].
+        where: the checkpoint, for the error.
+
+    Returns:
+        Names of the tensors that the network does not use.
+
+    Raises:
+        ValueError: see [`place_tensors`].
+    """
+    with_all = new_model(dataclasses.replace(recipe, model={**recipe.model, "pre_activation": True}))
+    network = {name: tensor for name, tensor in with_all.state_dict().items() if name != SINC_BANK}
+    key_map = names_of_places(modules, network)
+    placed = place_tensors(tensors, network, key_map, where=where)
+    used = model.state_dict().keys()
+    load_tensors(model, {place: t for place, t in placed.items() if place in used}, fixed=[SINC_BANK])
+    return [name for name, place in key_map.items() if place not in used]
 
 
 def new_model(recipe: Recipe) -> PreTrainedModel:

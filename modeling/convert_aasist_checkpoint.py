@@ -7,7 +7,6 @@ Sizes are read off the tensors. What is not in them, pooling ratios and temperat
 --system: without it, of the one of both that has these sizes.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,10 +18,8 @@ from .conversion import (
     check_output_dir,
     converter_parser,
     describe_checkpoint,
-    load_tensors,
-    names_of_places,
+    load_published,
     new_model,
-    place_tensors,
     read_checkpoint,
     write_converted,
 )
@@ -30,7 +27,6 @@ from .modeling_aasist import AasistForAudioClassification
 
 
 SYSTEMS = ("aasist", "aasist-l")
-FIXED = "sinc.filters"  # computed from the config
 # Name of each module, or tensor of its own, here by its name there.
 BLOCK = {
     "bn1": "norm1",
@@ -148,13 +144,7 @@ def convert(checkpoint: Path, output_dir: Path, system: str | None = None) -> Aa
     tensors = read_checkpoint(checkpoint)
     recipe = matching_recipe(sizes(tensors, str(checkpoint)), system, str(checkpoint))
     model = new_model(recipe)
-    # The authors' state dict has normalisations before the blocks that their code does not use.
-    with_all = dataclasses.replace(recipe, model={**recipe.model, "pre_activation": True})
-    network = {name: tensor for name, tensor in new_model(with_all).state_dict().items() if name != FIXED}
-    key_map = names_of_places(modules(len(model.blocks)), network)
-    placed = place_tensors(tensors, network, key_map, where=str(checkpoint))
-    unused = [name for name, place in key_map.items() if place not in model.state_dict()]
-    load_tensors(model, {k: v for k, v in placed.items() if k in model.state_dict()}, fixed=[FIXED])
+    unused = load_published(model, recipe, tensors, modules(len(model.blocks)), where=str(checkpoint))
     record = describe_checkpoint(checkpoint, "modeling.convert_aasist_checkpoint", unused)
     write_converted(model, output_dir, recipe, record)
     return model

@@ -4,7 +4,6 @@ into a `LFCCGMMForAudioClassification`.
     python -m modeling.convert_lfcc_gmm_checkpoint --checkpoint gmm.pkl --output_dir lfcc-gmm-2021
 """
 
-import argparse
 import io
 import math
 import pickle
@@ -14,8 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
+from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
 
+from .conversion import check_output_dir, converter_parser, describe_checkpoint, write_converted
+
+
+SOURCE = "https://github.com/asvspoof-challenge/2021 (LA/Baseline-LFCC-GMM/python)"
 
 # The front end of the baseline: 30 ms windows every 15 ms, filters up to 4 kHz (LFCC of spafe 0.1.2).
 FRONT_END = {
@@ -178,14 +181,14 @@ def _check_mixture(parameters, where: str) -> dict[str, np.ndarray]:
 
 def convert(checkpoint: Path, output_dir: Path) -> LFCCGMMForAudioClassification:
     """
-    Write config, weights and feature extractor of a checkpoint of the baseline.
+    Write the folder of a model with the mixtures of a checkpoint of the baseline.
 
     Raises:
-        ValueError: see [`read_checkpoint`]; or there is something in the output folder.
+        ValueError: see [`read_checkpoint`].
+        FileExistsError: there is something in the output folder.
         FileNotFoundError: there is no checkpoint.
     """
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ValueError(f"{output_dir} is not an empty folder. Name another --output_dir.")
+    check_output_dir(output_dir)
     mixtures = read_checkpoint(checkpoint)
     config = LFCCGMMConfig(num_components=len(mixtures["bonafide"]["weights"]), **FRONT_END)
     model = LFCCGMMForAudioClassification(config)
@@ -193,17 +196,13 @@ def convert(checkpoint: Path, output_dir: Path) -> LFCCGMMForAudioClassification
         model.gmms[label].load_state_dict(
             {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in mixture.items()}
         )
-    model.save_pretrained(output_dir)
-    AntiSpoofingFeatureExtractor(num_samples=None).save_pretrained(output_dir)
+    record = describe_checkpoint(checkpoint, "modeling.convert_lfcc_gmm_checkpoint")
+    write_converted(model, output_dir, None, {**record, "source": SOURCE})
     return model
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="the baseline's gmm.pkl")
-    parser.add_argument("--output_dir", type=Path, required=True, help="a new or empty folder")
+    parser = converter_parser(__doc__, "the baseline's gmm.pkl")
     args = parser.parse_args(arguments)
     try:
         model = convert(args.checkpoint, args.output_dir)

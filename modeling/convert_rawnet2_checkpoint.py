@@ -29,10 +29,8 @@ from .conversion import (
     check_output_dir,
     converter_parser,
     describe_checkpoint,
-    load_tensors,
-    names_of_places,
+    load_published,
     new_model,
-    place_tensors,
     read_checkpoint,
     write_converted,
 )
@@ -41,7 +39,6 @@ from .modeling_rawnet2 import RawNet2ForAudioClassification
 
 VARIANTS = ("icassp2021", "asvspoof2021")
 OVERRIDABLE = ("sinc_filter_length", "sinc_scale", "sinc_max_frequency", "num_samples", "pre_activation")
-FIXED = "sinc.filters"  # computed from the config
 # Name of each module here by its name there, of the network and of a block.
 NETWORK = {
     "first_bn": "sinc_norm",
@@ -150,14 +147,7 @@ def convert(
     found = sizes(tensors, str(checkpoint))
     recipe = with_settings(variant, found, overrides, str(checkpoint))
     model = new_model(recipe)
-    # Both published state dicts have normalisations before the blocks; the baseline's code does not use them.
-    with_all = dataclasses.replace(recipe, model={**recipe.model, "pre_activation": True})
-    network = {name: tensor for name, tensor in new_model(with_all).state_dict().items() if name != FIXED}
-    key_map = names_of_places(modules(len(model.blocks)), network)
-    placed = place_tensors(tensors, network, key_map, where=str(checkpoint))
-    used = model.state_dict().keys()
-    unused = [name for name, place in key_map.items() if place not in used]
-    load_tensors(model, {place: tensor for place, tensor in placed.items() if place in used}, fixed=[FIXED])
+    unused = load_published(model, recipe, tensors, modules(len(model.blocks)), where=str(checkpoint))
     origins = dict.fromkeys(recipe.model, f"variant {variant}")
     origins |= {**dict.fromkeys(found, "tensors"), **dict.fromkeys(overrides, "command line")}
     record = describe_checkpoint(checkpoint, "modeling.convert_rawnet2_checkpoint", unused)

@@ -1,5 +1,6 @@
 """A trained countermeasure from a folder or the Hub, with what it needs to be used and to be named."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from transformers import (
 )
 
 from .rows import KEYS
+from .scores import write_text
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class Countermeasure:
     revision: str | None
     model: PreTrainedModel
     feature_extractor: SequenceFeatureExtractor
+
+
+def set_decision_threshold(folder: Path, threshold: float) -> None:
+    """Write the decision threshold into the `config.json` of a model; all else in it stays as it is."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_text(path, json.dumps({**config, "decision_threshold": threshold}, indent=2) + "\n")
 
 
 def load_countermeasure(

@@ -247,11 +247,11 @@ def test_architecture_is_that_of_the_config(run_folder):
 
 
 def test_unknown_architecture_is_described_by_its_own_fields(run_folder):
-    change(run_folder / "config.json", model_type="aasist", graph_sizes=[4, 2])
+    change(run_folder / "config.json", model_type="conformer", graph_sizes=[4, 2])
 
     architecture = section(text_of(run_folder), "## Architecture")
 
-    assert cells(architecture, "Model type") == ["aasist"]
+    assert cells(architecture, "Model type") == ["conformer"]
     assert cells(architecture, "`graph_sizes`") == ["`[4, 2]`"]
 
 

@@ -1,0 +1,155 @@
+"""What all converters have in common: which files are read, and which tensors fit."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from modeling.conversion import place_tensors, read_checkpoint
+
+
+STATE = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.tensor([1.0, 2.0])}
+
+
+def write(path, content, **arguments):
+    torch.save(content, path, **arguments)
+    return path
+
+
+def check_is_state(tensors):
+    assert tensors.keys() == STATE.keys()
+    assert all(torch.equal(tensors[name], STATE[name]) for name in STATE)
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model"])
+def test_state_dict_is_read_alone_or_beside_other_things(tmp_path, wrapper):
+    content = STATE if wrapper is None else {"epoch": 3, wrapper: STATE, "optimizer": {"state": {0: 1}}}
+
+    check_is_state(read_checkpoint(write(tmp_path / "best.pt", content)))
+
+
+def test_checkpoint_of_old_torch_and_safetensors_are_read(tmp_path):
+    save_file(STATE, tmp_path / "model.safetensors")
+
+    check_is_state(read_checkpoint(write(tmp_path / "old.pth", STATE, _use_new_zipfile_serialization=False)))
+    check_is_state(read_checkpoint(tmp_path / "model.safetensors"))
+
+
+def test_prefix_of_data_parallel_is_taken_off_where_all_have_it(tmp_path):
+    everywhere = {f"module.{name}": tensor for name, tensor in STATE.items()}
+    somewhere = {"module.a": torch.ones(1), "b": torch.ones(1)}
+
+    check_is_state(read_checkpoint(write(tmp_path / "a.pth", everywhere)))
+    assert read_checkpoint(write(tmp_path / "b.pth", somewhere)).keys() == somewhere.keys()
+
+
+class Malicious:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize("by", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_checkpoint_that_runs_something_is_refused_and_not_run(tmp_path, by):
+    trace, path = tmp_path / "trace", tmp_path / "best.pt"
+    by({**STATE, "x": Malicious(os.mkdir, str(trace))}, path)
+
+    with pytest.raises(ValueError, match=r"best.pt can't be read as tensors.*Nothing of it was run"):
+        read_checkpoint(path)
+    assert not trace.exists()
+
+
+def test_whole_module_instead_of_its_state_dict_is_refused_with_the_remedy(tmp_path):
+    path = write(tmp_path / "model.pt", torch.nn.Linear(2, 2))
+
+    with pytest.raises(ValueError, match="Linear.*save its state dict alone"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+def test_what_is_no_checkpoint_is_one_line_of_error_that_names_the_file(tmp_path, content):
+    (tmp_path / "best.pt").write_bytes(content)
+
+    with pytest.raises(ValueError, match="best.pt") as error:
+        read_checkpoint(tmp_path / "best.pt")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_cut_off_checkpoint_is_an_error(tmp_path):
+    path = write(tmp_path / "best.pt", STATE)
+    path.write_bytes(path.read_bytes()[:-200])
+
+    with pytest.raises(ValueError, match="best.pt is damaged or no checkpoint"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.ones(3), "holds a Tensor"),
+        ({}, "an empty one"),
+        ({"epoch": 3}, "its entry 'epoch' is a int"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "NaN or infinity in a"),
+        ({"a": torch.tensor([float("inf")], dtype=torch.float16)}, "NaN or infinity in a"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(write(tmp_path / "best.pt", content))
+
+
+def test_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.pth"):
+        read_checkpoint(tmp_path / "none.pth")
+
+
+def zeros(**shapes):
+    return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+
+def test_tensors_go_to_their_places():
+    tensors = {"a": torch.ones(2), "b": torch.full((3,), 2.0), "c": torch.ones(1)}
+
+    placed = place_tensors(tensors, zeros(x=3, y=2), {"a": "y", "b": "x", "c": None}, where="best.pt")
+
+    assert placed == {"y": tensors["a"], "x": tensors["b"]}
+
+
+def test_everything_that_does_not_fit_is_listed_at_once():
+    tensors = zeros(a=2, b=3, c=4, d=5, stray=6)
+    network = zeros(x=2, y=9, z=4, empty=1)
+    key_map = {"a": "x", "b": "y", "c": "z", "d": "z", "gone": "w"}
+
+    with pytest.raises(ValueError) as error:
+        place_tensors(tensors, network, key_map, where="best.pt")
+
+    assert str(error.value).splitlines() == [
+        "best.pt does not fit the network.",
+        "  not in the checkpoint (1): gone",
+        "  without a place in the network (1): stray",
+        "  given to a place that the network does not have (1): gone (to w)",
+        "  given to a place that another tensor has (2): c (to z), d (to z)",
+        "  of another shape than their place (2): b (3,) (to y (9,)), d (5,) (to z (4,))",
+        "  places of the network that stay empty (1): empty",
+    ]
+
+
+def test_long_lists_are_cut_and_counted():
+    tensors = zeros(**{f"t{i}": 1 for i in range(25)})
+
+    with pytest.raises(ValueError, match=r"\(25\): t0, .*, t9 and 15 more"):
+        place_tensors(tensors, {}, {}, where="best.pt")
+
+
+def test_batch_counters_of_no_dimension_are_tensors_like_others(tmp_path):
+    counter = {"norm.num_batches_tracked": torch.tensor(7)}
+
+    tensors = read_checkpoint(write(tmp_path / "best.pt", counter))
+
+    placed = place_tensors(tensors, counter, {name: name for name in counter}, where="best.pt")
+    assert np.asarray(placed["norm.num_batches_tracked"]) == 7

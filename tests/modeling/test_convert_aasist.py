@@ -1,0 +1,211 @@
+"""The converter of the authors' AASIST weights: the same weights and recordings, the same logits."""
+
+import json
+import re
+
+import pytest
+import soundfile
+import torch
+import yaml
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+
+from hub_cards.recipe import find_recipe, load_recipe
+from metrics.det import equal_error_rate
+from modeling import AasistConfig, AasistForAudioClassification
+from modeling.conversion import new_model
+from modeling.convert_aasist_checkpoint import convert, main, modules
+
+
+@pytest.fixture(scope="module")
+def converted(shared_data, tmp_path_factory):
+    """The folder of the authors' AASIST, as the command leaves it."""
+    folder = tmp_path_factory.mktemp("converted") / "aasist"
+    checkpoint = shared_data / "checkpoints" / "AASIST.pth"
+    main(["--checkpoint", str(checkpoint), "--output_dir", str(folder)])
+    return folder
+
+
+def logits_of(folder, files) -> torch.Tensor:
+    """(files, 2), by the Auto classes."""
+    model = AutoModelForAudioClassification.from_pretrained(folder)
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    logits = []
+    for file in files:
+        waveform, rate = soundfile.read(file, dtype="float32")
+        with torch.no_grad():
+            logits.append(model(**extractor(waveform, sampling_rate=rate, return_tensors="pt")).logits[0])
+    return torch.stack(logits)
+
+
+def test_bona_fide_logit_of_the_authors_code_on_101_recordings(converted, shared_data):
+    lines = (shared_data / "reference_scores" / "aasist_dev101.txt").read_text().splitlines()
+    reference = {line.split()[0]: float(line.split()[3]) for line in lines}
+    folder = shared_data / "asvspoof2019_la_mini" / "ASVspoof2019_LA_dev" / "flac"
+
+    logits = logits_of(converted, [folder / f"{utterance}.flac" for utterance in reference])
+
+    assert len(reference) == 101
+    index = AutoModelForAudioClassification.from_pretrained(converted).config.label2id["bonafide"]
+    torch.testing.assert_close(logits[:, index], torch.tensor(list(reference.values())), atol=1e-4, rtol=0)
+
+
+def test_aasist_l_tells_real_spoof_from_bona_fide(shared_data, tmp_path, capsys):
+    main(
+        [
+            "--checkpoint",
+            str(shared_data / "checkpoints" / "AASIST-L.pth"),
+            "--output_dir",
+            str(tmp_path / "l"),
+        ]
+    )
+    corpus = shared_data / "asvspoof2019_la_mini"
+    protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"
+    trials = [line.split() for line in protocol.read_text().splitlines()]
+    files = [corpus / "ASVspoof2019_LA_eval" / "flac" / f"{trial[1]}.flac" for trial in trials]
+
+    scores = (logits_of(tmp_path / "l", files) @ torch.tensor([-1.0, 1.0])).numpy()  # index 1 is bona fide
+
+    is_bonafide = torch.tensor([trial[4] == "bonafide" for trial in trials]).numpy()
+    eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
+    assert eer < 0.05  # the authors report 0.99 % on all 71,237 trials, of which these are 31
+    assert "AASIST with 85,034 parameters" in capsys.readouterr().out
+    assert yaml.safe_load((tmp_path / "l" / "recipe.yaml").read_text())["system"] == "aasist-l"
+
+
+def test_folder_is_complete_and_says_where_the_weights_come_from(converted):
+    names = {path.name for path in converted.iterdir()}
+    card = (converted / "README.md").read_text()
+    record = json.loads((converted / "conversion.json").read_text())
+
+    assert names >= {"config.json", "model.safetensors", "preprocessor_config.json", "modeling_aasist.py"}
+    assert names >= {"recipe.yaml", "conversion.json", "README.md", "feature_extraction_antispoofing.py"}
+    assert "training.json" not in names and not list(converted.glob("*.pth"))
+    sha256 = "51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0"  # by sha256sum
+    assert record["checkpoint"] == "AASIST.pth" and record["sha256"] == sha256
+    assert record["num_parameters"] == 297_354
+    assert "converted, not trained here: from `AASIST.pth`" in card and sha256 in card
+    assert re.search(r"^license: mit$", card, re.MULTILINE)
+    assert "Jee-weon Jung" in card and "https://github.com/clovaai/aasist" in card
+    assert "NAVER Corp." in card  # whose notice the licence asks for
+    assert "Reported by its authors for their own weights, not measured here" in card
+
+
+def test_normalisations_that_the_authors_code_does_not_use_are_named(converted):
+    record = json.loads((converted / "conversion.json").read_text())
+
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    expected = sorted(f"encoder.{i}.0.bn1.{part}" for i in range(1, 6) for part in parts)
+    assert record["unused"] == expected
+    assert "`encoder.1.0.bn1`, `encoder.2.0.bn1`" in (converted / "README.md").read_text()
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A YAML of a small AASIST, of other sizes than the published ones."""
+    content = yaml.safe_load(find_recipe("aasist")[0].read_text())
+    sizes = {"sinc_filters": 10, "block_channels": [4, 4, 6], "graph_size": 5, "heterogeneous_graph_size": 3}
+    content["model"] |= {**sizes, "num_samples": 4000}
+    content["system"] = "small"
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def published(recipe) -> tuple[AasistForAudioClassification, dict[str, torch.Tensor]]:
+    """A network of that size, and its state dict under the names of the authors' code."""
+    settings = load_recipe(recipe).model | {"pre_activation": True}
+    torch.manual_seed(0)
+    model = AasistForAudioClassification(
+        AasistConfig(**{k: v for k, v in settings.items() if k != "model_type"})
+    )
+    names = {}
+    for place, tensor in model.state_dict().items():
+        for theirs, ours in modules(3).items():
+            if place == ours or place.startswith(ours + "."):
+                names[theirs + place.removeprefix(ours)] = tensor
+    return model, names
+
+
+def save(path, tensors):
+    torch.save(tensors, path)
+    return path
+
+
+def test_weights_of_another_size_take_a_yaml(published, recipe, tmp_path):
+    model, tensors = published
+
+    found = convert(save(tmp_path / "own.pth", tensors), tmp_path / "out", str(recipe))
+
+    loaded = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    assert loaded.config.block_channels == [4, 4, 6] and loaded.config.num_samples == 4000
+    expected = {name: tensor for name, tensor in model.state_dict().items() if ".norm1." not in name}
+    for state in (found.state_dict(), loaded.state_dict()):
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+
+
+def test_normalisations_before_the_blocks_are_used_where_the_yaml_says_so(published, recipe, tmp_path):
+    model, tensors = published
+    content = yaml.safe_load(recipe.read_text())
+    content["model"]["pre_activation"] = True
+    recipe.write_text(yaml.safe_dump(content))
+
+    convert(save(tmp_path / "own.pth", tensors), tmp_path / "out", str(recipe))
+
+    waveform = torch.randn(1, 4000)
+    loaded = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        assert torch.equal(loaded(waveform).logits, model.eval()(waveform).logits)
+    assert json.loads((tmp_path / "out" / "conversion.json").read_text())["unused"] == []
+
+
+def test_weights_of_unknown_sizes_are_an_error_that_says_which_and_what_to_do(published, tmp_path):
+    checkpoint = save(tmp_path / "own.pth", published[1])
+
+    with pytest.raises(ValueError, match=r"block_channels \[4, 4, 6\].*not the sizes of aasist or aasist-l"):
+        convert(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_tensor_that_does_not_fit_is_named_and_nothing_is_written(published, recipe, tmp_path):
+    tensors = dict(published[1])
+    del tensors["pool_hS2.proj.bias"]
+    tensors["out_layer.weight"] = tensors["out_layer.weight"][:, :-1]
+    tensors["head.weight"] = torch.ones(2)
+
+    with pytest.raises(ValueError) as error:
+        convert(save(tmp_path / "own.pth", tensors), tmp_path / "out", str(recipe))
+
+    message = str(error.value)
+    assert "not in the checkpoint (1): pool_hS2.proj.bias" in message
+    assert "without a place in the network (1): head.weight" in message
+    assert "out_layer.weight (2, 14) (to classifier.weight (2, 15))" in message
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_state_dict_of_another_network_is_refused(tmp_path):
+    checkpoint = save(tmp_path / "other.pth", {"conv.weight": torch.ones(2)})
+
+    with pytest.raises(ValueError, match="other.pth is no state dict of AASIST: it has no 'pos_S'"):
+        convert(checkpoint, tmp_path / "out")
+
+
+def test_output_folder_with_something_in_it_is_left_alone(published, tmp_path, capsys):
+    checkpoint = save(tmp_path / "own.pth", published[1])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+
+    with pytest.raises(SystemExit) as stop:
+        main(["--checkpoint", str(checkpoint), "--output_dir", str(tmp_path / "out")])
+
+    assert stop.value.code == 1 and "not an empty folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_recipe_that_is_not_valid_is_one_line_of_error(recipe):
+    broken = load_recipe(recipe)
+    broken.model["pool_ratios"] = [0.5]
+
+    with pytest.raises(ValueError, match=r"small: .*pool_ratios \[0.5\] must be three numbers"):
+        new_model(broken)
