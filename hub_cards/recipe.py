@@ -71,7 +71,7 @@ def find_recipe(model: str) -> tuple[Path, Path | None]:
     if path.is_file():
         return path, None
     raise FileNotFoundError(
-        f"--model {model} is neither a system ({', '.join(systems())}){nearest(model, systems())}, nor a "
+        f"{model} is neither a system ({', '.join(systems())}){nearest(model, systems())}, nor a "
         "YAML file, nor the folder of a trained model."
     )
 

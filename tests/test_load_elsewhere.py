@@ -15,6 +15,8 @@ from tiny_base_model import ENCODER_SIZES
 from transformers import AutoModelForAudioClassification, PreTrainedModel, pipeline
 
 from modeling import (
+    AasistConfig,
+    AasistForAudioClassification,
     AntiSpoofingFeatureExtractor,
     LCNNConfig,
     LCNNForAudioClassification,
@@ -69,6 +71,11 @@ def untrained(system: str) -> tuple[PreTrainedModel, AntiSpoofingFeatureExtracto
         )
         model.classifier.weight.data *= 100
         return model, AntiSpoofingFeatureExtractor(num_samples=8000, do_normalize=True)
+    if system == "aasist":
+        sizes = {"block_channels": [4, 6], "graph_size": 5, "heterogeneous_graph_size": 4}
+        model = AasistForAudioClassification(AasistConfig(**sizes, **shared))
+        model.classifier.weight.data *= 100
+        return model, AntiSpoofingFeatureExtractor(num_samples=8000)
     if system == "lfcc-gmm":
         model = LFCCGMMForAudioClassification(LFCCGMMConfig(num_components=4, decision_threshold=-0.25))
         return model, AntiSpoofingFeatureExtractor(num_samples=None)
@@ -115,7 +122,7 @@ def test_auto_classes_and_pipeline_give_the_scores_of_evaluation(elsewhere, rawn
     check_scores(elsewhere, rawnet2, la_corpus, by_path=by_path)
 
 
-@pytest.mark.parametrize("system", ["wav2vec2", "lcnn-lfcc", "lcnn-cqt", "lfcc-gmm"])
+@pytest.mark.parametrize("system", ["wav2vec2", "lcnn-lfcc", "lcnn-cqt", "lfcc-gmm", "aasist"])
 def test_every_architecture_gives_its_scores_where_this_package_is_not(
     elsewhere, la_corpus, tmp_path, system
 ):

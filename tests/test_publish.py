@@ -16,6 +16,7 @@ from conftest import ROOT, TINY_RECIPE, Script
 from elsewhere import Elsewhere
 from hub_publishing import READER, WRITER, PublishingHub
 from hub_server import serve
+from small_aasist import converted_aasist
 
 from hub_cards.publication import files_to_publish, prepared
 from hub_cards.publish import Target, stale_files
@@ -130,6 +131,7 @@ def test_published_are_model_code_card_log_and_results_and_nothing_else(publishe
         "config.json",
         "configuration_countermeasure.py",
         "configuration_rawnet2.py",
+        "configuration_sinc.py",
         "feature_extraction_antispoofing.py",
         "learning_curves/tiny.png",
         "loss.py",
@@ -411,6 +413,29 @@ def test_trainers_log_of_an_older_run_is_published_without_its_path(publisher, o
     there = json.loads(publisher.files("org/older")["trainer_state.json"])
     assert there == state | {"best_model_checkpoint": "checkpoint-18"}
     assert contents(own_run) == before
+
+
+def test_converted_model_is_published_with_where_it_comes_from_and_without_curves(
+    publisher, tmp_path, elsewhere, la_corpus
+):
+    folder = converted_aasist(tmp_path)
+
+    publisher(folder, "--repo_id", "org/converted")
+
+    files = publisher.files("org/converted")
+    assert {"conversion.json", "recipe.yaml", "model.safetensors", "modeling_aasist.py", "README.md"} < set(
+        files
+    )
+    assert not [name for name in files if name.startswith("learning_curves/") or "train" in name]
+    assert files["conversion.json"] == (folder / "conversion.json").read_bytes()
+    card = files["README.md"].decode()
+    assert "converted, not trained here: from `best.pth`" in card
+    assert "None: the weights were converted from a checkpoint, which holds no log of its training." in card
+    recordings = sorted((la_corpus / "ASVspoof2019_LA_eval" / "flac").glob("*.flac"))[:2]
+    environment = publisher.hub.environment(elsewhere.folder / "hub_home", token=None)
+    said = elsewhere.ask("org/converted", recordings, environment=environment)
+    here = elsewhere.ask(folder, recordings)
+    assert [a["score"] for a in said["answers"]] == [a["score"] for a in here["answers"]]
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,32 @@ def test_another_schedule_drops_the_arguments_of_the_recipes():
     assert "lr_scheduler_kwargs" not in run.recipe.training
 
 
+@pytest.mark.parametrize("system", ["aasist", "aasist-l"])
+def test_aasist_is_trained_as_its_authors_do(system):
+    run = train.parse_arguments(["--model", system, "--data_dir", "LA"])
+
+    assert run.model_args.optimizer == "adam" and run.model_args.crop == "random"
+    args = run.args
+    assert (args.learning_rate, args.weight_decay, args.max_grad_norm, args.seed) == (1e-4, 1e-4, 0, 1234)
+    assert (args.num_train_epochs, args.per_device_train_batch_size) == (100, 24)
+    assert args.dataloader_drop_last
+    assert (args.lr_scheduler_type, args.lr_scheduler_kwargs) == ("cosine_with_min_lr", {"min_lr": 5e-6})
+    assert run.recipe.model["class_weights"] == {"spoof": 0.1, "bonafide": 0.9}
+
+
+def test_optimizer_of_the_command_line_takes_the_place_of_the_recipes():
+    run = train.parse_arguments(["--model", "aasist", "--data_dir", "LA", "--optim", "adamw_torch"])
+
+    assert run.model_args.optimizer is None and run.args.optim == "adamw_torch"
+    assert "optimizer" not in run.recipe.training and run.overrides == {"optim": "adamw_torch"}
+
+
+def test_two_optimizers_are_refused(refused):
+    message = refused("--model", "aasist", "--optim", "adamw_torch", "--optimizer", "adam")
+
+    assert "--optim and --optimizer both name the optimizer" in message
+
+
 def test_recipe_gives_the_defaults_and_the_demo_corpus_reduces_the_schedule():
     on_corpus = train.parse_arguments(["--model", "rawnet2-plateau", "--data_dir", "LA"])
     on_demo = train.parse_arguments(["--model", "rawnet2-plateau", "--per_device_train_batch_size", "4"])
@@ -317,9 +343,10 @@ def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tm
     ("changes", "message"),
     [
         ({"training": {"crop": "middle"}}, "crop 'middle' is not one of start, random"),
+        ({"training": {"optimizer": "sgd"}}, "optimizer 'sgd' is not adam"),
         ({"training": {"per_device_train_batch_size": 8.5}}, "invalid int value: '8.5'"),
         ({"training": {"data_dir": "LA"}}, "unknown key 'data_dir'"),
-        ({"model": {"model_type": "wav2vec2"}}, "model_type 'wav2vec2' is not one of lcnn"),
+        ({"model": {"model_type": "wav2vec2"}}, "model_type 'wav2vec2' is not one of aasist, lcnn"),
     ],
 )
 def test_bad_value_in_the_yaml_is_an_error_of_one_line(refused, tiny_recipe, la_corpus, changes, message):

@@ -2,28 +2,17 @@
 Speed of RawNet2 training and inference against a plain implementation, in one run.
 
 The plain one is written here as public implementations are: it builds its filters in every `forward`, works
-out of place, runs with the allocator as it finds it, and scores batches of 8. Both get the same weights and
-audio, and their outputs are compared. Each is measured in processes of its own, by turns, since the
-allocator's setting belongs to the process.
+out of place, runs with the allocator as it finds it, and scores batches of 8.
 
     python tests/benchmarks/rawnet2.py
 """
 
-import argparse
-import json
-import resource
-import subprocess
-import sys
-import time
-from datetime import date
-
+import against_plain
 import numpy as np
 import torch
 from torch import nn
 
 from modeling import RawNet2Config, RawNet2ForAudioClassification
-from processing.command_line import keep_freed_memory
-from processing.results import describe_environment
 
 
 class PlainBlock(nn.Module):
@@ -71,97 +60,11 @@ class PlainRawNet2(nn.Module):
         return self.classifier(self.embedding(x[:, -1]))
 
 
-def seconds_per_utterance(step, batch_size: int, repeats: int) -> float:
-    step()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times)) / batch_size
-
-
-def measure(kind: str, task: str, batch_size: int, repeats: int) -> dict:
-    """Seconds per utterance of one implementation, in this process."""
-    if kind == "ours":
-        keep_freed_memory()
-    torch.manual_seed(0)
-    model = RawNet2ForAudioClassification(RawNet2Config())
-    ours = lambda x: model(x).logits  # noqa: E731
-    network = ours if kind == "ours" else PlainRawNet2(model)
-    waveforms = 0.1 * torch.randn(16 if task == "inference" else batch_size, 64_000)
-    labels = torch.arange(len(waveforms)) % 2
-
-    if task == "inference":
-        model.eval()
-
-        def step():
-            with torch.inference_mode():
-                return torch.cat([network(batch) for batch in waveforms.split(batch_size)])
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-        def step():
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(network(waveforms), labels)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            return loss.detach()
-
-    first = step().flatten().tolist()
-    seconds = seconds_per_utterance(step, len(waveforms), repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": seconds, "outputs": first, "peak_gib": peak}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each kind, by turns")
-    parser.add_argument("--repeats", type=int, default=3, help="measured steps in each process")
-    parser.add_argument("--train_batch_size", type=int, default=32)
-    parser.add_argument("--tasks", nargs="+", default=["inference", "train"])
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        kind, task, batch_size = args.worker
-        print(json.dumps(measure(kind, task, int(batch_size), args.repeats)))
-        return
-
-    environment = describe_environment()
-    print(f"{date.today()}, {environment['hardware']}, torch {environment['versions']['torch']}")
-    sizes_of_task = {
-        "inference": {"plain": 8, "ours": 8},
-        "train": {"plain": args.train_batch_size, "ours": args.train_batch_size},
-    }
-    for task in args.tasks:
-        sizes = sizes_of_task[task]
-        found = {"plain": [], "ours": []}
-        for _ in range(args.rounds):
-            for kind, size in sizes.items():
-                command = [
-                    sys.executable,
-                    __file__,
-                    "--repeats",
-                    str(args.repeats),
-                    "--worker",
-                    kind,
-                    task,
-                    str(size),
-                ]
-                found[kind].append(
-                    json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                )
-        seconds = {kind: np.median([run["seconds"] for run in runs]) for kind, runs in found.items()}
-        difference = np.abs(np.subtract(found["plain"][0]["outputs"], found["ours"][0]["outputs"])).max()
-        for kind, size in sizes.items():
-            peak = max(run["peak_gib"] for run in found[kind])
-            print(
-                f"{task} {kind}, batch {size}: {seconds[kind]:.3f} s per 4 s utterance, peak {peak:.1f} GiB"
-            )
-        ratio = seconds["plain"] / seconds["ours"]
-        print(f"{task}: {ratio:.2f} times the throughput; outputs differ by at most {difference:.1e}")
-
-
 if __name__ == "__main__":
-    main()
+    against_plain.main(
+        __file__,
+        __doc__,
+        lambda: RawNet2ForAudioClassification(RawNet2Config()),
+        PlainRawNet2,
+        train_batch_size=32,
+    )

@@ -15,6 +15,8 @@ from modeling.modeling_aasist import (
     GraphAttention,
     GraphPooling,
     HeterogeneousStackingGraphAttention,
+    pool_frames,
+    selu_,
 )
 
 
@@ -257,6 +259,36 @@ def test_logits_equal_an_independent_float64_computation(pre_activation):
         logits = model(torch.from_numpy(waveform).float()[None]).logits[0]
 
     np.testing.assert_allclose(logits, forward_in_float64(model, waveform), atol=1e-5)
+
+
+def test_selu_and_its_derivatives_are_pytorchs():
+    values = torch.tensor([-80.0, -3.0, -0.5, -1e-6, 0.0, 1e-6, 0.5, 3.0, 80.0], dtype=torch.float64)
+
+    ours, theirs = (values.clone().requires_grad_() for _ in range(2))
+    outputs = selu_(ours * 1), F.selu(theirs)
+    first = [
+        torch.autograd.grad(y.sin().sum(), x, create_graph=True)[0]
+        for y, x in zip(outputs, (ours, theirs), strict=True)
+    ]
+    second = [torch.autograd.grad(g.sum(), x)[0] for g, x in zip(first, (ours, theirs), strict=True)]
+
+    for a, b in (outputs, first, second):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        torch.testing.assert_close(selu_(values.float()), F.selu(values.float()), atol=1e-6, rtol=1e-6)
+
+
+def test_frames_are_pooled_as_max_pool2d_does():
+    hidden = torch.randn(2, 3, 4, 11, requires_grad=True)
+
+    with torch.no_grad():
+        assert torch.equal(pool_frames(hidden), max_pool2d(hidden))
+    gradients = [torch.autograd.grad(f(hidden).sin().sum(), hidden)[0] for f in (pool_frames, max_pool2d)]
+    assert torch.equal(*gradients)
+
+
+def max_pool2d(hidden):
+    return F.max_pool2d(hidden, (1, 3))
 
 
 def test_inference_gives_what_it_gives_with_autograd(small_model):

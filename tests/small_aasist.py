@@ -1,0 +1,47 @@
+"""A small AASIST, its weights under the names of the authors' code, and a model converted from them."""
+
+from pathlib import Path
+
+import torch
+import yaml
+
+from hub_cards.recipe import find_recipe
+from modeling import AasistConfig, AasistForAudioClassification
+from modeling.convert_aasist_checkpoint import convert, modules
+
+
+SIZES = {
+    "sinc_filters": 10,
+    "block_channels": [4, 4, 6],
+    "graph_size": 5,
+    "heterogeneous_graph_size": 3,
+    "num_samples": 4000,
+}
+
+
+def write_recipe(path: Path, **model) -> Path:
+    """The YAML of aasist with `SIZES`, and other values of the model."""
+    content = yaml.safe_load(find_recipe("aasist")[0].read_text())
+    content["model"] |= {**SIZES, **model}
+    path.write_text(yaml.safe_dump({**content, "system": "small"}))
+    return path
+
+
+def published_weights() -> tuple[AasistForAudioClassification, dict[str, torch.Tensor]]:
+    """A network, all of whose normalisations are used, and its tensors by the names of the authors' code."""
+    torch.manual_seed(0)
+    model = AasistForAudioClassification(AasistConfig(**SIZES, pre_activation=True)).eval()
+    model.classifier.weight.data *= 10  # scores that differ from file to file
+    names = {}
+    for place, tensor in model.state_dict().items():
+        for theirs, ours in modules(len(SIZES["block_channels"])).items():
+            if place == ours or place.startswith(f"{ours}."):
+                names[theirs + place.removeprefix(ours)] = tensor
+    return model, names
+
+
+def converted_aasist(folder: Path) -> Path:
+    """The folder of a converted model, made under `folder`."""
+    torch.save(published_weights()[1], folder / "best.pth")
+    convert(folder / "best.pth", folder / "converted", str(write_recipe(folder / "small.yaml")))
+    return folder / "converted"
