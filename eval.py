@@ -191,10 +191,10 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
         parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
     if senseless:
         parser.error(f"--{sorted(senseless)[0]} has no meaning beside {reason}")
-    if args.model in systems():
+    if args.model in systems() and not Path(args.model).is_dir():
         parser.error(
             f"--model {args.model} is the recipe of a system. Train it first, by train.py --model "
-            f"{args.model}, and give the folder that it writes"
+            f"{args.model}, or convert published weights, and give the folder that is written"
         )
     return args, corpus_args
 

@@ -167,7 +167,11 @@ def recording_header(countermeasure: Countermeasure, threshold: float | None, ho
         )
     lines.insert(0, f"Score: of the {crop}; higher is more bona fide.")
     if threshold is None:
-        lines.insert(1, "Verdict: none, as the model's config states no decision_threshold.")
+        lines.insert(
+            1,
+            "Verdict: none, as the model's config states no decision_threshold; an evaluation on a "
+            "development set with --set_decision_threshold gives it one.",
+        )
     else:
         lines.insert(
             1,

@@ -435,6 +435,55 @@ def test_model_without_a_threshold_gives_no_verdict(run, trained, recordings, tm
     assert json.loads((tmp_path / "o" / "recordings.json").read_text())["recordings"][0]["verdict"] is None
 
 
+def test_threshold_of_an_evaluation_becomes_that_of_the_verdicts(
+    run, trained, la_corpus, recordings, tmp_path
+):
+    model = shutil.copytree(trained, tmp_path / "model", ignore=shutil.ignore_patterns("results"))
+    before = {**json.loads((model / "config.json").read_text()), "decision_threshold": None}
+    (model / "config.json").write_text(json.dumps(before))
+
+    _, output = run(
+        *("--model", model, "--data_dir", la_corpus, "--split", "dev", "--num_resamples", 0),
+        "--set_decision_threshold",
+    )
+
+    (path,) = model.glob("results/*/results.json")
+    threshold = json.loads(path.read_text())["eer_threshold"]
+    assert json.loads((model / "config.json").read_text()) == {**before, "decision_threshold": threshold}
+    assert f"Decision threshold: {threshold:.4f}, written into" in output
+    run("--model", model, "--files", recordings, "--output_dir", tmp_path / "o")
+    for row in json.loads((tmp_path / "o" / "recordings.json").read_text())["recordings"]:
+        assert row["verdict"] == ("bonafide" if row["score"] > threshold else "spoof")
+
+
+def test_threshold_that_is_replaced_is_said(run, trained, la_corpus, tmp_path):
+    model = shutil.copytree(trained, tmp_path / "model", ignore=shutil.ignore_patterns("results"))
+    before = json.loads((model / "config.json").read_text())["decision_threshold"]
+
+    _, output = run(
+        *("--model", model, "--data_dir", la_corpus, "--num_resamples", 0, "--set_decision_threshold"),
+    )
+
+    assert f"instead of {before:.4f}" in output
+
+
+def test_evaluation_leaves_the_threshold_alone_unasked(run, trained, la_corpus, tmp_path):
+    model = shutil.copytree(trained, tmp_path / "model", ignore=shutil.ignore_patterns("results"))
+    before = (model / "config.json").read_bytes()
+
+    run("--model", model, "--data_dir", la_corpus, "--num_resamples", 0)
+
+    assert (model / "config.json").read_bytes() == before
+
+
+def test_folder_of_the_name_of_a_system_is_a_model(run, trained, recordings, tmp_path):
+    shutil.copytree(trained, tmp_path / "aasist", ignore=shutil.ignore_patterns("checkpoint-*"))
+
+    status, _ = run("--model", "aasist", "--files", recordings, "--output_dir", tmp_path / "o")
+
+    assert status == 0
+
+
 def test_unreadable_recording_is_listed_and_the_exit_status_says_so(run, trained, recordings, tmp_path):
     (recordings / "broken.wav").write_bytes(b"RIFF")
 
@@ -476,6 +525,14 @@ def test_timeline_is_plotted_for_longer_recordings_only(run, trained, recordings
         (["--score_file", "s", "--num_resamples", "-3"], "--num_resamples -3: it must not be negative"),
         (["--score_file", "s", "--compare", "t", "--num_resamples", "0"], "nor 0 with --compare"),
         (["--model", "nothing/at/all"], "no folder nothing/at/all"),
+        (
+            ["--model", "m", "--files", "a.wav", "--set_decision_threshold"],
+            "--set_decision_threshold has no meaning beside --files",
+        ),
+        (
+            ["--score_file", "s", "--set_decision_threshold"],
+            "--set_decision_threshold has no meaning beside --score_file",
+        ),
     ],
 )
 def test_senseless_arguments_are_one_line_of_error(fails, arguments, message):

@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from made_run import add_evaluation, made_scores, made_trials
+from small_aasist import converted_aasist
 
 from hub_cards import card as card_module
 from hub_cards.card import render_card
@@ -416,6 +418,75 @@ def test_model_that_was_not_trained_here_says_so(gmm_folder):
     assert "Not measured: this model was not trained here." in section(text, "### Learning curves")
     assert cells(text, "Crop")[0].startswith("none: whole utterances")
     assert "license" not in text.split("\n---\n")[0]
+
+
+@pytest.fixture
+def converted(tmp_path) -> Path:
+    """A small AASIST that was converted."""
+    return converted_aasist(tmp_path)
+
+
+def test_converted_model_says_where_its_weights_come_from_and_nothing_of_a_training(converted):
+    text = text_of(converted)
+
+    record = json.loads((converted / "conversion.json").read_text())
+    assert f"converted, not trained here: from `best.pth` (SHA-256 `{record['sha256']}`)" in text
+    assert "left out: `encoder.1.0.bn1`, `encoder.2.0.bn1`." in text
+    assert re.search(r"^- Authors: Jee-weon Jung,", text, re.MULTILINE)
+    assert re.search(r"^- Weights: https://github.com/clovaai/aasist", text, re.MULTILINE)
+    training = section(text, "## Training")
+    assert "Not trained here: its weights are converted ones." in training and "Epochs" not in training
+    assert "`training.optimizer`" not in training and "`model.pre_activation`" in training
+    assert "holds no log of its training" in section(text, "### Learning curves")
+    assert cells(text, "Parameters") == [f"{record['num_parameters']:,}"]
+
+
+def test_converted_model_was_not_evaluated_unless_it_was(converted):
+    before = text_of(converted)
+    trials = made_trials(15, 16)
+    add_evaluation(converted, trials, made_scores(trials, seed=0), name="eval")
+
+    text = text_of(converted)
+
+    measured = section(before, "## Results").split("### Reported")[0]
+    assert cells(measured, "ASVspoof 2019 LA") == [
+        *("dev", *["not measured"] * 3, "–", "–"),
+        *("eval", *["not measured"] * 3, "–", "–"),
+    ]
+    assert "Not evaluated on the eval split of ASVspoof 2019 LA" in section(before, "## Limitations")
+    assert "15 bona fide and 16 spoofed trials of the eval split" in section(text, "## Limitations")
+    assert "eval: 31 of the 71,237 trials of the official protocol were scored" in section(text, "### Notes")
+    data = ModelCard(text).data
+    assert (data.license, data.datasets) == ("mit", ["asvspoof2019"])
+    assert {r.dataset_name for r in data.eval_results} == {"ASVspoof 2019 LA (31 of 71,237 trials)"}
+    assert "0.83 %" in section(text, "### Reported by its authors for their own weights, not measured here")
+
+
+def test_threshold_is_said_to_be_of_the_evaluation_that_it_is_of(converted):
+    trials = made_trials()
+    dev = add_evaluation(converted, trials, made_scores(trials, seed=0), name="dev")
+    without = cells(text_of(converted), "Decision threshold")
+
+    change(converted / "config.json", decision_threshold=dev["eer_threshold"])
+    of_dev = text_of(converted)
+    change(converted / "config.json", decision_threshold=0.125)
+    of_nothing = text_of(converted)
+
+    assert without == ["not measured: the config states none"]
+    said = "the EER threshold on ASVspoof 2019 LA, split `dev` (60 trials), of the first 0.25 s"
+    assert said in cells(of_dev, "Decision threshold")[0]
+    assert "is that of the dev split of ASVspoof 2019 LA" in section(of_dev, "## Limitations")
+    assert "It is what the config states" in cells(of_nothing, "Decision threshold")[0]
+    assert "that of the recordings that it was set on" in section(of_nothing, "## Limitations")
+
+
+def test_threshold_that_was_set_on_other_recordings_than_dev_is_not_said_to_be_of_dev(run_folder):
+    before = cells(text_of(run_folder), "Decision threshold")[0]
+
+    change(run_folder / "config.json", decision_threshold=0.125)
+
+    assert "the EER threshold on ASVspoof 2019 LA, split `dev` (16 trials)" in before
+    assert "It is what the config states" in cells(text_of(run_folder), "Decision threshold")[0]
 
 
 def test_log_likelihoods_of_em_stand_for_learning_curves(gmm_folder, trained):

@@ -1,5 +1,6 @@
-"""Which checkpoints a run goes on from."""
+"""Which checkpoints a run goes on from, and what the Trainer here does otherwise than the library's."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -95,9 +96,11 @@ class RecordingCollator(AudioCollator):
         return super().__call__(rows)
 
 
-@pytest.fixture
-def trainer(tmp_path, la_corpus):
-    """A small trainer over two epochs whose collators note the epoch of their batches."""
+def small_trainer(
+    folder: Path, la_corpus: Path, optimizer: str | None = None, **changes
+) -> AntiSpoofingTrainer:
+    """A small trainer over two epochs whose collators note the epoch of their batches; `changes` are those of
+    its arguments."""
     splits = asvspoof2019.load(la_corpus).splits
     extractor = AntiSpoofingFeatureExtractor(num_samples=4000)
     collators = [RecordingCollator(extractor, [1, 0], crop=crop) for crop in ("random", "start")]
@@ -109,13 +112,55 @@ def trainer(tmp_path, la_corpus):
     arguments |= {"eval_strategy": "epoch", "remove_unused_columns": False, "use_cpu": True}
     return AntiSpoofingTrainer(
         model=model,
-        args=TrainingArguments(str(tmp_path / "run"), **arguments),
+        args=TrainingArguments(str(folder / "run"), **arguments | changes),
+        optimizer=optimizer,
         train_dataset=splits["train"],
         eval_dataset=splits["dev"],
         data_collator=collators[0],
         eval_collator=collators[1],
         compute_metrics=eer_metric(model.config.label2id),
     )
+
+
+@pytest.fixture
+def trainer(tmp_path, la_corpus) -> AntiSpoofingTrainer:
+    return small_trainer(tmp_path, la_corpus)
+
+
+def test_evaluation_has_every_trial_where_training_drops_its_last_batch(tmp_path, la_corpus):
+    batches = {"per_device_train_batch_size": 7, "per_device_eval_batch_size": 5}  # of 24 and 16 utterances
+    trainer = small_trainer(tmp_path, la_corpus, dataloader_drop_last=True, **batches)
+
+    trainer.train()
+    metrics = trainer.evaluate()
+
+    assert metrics["eval_num_bonafide"] + metrics["eval_num_spoof"] == 16
+    assert trainer.data_collator.seen == [0] * 3 + [1] * 3  # 3 whole batches an epoch
+
+
+def test_adam_is_torchs_with_the_weight_decay_in_the_gradient_of_every_parameter(tmp_path, la_corpus):
+    settings = {"learning_rate": 1e-2, "weight_decay": 0.3, "adam_beta2": 0.9, "max_grad_norm": 0.0}
+    trainer = small_trainer(
+        *(tmp_path, la_corpus, "adam"),
+        max_steps=1,
+        lr_scheduler_type="constant",
+        save_strategy="no",
+        **settings,
+    )
+    torch.manual_seed(1)
+    alone = copy.deepcopy(trainer.model).train()
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(2)])
+    trainer.train_dataset = trainer.train_dataset.select([0, 1])
+    trainer.data_collator = lambda rows: {name: tensor.clone() for name, tensor in batch.items()}
+
+    trainer.train()
+
+    optimizer = torch.optim.Adam(alone.parameters(), lr=1e-2, betas=(0.9, 0.9), weight_decay=0.3)
+    alone(**batch).loss.backward()
+    optimizer.step()
+    trained = trainer.model.state_dict()
+    for name, tensor in alone.state_dict().items():
+        torch.testing.assert_close(trained[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_training_crops_by_epoch_and_evaluation_by_its_own_collator(trainer):

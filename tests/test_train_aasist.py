@@ -1,0 +1,53 @@
+"""`train.py` with AASIST as its authors train it: plain Adam, a cosine above zero, whole batches only."""
+
+import json
+
+import pytest
+import yaml
+from conftest import Script
+from small_aasist import write_recipe
+from test_train import results_of
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, la_corpus, train_script: Script):
+    """The folder of a small AASIST that `train.py` trained."""
+    folder = tmp_path_factory.mktemp("aasist")
+    path = write_recipe(folder / "small.yaml", num_samples=8000)
+    recipe = yaml.safe_load(path.read_text())
+    recipe["training"] |= {"num_train_epochs": 8, "per_device_train_batch_size": 5, "learning_rate": 3e-3}
+    path.write_text(yaml.safe_dump(recipe))
+    arguments = ("--logging_steps", 1, "--per_device_eval_batch_size", 3)
+    train_script.run("--model", path, "--data_dir", la_corpus, "--output_dir", folder / "run", *arguments)
+    return folder / "run"
+
+
+def test_small_aasist_learns_the_made_corpus_and_is_evaluated_on_every_trial(run):
+    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    evaluations = [entry for entry in history if "eval_eer" in entry]
+
+    assert results_of(run, "dev")["eer"] < 0.2
+    assert [e["eval_num_bonafide"] + e["eval_num_spoof"] for e in evaluations] == [16] * 8
+    assert results_of(run, "eval")["num_trials"] == 12
+
+
+def test_learning_rate_falls_by_a_cosine_to_the_recipes_lowest(run):
+    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    rates = [entry["learning_rate"] for entry in history if "learning_rate" in entry]
+
+    assert len(rates) == 8 * 4  # 24 utterances in batches of 5, the last of which is left out
+    assert rates[0] == 3e-3 and rates[16] == pytest.approx((3e-3 + 5e-6) / 2)
+    assert 5e-6 < rates[-1] < 2e-5
+
+
+def test_card_names_the_optimizer_and_what_is_left_out_of_the_authors_recipe(run):
+    card = (run / "README.md").read_text()
+
+    assert (
+        "| Optimizer | torch.optim.Adam, weight decay as an L2 term in the gradient of every parameter |"
+        in card
+    )
+    assert card.count("| Optimizer |") == 1
+    assert "stochastic weight averaging" in card and "`train.py` does not" in card
+    assert "These are not the weights that the reported numbers below are of" in card
+    assert (run / "learning_curves" / "small.png").is_file()
