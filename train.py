@@ -42,6 +42,7 @@ from processing.corpora import (
 )
 from processing.final_evaluation import save_and_evaluate, write_training_record
 from processing.report import describe_parameters, describe_results, describe_split
+from processing.results import describe_start
 from processing.rows import Corpus, class_counts
 from processing.scoring import Batches, digest_rows
 from processing.training import (
@@ -226,6 +227,7 @@ def main(argv: list[str]) -> None:
             "missing": corpus.missing,
             **({"note": corpus.note} if corpus.note else {}),
             **({"base_model": base_model} if base_model else {}),
+            **({"started_from": describe_start(run.weights)} if run.weights else {}),
         }
         write_training_record(folder, recipe, trainer, record, started=started)
         report(folder, results)

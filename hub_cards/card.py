@@ -18,6 +18,7 @@ from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
 from .limitations import notes_on, own_limitations
 from .metadata import base_model, card_data, is_demo, threshold_trials, training_corpus
+from .provenance import provenance, sources, why_not_trained
 from .run_folder import Evaluation, RunFolder, read_run, write_text
 from .tables import (
     IN_THE_WILD,
@@ -107,53 +108,15 @@ def _about(run: RunFolder) -> dict:
         ("Score", "logit of bona fide minus logit of spoof: higher is more bona fide"),
         ("Decision threshold", _threshold(run)),
     ]
-    corpus = training_corpus(run)
-    if run.conversion:
-        provenance = _conversion(run)
-    elif run.training is None:
-        provenance = "Its weights were not trained here."
-    else:
-        place = display_name(corpus or "a corpus that is not recorded")
-        provenance = f"Trained on: {place}, with the hyperparameters and on the machine given below."
-        if recipe and recipe.reported:
-            provenance += " These are not the weights that the reported numbers below are of."
     return {
         "description": recipe.description if recipe else f"A {run.config.get('model_type')} countermeasure.",
         "version": f"`{run.system}`",
         "license": (recipe and recipe.card.get("license")) or "not stated by the source of this system",
-        "provenance": provenance,
-        "sources": bullets(_sources(run)),
+        "provenance": provenance(run),
+        "sources": bullets(sources(run)),
         "architecture": table(["Component", "Value"], components),
         "output": table(["Output", "Value"], output),
     }
-
-
-def _conversion(run: RunFolder) -> str:
-    """Which file the weights were converted from, and by what."""
-    record = run.conversion
-    text = (
-        f"Its weights were converted, not trained here: from `{record['checkpoint']}` (SHA-256 "
-        f"`{record['sha256']}`) by `{record['converter']}`."
-    )
-    if source := record.get("source"):
-        text += f" Such files come from {source}."
-    if unused := record.get("unused"):
-        modules = sorted({name.rpartition(".")[0] or name for name in unused})
-        text += f" Tensors in it that the network does not use were left out: `{'`, `'.join(modules)}`."
-    return text
-
-
-def _sources(run: RunFolder) -> list[str]:
-    if run.recipe is None:
-        return []
-    sources = {
-        "Source of the recipe": run.recipe.card.get("recipe_source", run.recipe.reported.get("source")),
-        "Source code": run.recipe.card.get("source_code"),
-    }
-    if run.conversion:
-        of_weights = {"Authors": run.recipe.card.get("authors"), "Weights": run.recipe.card.get("weights")}
-        sources = {**of_weights, **sources}
-    return [f"{name}: {source}" for name, source in sources.items() if source]
 
 
 def _size_rows(run: RunFolder) -> list[tuple[str, str]]:
@@ -196,7 +159,7 @@ def _training(run: RunFolder) -> dict:
         "inferred": table(["Value", "Why"], rows) if rows else None,
     }
     if run.training is None:
-        return {**about, "not_trained": _why_not_trained(run)}
+        return {**about, "not_trained": why_not_trained(run)}
     corpus = training_corpus(run)
     return {
         **about,
@@ -205,13 +168,6 @@ def _training(run: RunFolder) -> dict:
         "data": table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], data_rows(run)),
         "machine": table(["Machine", "Value"], machine_rows(run)),
     }
-
-
-def _why_not_trained(run: RunFolder) -> str:
-    if not run.conversion:
-        return "the folder holds no `training.json`, so its weights were trained elsewhere."
-    stated = "`recipe.yaml` holds what its source states of their training; nothing of that was run here."
-    return f"its weights are converted ones.{f' {stated}' if run.recipe else ''}"
 
 
 def _learning_curves(run: RunFolder) -> str:

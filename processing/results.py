@@ -225,6 +225,15 @@ def describe_model(folder: Path) -> dict:
     return {"model": folder.name, "weights_sha256": digest_files(folder, ["*.safetensors"])}
 
 
+def describe_start(folder: Path) -> dict:
+    """What identifies a model that training goes on from; of converted weights, the checkpoint as well."""
+    about, record = describe_model(folder.resolve()), folder / "conversion.json"
+    if not record.is_file():
+        return about
+    converted = json.loads(record.read_text(encoding="utf-8"))
+    return {**about, "converted_from": {name: converted[name] for name in ("checkpoint", "sha256")}}
+
+
 def digest_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the files of a folder that match, by name."""
     digests = {}

@@ -1,6 +1,7 @@
 """`train.py` as its users run it: what it prints and writes, what it refuses, and a run that is killed and
 resumed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -210,6 +211,10 @@ def test_training_goes_on_from_a_saved_models_folder(tmp_path, trained, la_corpu
     before, after = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "next"))
     parameters = [name for name in before if "running_" not in name and "num_batches" not in name]
     assert all(torch.equal(before[name], after[name]) for name in parameters)
+    digest = hashlib.sha256((trained / "model.safetensors").read_bytes()).hexdigest()
+    record = json.loads((tmp_path / "next" / "training.json").read_text())
+    assert record["started_from"] == {"model": "run", "weights_sha256": {"model.safetensors": digest}}
+    assert "Training went on from the weights of `run`." in (tmp_path / "next" / "README.md").read_text()
 
 
 def test_command_line_overrides_the_recipe_and_is_recorded(

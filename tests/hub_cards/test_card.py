@@ -21,6 +21,7 @@ from hub_cards.tables import CORPORA, as_stated, number, per_cent, table
 from hub_cards.validation import LICENSES
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from processing.corpora import BY_NAME
+from processing.results import describe_start
 
 
 @pytest.fixture
@@ -487,6 +488,15 @@ def test_threshold_that_was_set_on_other_recordings_than_dev_is_not_said_to_be_o
 
     assert "the EER threshold on ASVspoof 2019 LA, split `dev` (16 trials)" in before
     assert "It is what the config states" in cells(text_of(run_folder), "Decision threshold")[0]
+
+
+def test_model_that_was_trained_on_from_converted_weights_says_so(run_folder, converted):
+    assert "went on from" not in text_of(run_folder)
+    change(run_folder / "training.json", started_from=describe_start(converted))
+
+    record = json.loads((converted / "conversion.json").read_text())
+    said = f"from the weights of `converted`, converted from `best.pth` (SHA-256 `{record['sha256']}`)."
+    assert f"Training went on {said}" in text_of(run_folder)
 
 
 def test_log_likelihoods_of_em_stand_for_learning_curves(gmm_folder, trained):

@@ -1,0 +1,64 @@
+"""Where a model's weights come from, in words: trained here, trained on from others, or converted."""
+
+from .metadata import training_corpus
+from .run_folder import RunFolder
+from .tables import display_name
+
+
+def provenance(run: RunFolder) -> str:
+    """What is known of the origin of the weights."""
+    if run.conversion:
+        return _conversion(run)
+    if run.training is None:
+        return "Its weights were not trained here."
+    place = display_name(training_corpus(run) or "a corpus that is not recorded")
+    text = f"Trained on: {place}, with the hyperparameters and on the machine given below."
+    if run.training.get("started_from"):
+        text += f" Training went on from {_start(run.training['started_from'])}."
+    if run.recipe and run.recipe.reported:
+        text += " These are not the weights that the reported numbers below are of."
+    return text
+
+
+def why_not_trained(run: RunFolder) -> str:
+    """Why a card without a training has none."""
+    if not run.conversion:
+        return "the folder holds no `training.json`, so its weights were trained elsewhere."
+    stated = "`recipe.yaml` holds what its source states of their training; nothing of that was run here."
+    return f"its weights are converted ones.{f' {stated}' if run.recipe else ''}"
+
+
+def sources(run: RunFolder) -> list[str]:
+    """What the recipe says of who made the system and its weights, and where they are."""
+    if run.recipe is None:
+        return []
+    sources = {
+        "Source of the recipe": run.recipe.card.get("recipe_source", run.recipe.reported.get("source")),
+        "Source code": run.recipe.card.get("source_code"),
+    }
+    if run.conversion:
+        of_weights = {"Authors": run.recipe.card.get("authors"), "Weights": run.recipe.card.get("weights")}
+        sources = {**of_weights, **sources}
+    return [f"{name}: {source}" for name, source in sources.items() if source]
+
+
+def _conversion(run: RunFolder) -> str:
+    """Which file the weights were converted from, and by what."""
+    record = run.conversion
+    text = (
+        f"Its weights were converted, not trained here: from `{record['checkpoint']}` (SHA-256 "
+        f"`{record['sha256']}`) by `{record['converter']}`."
+    )
+    if source := record.get("source"):
+        text += f" Such files come from {source}."
+    if unused := record.get("unused"):
+        modules = sorted({name.rpartition(".")[0] or name for name in unused})
+        text += f" Tensors in it that the network does not use were left out: `{'`, `'.join(modules)}`."
+    return text
+
+
+def _start(start: dict) -> str:
+    text = f"the weights of `{start['model']}`"
+    if converted := start.get("converted_from"):
+        text += f", converted from `{converted['checkpoint']}` (SHA-256 `{converted['sha256']}`)"
+    return text
