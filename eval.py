@@ -38,6 +38,7 @@ from processing.results import (
     compare_scores,
     describe_environment,
     describe_model,
+    digest_config,
     digest_files,
     evaluate_corpus,
     evaluate_trials,
@@ -207,6 +208,11 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             args.model, revision=args.revision, trust_remote_code=args.trust_remote_code
         )
         corpus = load_corpus(corpus_args)
+    if args.set_decision_threshold and (args.split or "eval").split("[")[0] in ("eval", "test"):
+        raise ValueError(
+            "--set_decision_threshold needs --split with a development set: a threshold chosen on eval makes "
+            "the results on eval too good."
+        )
     if args.set_decision_threshold and countermeasure.revision:
         raise ValueError(
             f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "
@@ -233,9 +239,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     state.print(f"ASV scores: {', '.join(asv_files) if asv_files else 'none, so there will be no t-DCF'}")
     identity = {
         **about,
-        "files_sha256": digest_files(
-            countermeasure.folder, ["config.json", "preprocessor_config.json", "*.py"]
-        ),
+        "files_sha256": digest_files(countermeasure.folder, ["preprocessor_config.json", "*.py"]),
+        "config_sha256": digest_config(countermeasure.folder),
         "corpus": corpus.name,
         "split": split,
         "rows_sha256": digest_rows(rows),

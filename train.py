@@ -2,7 +2,6 @@
 TrainingArguments]."""
 
 import dataclasses
-import inspect
 import os
 import sys
 import time
@@ -15,7 +14,6 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import (
-    CONFIG_MAPPING,
     EarlyStoppingCallback,
     PreTrainedModel,
     TrainingArguments,
@@ -26,8 +24,8 @@ from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, publish_trained, training_target
 from hub_cards.recipe import Recipe, check_keys, find_recipe, load_recipe, systems
 from hub_cards.validation import without_folder
-from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
-from modeling.configuration_wav2vec2_antispoofing import ENCODERS
+from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
+from modeling.recipe_settings import checked_settings
 from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
 from processing.base_model import RANDOM, record_base_model
 from processing.building import Origin, build_model
@@ -168,6 +166,7 @@ def main(argv: list[str]) -> None:
         specs = split_specs(run.split_args, corpus)
         splits = {split: take_split(corpus, spec) for split, spec in specs.items()}
         announce(run, corpus, specs, splits)
+        check_batches(run.args, len(splits["train"]))
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
             origin = Origin(
@@ -272,6 +271,8 @@ def parse_arguments(argv: list[str]) -> Run:
     chosen = parser.chosen(argv)
     if "lr_scheduler_type" in chosen and given.lr_scheduler_type != recipe.training.get("lr_scheduler_type"):
         recipe.training.pop("lr_scheduler_kwargs", None)  # of the schedule that is not used
+    if {"optim", "optimizer"} <= recipe.training.keys():
+        raise ValueError(f"{path}, training: optim and optimizer both name the optimizer; state one of them.")
     if {"optim", "optimizer"} <= chosen:
         parser.error("--optim and --optimizer both name the optimizer: give one of them")
     if "optim" in chosen:
@@ -334,41 +335,6 @@ def without_effect(recipe: Recipe, names: list[str]) -> set[str]:
     return {name for name in names if name not in used}
 
 
-def checked_settings(recipe: Recipe, train_counts: dict[str, int]) -> tuple[type, dict, dict]:
-    """
-    The class of the model's config, and the settings of config and feature extractor that the recipe states.
-
-    Raises:
-        ValueError: an architecture or a key that is not known.
-    """
-    settings, system = dict(recipe.model), recipe.system
-    model_type = settings.pop("model_type", None)
-    config_classes = {config_class.model_type: config_class for config_class in ARCHITECTURES}
-    if model_type not in config_classes:
-        raise ValueError(f"{system}: model_type {model_type!r} is not one of {', '.join(config_classes)}.")
-    config_class = config_classes[model_type]
-    check_keys(settings, [f.name for f in dataclasses.fields(config_class)], f"{system}, model")
-    if "encoder_config" in config_class.sub_configs:
-        encoder = settings.get("encoder_config")
-        encoder_type = encoder.get("model_type") if isinstance(encoder, dict) else None
-        if encoder_type not in ENCODERS:
-            raise ValueError(
-                f"{system}, encoder_config: its model_type must be stated, one of {', '.join(ENCODERS)}."
-            )
-        valid = ["model_type", *(f.name for f in dataclasses.fields(CONFIG_MAPPING[encoder_type]))]
-        check_keys(encoder, valid, f"{system}, encoder_config")
-    valid = set(inspect.signature(AntiSpoofingFeatureExtractor.__init__).parameters)
-    check_keys(
-        recipe.feature_extractor,
-        valid - {"self", "kwargs", "num_samples"},
-        f"{system}, feature_extractor",
-    )
-    if settings.get("class_weights") == "balanced":
-        total = sum(train_counts.values())
-        settings["class_weights"] = {name: total / (2 * count) for name, count in train_counts.items()}
-    return config_class, settings, dict(recipe.feature_extractor)
-
-
 def prepare_inputs(
     run: Run, model: PreTrainedModel, collator: AudioCollator, splits: dict[str, Dataset]
 ) -> dict[str, Dataset | AudioCollator | TrunkCollator]:
@@ -388,6 +354,20 @@ def prepare_inputs(
         collators = [TrunkCollator(collator.label_ids)] * 2
     names = ("train_dataset", "eval_dataset", "data_collator", "eval_collator")
     return dict(zip(names, (train, dev, *collators), strict=True))
+
+
+def check_batches(args: TrainingArguments, num_utterances: int) -> None:
+    """
+    Raises:
+        ValueError: not one whole batch, where others are dropped: nothing would be trained.
+    """
+    needed = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and num_utterances < needed:
+        raise ValueError(
+            f"The training split has {num_utterances:,} utterances, fewer than a batch of {needed:,}, and "
+            "batches that are not whole are left out (dataloader_drop_last): lower "
+            "--per_device_train_batch_size."
+        )
 
 
 def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, Dataset]) -> None:

@@ -17,7 +17,15 @@ from .citations import find_citations
 from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
 from .limitations import notes_on, own_limitations
-from .metadata import base_model, card_data, is_demo, threshold_trials, training_corpus
+from .metadata import (
+    base_model,
+    card_data,
+    has_published_weights,
+    is_demo,
+    stated_license,
+    threshold_trials,
+    training_corpus,
+)
 from .provenance import provenance, sources, why_not_trained
 from .run_folder import Evaluation, RunFolder, read_run, write_text
 from .tables import (
@@ -111,12 +119,27 @@ def _about(run: RunFolder) -> dict:
     return {
         "description": recipe.description if recipe else f"A {run.config.get('model_type')} countermeasure.",
         "version": f"`{run.system}`",
-        "license": (recipe and recipe.card.get("license")) or "not stated by the source of this system",
+        "license": _license(run),
+        "license_notice": _license_notice(run),
         "provenance": provenance(run),
         "sources": bullets(sources(run)),
         "architecture": table(["Component", "Value"], components),
         "output": table(["Output", "Value"], output),
     }
+
+
+def _license(run: RunFolder) -> str:
+    stated = run.recipe and run.recipe.card.get("license")
+    if stated and not stated_license(run):
+        return f"not known; the authors of the system publish theirs under {stated}"
+    return stated or "not stated by the source of this system"
+
+
+def _license_notice(run: RunFolder) -> str | None:
+    """The notice that the licence of published weights asks for, also where training went on from them."""
+    if has_published_weights(run) or (run.training or {}).get("started_from", {}).get("converted_from"):
+        return run.recipe and run.recipe.card.get("license_notice")
+    return None
 
 
 def _size_rows(run: RunFolder) -> list[tuple[str, str]]:
@@ -293,7 +316,7 @@ def _stated(run: RunFolder) -> dict:
     }
     bibtex, references = find_citations(card.get("references", []))
     stated_by = "What the study states of its own weights (its numbers are not this model's)"
-    if run.conversion:
+    if has_published_weights(run):
         stated_by = "What their source states of these weights"
     return {
         "stated_by": stated_by,

@@ -1,7 +1,7 @@
 """What a model's own record says against it: notes on its numbers, and limitations."""
 
 from .architecture import input_seconds
-from .metadata import is_demo, threshold_trials, training_corpus
+from .metadata import has_published_weights, is_demo, threshold_trials, training_corpus
 from .run_folder import DEMO_CORPUS, RunFolder
 from .tables import CORPORA, IN_THE_WILD, number, official_trials
 
@@ -43,10 +43,10 @@ def own_limitations(run: RunFolder) -> list[str]:
         limits.append("Trained on synthetic sounds without any human voice: useless for real recordings.")
     elif run.training is None and corpus is not None:
         stated = run.recipe.card.get("corpus", corpus)
-        limits.append(
-            f"Trained by its authors, not here ({stated}): other attacks, codecs, languages and microphones "
-            "may be judged wrongly."
-        )
+        where = f"Trained by its authors, not here ({stated})"
+        if not has_published_weights(run):
+            where = f"Not trained here: the system is trained on {corpus}, these weights perhaps on another"
+        limits.append(f"{where}: other attacks, codecs, languages and microphones may be judged wrongly.")
     elif corpus is not None:
         counts = run.training.get("counts", {}).get("train")
         total = sum(counts.values()) if counts else None
@@ -54,10 +54,10 @@ def own_limitations(run: RunFolder) -> list[str]:
         part = f" ({number(total)} utterances)" if total else ""
         if total and official and total != official:
             part = f", and on {number(total)} of the {number(official)} utterances of its train split"
-        limits.append(
-            f"Trained on {corpus} only{part}, without data augmentation: other attacks, codecs, languages "
-            "and microphones may be judged wrongly."
-        )
+        how = f"Trained on {corpus} only{part}, without data augmentation"
+        if run.training.get("started_from"):
+            how = f"Trained further on {corpus}{part}, after what the weights it started from were trained on"
+        limits.append(f"{how}: other attacks, codecs, languages and microphones may be judged wrongly.")
     limits += _not_measured(run, corpus)
     if run.config.get("decision_threshold") is not None:
         trials = threshold_trials(run)

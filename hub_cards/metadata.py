@@ -36,6 +36,19 @@ def training_corpus(run: RunFolder) -> str | None:
     return corpus_name(run.recipe.corpus) if run.recipe else None
 
 
+def has_published_weights(run: RunFolder) -> bool:
+    """Whether converted weights are of the very file that the authors of the system publish."""
+    published = run.recipe and run.recipe.card.get("checkpoint_sha256")
+    return bool(run.conversion and published) and run.conversion.get("sha256") == published
+
+
+def stated_license(run: RunFolder) -> str | None:
+    """The licence that the recipe states; none of converted weights that may be somebody else's."""
+    if run.recipe is None or (run.conversion and not has_published_weights(run)):
+        return None
+    return run.recipe.card.get("license")
+
+
 def threshold_trials(run: RunFolder) -> tuple[str, str] | None:
     """Corpus and split whose EER threshold is the decision threshold, as far as the folder tells."""
     threshold = run.config.get("decision_threshold")
@@ -66,11 +79,11 @@ def card_data(run: RunFolder, model_name: str) -> ModelCardData:
     results = [result for evaluation in whole for result in _eval_results(evaluation)]
     measured = {result.metric_type for result in results}
     return ModelCardData(
-        license=run.recipe.card.get("license") if run.recipe else None,
+        license=stated_license(run),
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=TAGS,
-        datasets=_datasets(corpus),
+        datasets=None if run.conversion and not has_published_weights(run) else _datasets(corpus),
         metrics=[name for name in MEASURED_FIRST if name in measured] or None,
         base_model=base if base and HUB_ID.fullmatch(base) else None,
         model_name=model_name,

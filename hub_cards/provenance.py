@@ -1,8 +1,8 @@
 """Where a model's weights come from, in words: trained here, trained on from others, or converted."""
 
-from .metadata import training_corpus
+from .metadata import has_published_weights, training_corpus
 from .run_folder import RunFolder
-from .tables import display_name
+from .tables import code, display_name
 
 
 def provenance(run: RunFolder) -> str:
@@ -37,8 +37,9 @@ def sources(run: RunFolder) -> list[str]:
         "Source code": run.recipe.card.get("source_code"),
     }
     if run.conversion:
-        of_weights = {"Authors": run.recipe.card.get("authors"), "Weights": run.recipe.card.get("weights")}
-        sources = {**of_weights, **sources}
+        names = ("Authors", "Weights") if has_published_weights(run) else ("Authors of the system", "Theirs")
+        authors, weights = run.recipe.card.get("authors"), run.recipe.card.get("weights")
+        sources = {**dict(zip(names, (authors, weights), strict=True)), **sources}
     return [f"{name}: {source}" for name, source in sources.items() if source]
 
 
@@ -46,19 +47,29 @@ def _conversion(run: RunFolder) -> str:
     """Which file the weights were converted from, and by what."""
     record = run.conversion
     text = (
-        f"Its weights were converted, not trained here: from `{record['checkpoint']}` (SHA-256 "
+        f"Its weights were converted, not trained here: from {code(record['checkpoint'])} (SHA-256 "
         f"`{record['sha256']}`) by `{record['converter']}`."
     )
+    if has_published_weights(run):
+        text += " It is the file that the authors named below publish."
+    elif run.recipe:
+        text += (
+            f" They fit the system {run.recipe.system}. Who trained them, on what and under which licence is "
+            "not known from the file: what is said below of the system's authors and their results need not "
+            "be of these weights."
+        )
     if source := record.get("source"):
         text += f" Such files come from {source}."
     if unused := record.get("unused"):
         modules = sorted({name.rpartition(".")[0] or name for name in unused})
-        text += f" Tensors in it that the network does not use were left out: `{'`, `'.join(modules)}`."
+        text += (
+            f" Tensors in it that the network does not use were left out: {', '.join(map(code, modules))}."
+        )
     return text
 
 
 def _start(start: dict) -> str:
-    text = f"the weights of `{start['model']}`"
+    text = f"the weights of {code(start['model'])}"
     if converted := start.get("converted_from"):
-        text += f", converted from `{converted['checkpoint']}` (SHA-256 `{converted['sha256']}`)"
+        text += f", converted from {code(converted['checkpoint'])} (SHA-256 `{converted['sha256']}`)"
     return text

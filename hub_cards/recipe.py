@@ -29,8 +29,9 @@ class Recipe:
         reported: results that the source reports, by corpus and split; their `source`, and `by` whom.
         card: what else its card says: `license`, `references` (names of [`~hub_cards.citations`], or text),
             `notes`, `limitations` and training data (`corpus`) that the source states, `baseline`,
-            `recipe_source`, `source_code`; for converted weights their `authors` and where these publish
-            the `weights`.
+            `recipe_source`, `source_code`; for converted weights the system's `authors`, where these publish
+            their `weights`, the SHA-256 of that file (`checkpoint_sha256`), and the `license_notice` that
+            their licence asks for.
     """
 
     system: str

@@ -126,6 +126,13 @@ def duration(seconds: float) -> str:
     return f"{whole:,} s ({f'{hours} h ' if hours else ''}{minutes} min)"
 
 
+def code(text: str) -> str:
+    """A name from elsewhere as code in Markdown, whatever is in it."""
+    text = "".join(c if c.isprintable() else "�" for c in text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     A Markdown table.

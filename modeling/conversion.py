@@ -28,6 +28,8 @@ from hub_cards.recipe import RECIPE_NAME, Recipe
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
 
+from .recipe_settings import checked_settings
+
 
 LISTED = 10  # names of tensors that an error lists of each kind of problem
 # Keys under which training scripts keep the weights beside other things.
@@ -45,7 +47,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a file that can't be read, that holds more than tensors and plain values (nothing of it is
-            run), no state dict, or a tensor with NaN or infinity.
+            run), no state dict, or a tensor that is no weights: of integers (but scalar counters), sparse, or
+            with NaN or infinity.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: --checkpoint names the weights to convert.")
@@ -62,7 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             "trusted, load it there where it was made and save its state dict alone."
         ) from None
     except (RuntimeError, EOFError, KeyError, IndexError, SafetensorError, zipfile.BadZipFile) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = f"{type(error).__name__} {error}".splitlines()[0]
         raise ValueError(f"{path} is damaged or no checkpoint: {reason}") from None
     for name in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
@@ -76,10 +79,23 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
                 f"{path} must hold a state dict, tensors by name, but its entry {name!r} is a "
                 f"{type(value).__name__}."
             )
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f"{path}: NaN or infinity in {name}.")
+        if problem := _problem_of_tensor(value):
+            raise ValueError(f"{path}: {name!r} {problem}.")
     prefix = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in content) else ""
     return {name.removeprefix(prefix): value for name, value in content.items()}
+
+
+def _problem_of_tensor(tensor: torch.Tensor) -> str | None:
+    """What keeps a tensor from being weights, or a counter of batches, that float32 can hold."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return f"is no plain tensor ({tensor.layout}, {tensor.dtype}, {tensor.device})"
+    if not tensor.is_floating_point() and (tensor.dtype != torch.int64 or tensor.ndim):
+        return f"has the type {tensor.dtype}; weights are floating-point numbers"
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        return "claims to be larger than what the file holds of it"
+    if not tensor.float().isfinite().all():
+        return "holds NaN, infinity or a number too large for float32"
+    return None
 
 
 def place_tensors(
@@ -201,11 +217,7 @@ def new_model(recipe: Recipe) -> PreTrainedModel:
     Raises:
         ValueError: settings that are not valid.
     """
-    settings = dict(recipe.model)
-    model_type = settings.pop("model_type", None)
-    config_class = next((config for config in ARCHITECTURES if config.model_type == model_type), None)
-    if config_class is None:
-        raise ValueError(f"{recipe.system}: model_type {model_type!r} is not known.")
+    config_class, settings, _ = checked_settings(recipe)
     try:
         config = config_class(**settings)
     except StrictDataclassError as error:
@@ -216,7 +228,7 @@ def new_model(recipe: Recipe) -> PreTrainedModel:
 def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | None, record: Mapping) -> None:
     """
     Write a converted model's folder, which appears when it is complete: config, weights, code, feature
-    extractor, `recipe.yaml`, `conversion.json` and the card.
+    extractor, `recipe.yaml`, `conversion.json` and the card. In a folder that exists, config.json comes last.
 
     Args:
         model: with its weights.
@@ -228,9 +240,10 @@ def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | N
         FileExistsError: there is something in the output folder.
     """
     check_output_dir(output_dir)
-    output_dir = output_dir.expanduser().absolute()
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output_dir.parent, prefix=".converting-") as temporary:
+    output_dir = output_dir.expanduser().resolve()
+    place = output_dir if output_dir.is_dir() else output_dir.parent  # of one file system with the output
+    place.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place, prefix=".converting-") as temporary:
         folder = Path(temporary) / output_dir.name  # a card names its folder
         model.save_pretrained(folder)
         settings = {} if recipe is None else recipe.feature_extractor
@@ -247,7 +260,11 @@ def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | N
         }
         (folder / CONVERSION_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         write_card(read_run(folder))
-        os.replace(folder, output_dir)
+        if place != output_dir:
+            os.replace(folder, output_dir)
+            return
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
+            os.replace(path, output_dir / path.name)
 
 
 def check_output_dir(output_dir: Path) -> None:

@@ -1,7 +1,7 @@
 """Convert weights of AASIST or AASIST-L, a state dict as their authors publish it (Jung et al., ICASSP 2022;
 github.com/clovaai/aasist), into a `AasistForAudioClassification`.
 
-    python -m modeling.convert_aasist_checkpoint --checkpoint AASIST.pth --output_dir aasist
+    python -m modeling.convert_aasist_checkpoint --checkpoint AASIST.pth --output_dir models/aasist
 
 Sizes are read off the tensors. What is not in them, pooling ratios and temperatures among it, is that of
 --system: without it, of the one of both that has these sizes.

@@ -1,7 +1,7 @@
 """Convert the mixtures of the ASVspoof 2021 Python baseline LFCC-GMM, a pickle of scikit-learn's parameters,
 into a `LFCCGMMForAudioClassification`.
 
-    python -m modeling.convert_lfcc_gmm_checkpoint --checkpoint gmm.pkl --output_dir lfcc-gmm-2021
+    python -m modeling.convert_lfcc_gmm_checkpoint --checkpoint gmm.pkl --output_dir models/lfcc-gmm-2021
 """
 
 import io

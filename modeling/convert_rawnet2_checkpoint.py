@@ -3,7 +3,7 @@ github.com/eurecom-asp/rawnet2-antispoofing) or of the ASVspoof 2021 baseline
 (github.com/asvspoof-challenge/2021, LA/Baseline-RawNet2), into a `RawNet2ForAudioClassification`.
 
     python -m modeling.convert_rawnet2_checkpoint --checkpoint pre_trained_DF_RawNet2.pth \\
-        --variant asvspoof2021 --output_dir rawnet2-asvspoof2021
+        --variant asvspoof2021 --output_dir models/rawnet2-asvspoof2021
 
 Sizes are read off the tensors. What is not in them is that of --variant, hub_cards/rawnet2-<variant>.yaml,
 and of the options below; each setting is printed with its origin. The weights do not show a wrong one: it

@@ -3,7 +3,7 @@
 
     python -m modeling.convert_study_checkpoint --system wav2vec2-v2-unfrozen --checkpoint best.pt --list
     python -m modeling.convert_study_checkpoint --system wav2vec2-v2-unfrozen --checkpoint best.pt \\
-        --key_map names.txt --output_dir wav2vec2-study
+        --key_map names.txt --output_dir models/wav2vec2-study
 
 The originals could not be tried: they were not at hand, and what their modules are called is not known. The
 converter is tested on renamed copies of this project's networks. So hold what it writes against the error
@@ -19,9 +19,10 @@ ours. A name is that of a tensor, or of a module and so of all tensors in it:
     criterion.weight    -             # no part of the network
 
 Each tensor must have exactly one place and each place one tensor; `-` is for what has no effect on the
-logits. Three kinds of places may stay empty: `sinc.filters`, a fixed bank that is computed from the config
-(theirs, if the key map has it, is compared with it); `encoder.masked_spec_embed`, which is not used; and
-`num_batches_tracked` of batch norms, which inference does not use and which is 0 then.
+logits, and `->` between the names is passed over. Three kinds of places may stay empty: `sinc.filters`, a
+fixed bank that is computed from the config (theirs, if the key map has it, is compared with it);
+`encoder.masked_spec_embed`, which is not used; and `num_batches_tracked` of batch norms, which inference does
+not use and which is 0 then.
 
 All settings are those of --system, the order of the labels among them. What it does not state of the encoder
 is as in transformers' Wav2Vec2Config(), which is wav2vec 2.0 base but for its dropout.
@@ -40,6 +41,7 @@ from transformers import PreTrainedModel
 from hub_cards.recipe import Recipe, find_recipe, load_recipe, nearest
 
 from .conversion import (
+    SINC_BANK,
     UNUSED,
     check_output_dir,
     describe_checkpoint,
@@ -54,7 +56,6 @@ from .conversion import (
 SYSTEMS = ("rawnet2", "rawnet2-plateau", "wav2vec2", "wav2vec2-v2-unfrozen")
 MODEL_TYPES = ("rawnet2", "wav2vec2-antispoofing")
 NO_PLACE = "-"  # in a key map
-BANK = "sinc.filters"
 BANK_TOLERANCE = 1e-4  # of the largest tap
 ENCODER = "encoder."
 MASK = ENCODER + "masked_spec_embed"
@@ -85,7 +86,7 @@ class Match:
 
 
 def may_stay_empty(place: str) -> bool:
-    return place in (BANK, MASK) or place.endswith(COUNTER)
+    return place in (SINC_BANK, MASK) or place.endswith(COUNTER)
 
 
 def read_key_map(path: Path) -> dict[str, tuple[int, str]]:
@@ -98,7 +99,7 @@ def read_key_map(path: Path) -> dict[str, tuple[int, str]]:
     """
     key_map = {}
     for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), start=1):
-        names = line.split("#")[0].replace(",", " ").split()
+        names = [name for name in line.split("#")[0].replace(",", " ").split() if name != "->"]
         if not names:
             continue
         if len(names) != 2:
@@ -196,7 +197,7 @@ def matched(checkpoint: Path, system: str, key_map: Path | None) -> Match:
         places.setdefault(MASK, torch.empty(encoder.hidden_size))
     claims = claims_of_key_map(names, tensors, places, key_map)
     claims |= recognised([name for name in tensors if name not in claims], places, str(checkpoint))
-    bank = next((name for name, place in claims.items() if place == BANK), None)
+    bank = next((name for name, place in claims.items() if place == SINC_BANK), None)
     if bank and tensors[bank].ndim == 2:
         tensors[bank] = tensors[bank][:, None]  # (filters, 1, taps)
     return Match(recipe, model, tensors, places, claims)
@@ -240,8 +241,8 @@ def convert(
     if problems:
         raise ValueError("\n".join(problems))
     placed.pop(MASK, None)
-    if BANK in placed:
-        check_bank(placed.pop(BANK), found.places[BANK], system)
+    if SINC_BANK in placed:
+        check_bank(placed.pop(SINC_BANK), found.places[SINC_BANK], system)
     own = {name: tensor for name, tensor in found.model.state_dict().items() if may_stay_empty(name)}
     load_tensors(found.model, own | placed)
     unused = [name for name, place in found.claims.items() if place in (UNUSED, MASK)]

@@ -1,6 +1,6 @@
 """A bank of sinc band-pass filters applied to the waveform (Ravanelli & Bengio, SLT 2018), with the fixed
-banks of the
-ASVspoof countermeasures: RawNet2 (Tak et al., ICASSP 2021) and AASIST (Jung et al., ICASSP 2022)."""
+banks of the ASVspoof countermeasures: RawNet2 (Tak et al., ICASSP 2021) and AASIST (Jung et al., ICASSP
+2022)."""
 
 import torch
 from torch import nn

@@ -175,8 +175,8 @@ def recording_header(countermeasure: Countermeasure, threshold: float | None, ho
     else:
         lines.insert(
             1,
-            f"Verdict: bona fide if the score is above {threshold:.4f}, the model's EER threshold on its dev "
-            "set for single crops; on recordings of another kind it can be far off.",
+            f"Verdict: bona fide if the score is above {threshold:.4f}, the model's decision threshold, an "
+            "EER threshold for single crops; on recordings of another kind it can be far off.",
         )
     columns = f"{'score':>9} {'p(bonafide)':>11} {'verdict':>9} {'length':>11} {'windows':>7}"
     return "\n".join([*lines, "", f"{columns} {'mean':>9} {'min':>9} {'at':>10}  file"])

@@ -234,6 +234,13 @@ def describe_start(folder: Path) -> dict:
     return {**about, "converted_from": {name: converted[name] for name in ("checkpoint", "sha256")}}
 
 
+def digest_config(folder: Path) -> str:
+    """SHA-256 of what in a model's config.json its scores depend on: all but the decision threshold."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config.pop("decision_threshold", None)
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
 def digest_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
     """SHA-256 of the files of a folder that match, by name."""
     digests = {}

@@ -7,6 +7,7 @@ import yaml
 
 from hub_cards.recipe import find_recipe
 from modeling import AasistConfig, AasistForAudioClassification
+from modeling.conversion import names_of_places
 from modeling.convert_aasist_checkpoint import convert, modules
 
 
@@ -32,12 +33,9 @@ def published_weights() -> tuple[AasistForAudioClassification, dict[str, torch.T
     torch.manual_seed(0)
     model = AasistForAudioClassification(AasistConfig(**SIZES, pre_activation=True)).eval()
     model.classifier.weight.data *= 10  # scores that differ from file to file
-    names = {}
-    for place, tensor in model.state_dict().items():
-        for theirs, ours in modules(len(SIZES["block_channels"])).items():
-            if place == ours or place.startswith(f"{ours}."):
-                names[theirs + place.removeprefix(ours)] = tensor
-    return model, names
+    places = model.state_dict()
+    key_map = names_of_places(modules(len(SIZES["block_channels"])), places)
+    return model, {name: places[place] for name, place in key_map.items()}
 
 
 def converted_aasist(folder: Path) -> Path:

@@ -461,10 +461,21 @@ def test_threshold_that_is_replaced_is_said(run, trained, la_corpus, tmp_path):
     before = json.loads((model / "config.json").read_text())["decision_threshold"]
 
     _, output = run(
-        *("--model", model, "--data_dir", la_corpus, "--num_resamples", 0, "--set_decision_threshold"),
+        *("--model", model, "--data_dir", la_corpus, "--split", "dev", "--num_resamples", 0),
+        "--set_decision_threshold",
     )
 
     assert f"instead of {before:.4f}" in output
+
+
+@pytest.mark.parametrize("split", [(), ("--split", "eval"), ("--split", "eval[:6]")])
+def test_threshold_is_not_chosen_on_eval(fails, trained, la_corpus, tmp_path, split):
+    before = (trained / "config.json").read_bytes()
+
+    message = fails("--model", trained, "--data_dir", la_corpus, *split, "--set_decision_threshold")
+
+    assert "needs --split with a development set" in message
+    assert (trained / "config.json").read_bytes() == before
 
 
 def test_evaluation_leaves_the_threshold_alone_unasked(run, trained, la_corpus, tmp_path):

@@ -31,6 +31,16 @@ def test_small_aasist_learns_the_made_corpus_and_is_evaluated_on_every_trial(run
     assert results_of(run, "eval")["num_trials"] == 12
 
 
+def test_corpus_without_a_whole_batch_is_refused_before_training(run, la_corpus, refused, tmp_path):
+    message = refused(
+        *("--model", run.parent / "small.yaml", "--data_dir", la_corpus, "--output_dir", tmp_path / "other"),
+        *("--per_device_train_batch_size", 25, "--use_cpu"),
+    )
+
+    assert "has 24 utterances, fewer than a batch of 25" in message
+    assert "lower --per_device_train_batch_size" in message
+
+
 def test_learning_rate_falls_by_a_cosine_to_the_recipes_lowest(run):
     history = json.loads((run / "trainer_state.json").read_text())["log_history"]
     rates = [entry["learning_rate"] for entry in history if "learning_rate" in entry]

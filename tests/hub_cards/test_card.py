@@ -433,13 +433,42 @@ def test_converted_model_says_where_its_weights_come_from_and_nothing_of_a_train
     record = json.loads((converted / "conversion.json").read_text())
     assert f"converted, not trained here: from `best.pth` (SHA-256 `{record['sha256']}`)" in text
     assert "left out: `encoder.1.0.bn1`, `encoder.2.0.bn1`." in text
-    assert re.search(r"^- Authors: Jee-weon Jung,", text, re.MULTILINE)
-    assert re.search(r"^- Weights: https://github.com/clovaai/aasist", text, re.MULTILINE)
+    assert "They fit the system small. Who trained them, on what and under which licence is not known" in text
+    assert re.search(r"^- Authors of the system: Jee-weon Jung,", text, re.MULTILINE)
+    assert "**License:** not known; the authors of the system publish theirs under mit" in text
+    assert "NAVER" not in text and "Trained by its authors" not in text
     training = section(text, "## Training")
     assert "Not trained here: its weights are converted ones." in training and "Epochs" not in training
     assert "`training.optimizer`" not in training and "`model.pre_activation`" in training
     assert "holds no log of its training" in section(text, "### Learning curves")
     assert cells(text, "Parameters") == [f"{record['num_parameters']:,}"]
+
+
+def test_very_file_that_the_authors_publish_is_said_to_be_theirs(converted):
+    record = json.loads((converted / "conversion.json").read_text())
+    recipe = yaml.safe_load((converted / "recipe.yaml").read_text())
+    change(converted / "recipe.yaml", card=recipe["card"] | {"checkpoint_sha256": record["sha256"]})
+
+    text = text_of(converted)
+
+    assert "It is the file that the authors named below publish." in text
+    assert re.search(r"^- Authors: Jee-weon Jung,", text, re.MULTILINE)
+    assert re.search(r"^- Weights: https://github.com/clovaai/aasist", text, re.MULTILINE)
+    assert "Trained by its authors, not here" in section(text, "## Limitations")
+    notice = section(text, "## Licence of the published weights")
+    assert "Copyright (c) 2021-present NAVER Corp." in notice and "Permission is hereby granted" in notice
+    assert (ModelCard(text).data.license, ModelCard(text).data.datasets) == ("mit", ["asvspoof2019"])
+
+
+@pytest.mark.parametrize("name", ["a`b.pth", "new\n# Title.pth", "x\u202ey<script>.pth", "``.pth"])
+def test_name_of_a_checkpoint_stays_code_in_the_card(converted, name):
+    change(converted / "conversion.json", checkpoint=name, unused=[f"{name}.bias"])
+
+    text = text_of(converted)
+
+    assert "\n# Title" not in text and "\u202e" not in text
+    paragraph = next(line for line in text.splitlines() if "converted, not trained here" in line)
+    assert not re.search("[<>]|a`b|Title", re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", paragraph))
 
 
 def test_converted_model_was_not_evaluated_unless_it_was(converted):
@@ -458,7 +487,7 @@ def test_converted_model_was_not_evaluated_unless_it_was(converted):
     assert "15 bona fide and 16 spoofed trials of the eval split" in section(text, "## Limitations")
     assert "eval: 31 of the 71,237 trials of the official protocol were scored" in section(text, "### Notes")
     data = ModelCard(text).data
-    assert (data.license, data.datasets) == ("mit", ["asvspoof2019"])
+    assert (data.license, data.datasets) == (None, None)  # of weights that may be anybody's
     assert {r.dataset_name for r in data.eval_results} == {"ASVspoof 2019 LA (31 of 71,237 trials)"}
     assert "0.83 %" in section(text, "### Reported by its authors for their own weights, not measured here")
 
@@ -496,7 +525,9 @@ def test_model_that_was_trained_on_from_converted_weights_says_so(run_folder, co
 
     record = json.loads((converted / "conversion.json").read_text())
     said = f"from the weights of `converted`, converted from `best.pth` (SHA-256 `{record['sha256']}`)."
-    assert f"Training went on {said}" in text_of(run_folder)
+    text = text_of(run_folder)
+    assert f"Training went on {said}" in text
+    assert "Trained further on ASVspoof 2019 LA" in section(text, "## Limitations")
 
 
 def test_log_likelihoods_of_em_stand_for_learning_curves(gmm_folder, trained):

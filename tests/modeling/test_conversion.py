@@ -94,8 +94,14 @@ def test_cut_off_checkpoint_is_an_error(tmp_path):
         (torch.ones(3), "holds a Tensor"),
         ({}, "an empty one"),
         ({"epoch": 3}, "its entry 'epoch' is a int"),
-        ({"a": torch.tensor([1.0, float("nan")])}, "NaN or infinity in a"),
-        ({"a": torch.tensor([float("inf")], dtype=torch.float16)}, "NaN or infinity in a"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "'a' holds NaN"),
+        ({"a": torch.tensor([float("inf")], dtype=torch.float16)}, "'a' holds NaN, infinity"),
+        ({"a": torch.tensor([1e300], dtype=torch.float64)}, "too large for float32"),
+        ({"a": torch.arange(3)}, "'a' has the type torch.int64"),
+        ({"a": torch.tensor([True])}, "'a' has the type torch.bool"),
+        ({"a": torch.tensor([1j])}, "'a' has the type torch.complex64"),
+        ({"a": torch.eye(3).to_sparse()}, "'a' is no plain tensor"),
+        ({"a": torch.ones(1).expand(10**12)}, "'a' claims to be larger than what the file holds"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, content, message):

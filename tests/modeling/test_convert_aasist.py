@@ -94,7 +94,8 @@ def test_folder_is_complete_and_says_where_the_weights_come_from(converted):
     assert "converted, not trained here: from `AASIST.pth`" in card and sha256 in card
     assert re.search(r"^license: mit$", card, re.MULTILINE)
     assert "Jee-weon Jung" in card and "https://github.com/clovaai/aasist" in card
-    assert "NAVER Corp." in card  # whose notice the licence asks for
+    assert "It is the file that the authors named below publish." in card
+    assert "Copyright (c) 2021-present NAVER Corp." in card and "Permission is hereby granted" in card
     assert "Reported by its authors for their own weights, not measured here" in card
 
 
@@ -172,6 +173,34 @@ def test_every_tensor_that_does_not_fit_is_named_and_nothing_is_written(publishe
     assert "without a place in the network (1): head.weight" in message
     assert "out_layer.weight (2, 14) (to classifier.weight (2, 15))" in message
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pool_ratio": [0.9] * 3}, "small, model: unknown key 'pool_ratio' .did you mean 'pool_ratios'"),
+        ({"sinc_scale": "bark"}, "small: .*sinc_scale 'bark'"),
+    ],
+)
+def test_yaml_with_a_wrong_key_or_value_is_refused(published, recipe, tmp_path, change, message):
+    write_recipe(recipe, **change)
+
+    with pytest.raises(ValueError, match=message):
+        convert(save(tmp_path / "own.pth", published[1]), tmp_path / "out", str(recipe))
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_exists_and_a_link_to_one_are_filled(published, recipe, tmp_path):
+    checkpoint = save(tmp_path / "own.pth", published[1])
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    convert(checkpoint, tmp_path / "link", str(recipe))
+
+    assert (tmp_path / "link").is_symlink()
+    names = {path.name for path in (tmp_path / "real").iterdir()}
+    assert {"config.json", "model.safetensors", "README.md"} < names
+    assert not [name for name in names if name.startswith(".")]
 
 
 def test_state_dict_of_another_network_is_refused(tmp_path):

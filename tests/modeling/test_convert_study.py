@@ -471,7 +471,8 @@ def test_card_keeps_the_studys_results_as_reported(rawnet2):
     rawnet2.convert()
 
     card = (rawnet2.out / "README.md").read_text()
-    assert "Its weights were not trained here." in card
+    assert "Its weights were converted, not trained here" in card
+    assert "Who trained them, on what and under which licence is not known from the file" in card
     assert "16.79 %" in card.split("eported", 1)[1]
 
 

@@ -341,15 +341,44 @@ def test_eval_mode_does_not_depend_on_the_rest_of_the_batch(small_model):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_training_drops_out_nodes_and_eval_does_not(small_model):
+DROPOUTS = ("attention_dropout", "pool_dropout", "branch_dropout", "classifier_dropout")
+
+
+@pytest.mark.parametrize("name", [None, *DROPOUTS])
+def test_each_dropout_works_in_training_and_none_in_eval(name):
+    torch.manual_seed(0)
+    settings = {**dict.fromkeys(DROPOUTS, 0.0), **({name: 0.8} if name else {})}
+    model = AasistForAudioClassification(AasistConfig(**SMALL, **settings))
     waveforms = torch.randn(4, 8000)
 
+    in_training = [model.train()(waveforms).logits for _ in range(2)]
+    in_eval = [model.eval()(waveforms).logits for _ in range(2)]
+
+    assert torch.equal(*in_training) == (name is None)
+    assert torch.equal(*in_eval)
+
+
+@pytest.mark.parametrize("heterogeneous", [False, True])
+def test_dropout_of_attention_is_in_both_kinds_of_layers(heterogeneous):
     torch.manual_seed(0)
-    first, second = (small_model.train()(waveforms).logits for _ in range(2))
-    third, fourth = (small_model.eval()(waveforms).logits for _ in range(2))
+    model = AasistForAudioClassification(AasistConfig(**SMALL, **dict.fromkeys(DROPOUTS, 0.0)))
+    layers = [branch.first for branch in model.branches] if heterogeneous else [model.temporal_attention]
+    for layer in layers:
+        layer.dropout.p = 0.8
+    waveforms = torch.randn(4, 8000)
+
+    first, second = (model.train()(waveforms).logits for _ in range(2))
 
     assert not torch.equal(first, second)
-    assert torch.equal(third, fourth)
+
+
+def test_network_can_be_exported(small_model):
+    model = warmed_up(small_model)
+    waveforms = 0.1 * torch.randn(2, 8000)
+
+    with torch.no_grad():
+        exported = torch.export.export(model, (waveforms,)).module()
+        torch.testing.assert_close(exported(waveforms).logits, model(waveforms).logits, atol=1e-5, rtol=0)
 
 
 def test_logits_keep_float32_resolution_under_autocast(small_model):
@@ -434,6 +463,8 @@ def test_config_round_trip_keeps_every_value(tmp_path):
     [
         ({"sinc_scale": "bark"}, "sinc_scale 'bark'"),
         ({"sinc_filters": 2}, "sinc_filters 2 must be at least 3"),
+        ({"sinc_filter_length": -3}, "sinc_filter_length must be at least 3, not -3"),
+        ({"block_channels": []}, "block_channels .* must be positive"),
         ({"num_samples": 2000}, "num_samples 2000 is too short"),
         ({"graph_size": 0}, "graph_size must be at least 1"),
         ({"pool_ratios": [0.5, 0.7]}, "pool_ratios .* must be three numbers"),
