@@ -22,6 +22,7 @@ from .metadata import (
     card_data,
     has_published_weights,
     is_demo,
+    is_of_published_weights,
     stated_license,
     threshold_trials,
     training_corpus,
@@ -137,9 +138,7 @@ def _license(run: RunFolder) -> str:
 
 def _license_notice(run: RunFolder) -> str | None:
     """The notice that the licence of published weights asks for, also where training went on from them."""
-    if has_published_weights(run) or (run.training or {}).get("started_from", {}).get("converted_from"):
-        return run.recipe and run.recipe.card.get("license_notice")
-    return None
+    return run.recipe.card.get("license_notice") if is_of_published_weights(run) else None
 
 
 def _size_rows(run: RunFolder) -> list[tuple[str, str]]:

@@ -36,15 +36,25 @@ def training_corpus(run: RunFolder) -> str | None:
     return corpus_name(run.recipe.corpus) if run.recipe else None
 
 
-def has_published_weights(run: RunFolder) -> bool:
-    """Whether converted weights are of the very file that the authors of the system publish."""
+def converted_from(run: RunFolder) -> dict | None:
+    """The checkpoint that the weights, or those that training went on from, were converted from."""
+    return run.conversion or (run.training or {}).get("started_from", {}).get("converted_from")
+
+
+def is_of_published_weights(run: RunFolder) -> bool:
+    """Whether that checkpoint is, by its checksum, the very file that the authors of the system publish."""
     published = run.recipe and run.recipe.card.get("checkpoint_sha256")
-    return bool(run.conversion and published) and run.conversion.get("sha256") == published
+    return bool(published) and (converted_from(run) or {}).get("sha256") == published
+
+
+def has_published_weights(run: RunFolder) -> bool:
+    """Whether these are, converted, the weights that the authors of the system publish."""
+    return bool(run.conversion) and is_of_published_weights(run)
 
 
 def stated_license(run: RunFolder) -> str | None:
     """The licence that the recipe states; none of converted weights that may be somebody else's."""
-    if run.recipe is None or (run.conversion and not has_published_weights(run)):
+    if run.recipe is None or (converted_from(run) and not is_of_published_weights(run)):
         return None
     return run.recipe.card.get("license")
 

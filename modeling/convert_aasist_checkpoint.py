@@ -14,6 +14,7 @@ import torch
 
 from hub_cards.recipe import Recipe, find_recipe, load_recipe
 
+from .configuration_aasist import AasistConfig
 from .conversion import (
     check_output_dir,
     converter_parser,
@@ -113,9 +114,16 @@ def matching_recipe(found: dict, system: str | None, where: str) -> Recipe:
     """
     recipes = [load_recipe(find_recipe(name)[0]) for name in ([system] if system else SYSTEMS)]
     for recipe in recipes:
-        model = recipe.model
-        of_recipe = {name: model.get(name) for name in found if name != "bands"}
-        if {"bands": model.get("sinc_filters", 0) // 3, **of_recipe} == found:
+        config = new_model(recipe).config
+        if config.model_type != AasistConfig.model_type:
+            raise ValueError(f"{recipe.system} is a {config.model_type}, not AASIST.")
+        of_config = {
+            "bands": config.sinc_filters // 3,
+            "block_channels": list(config.block_channels),
+            "graph_size": config.graph_size,
+            "heterogeneous_graph_size": config.heterogeneous_graph_size,
+        }
+        if of_config == found:
             return recipe
     listed = ", ".join(f"{name} {value}" for name, value in found.items())
     raise ValueError(

@@ -183,7 +183,7 @@ def test_unfinished_scoring_of_another_config_or_other_audio_is_never_gone_on_wi
     config["id2label"] = {"0": config["id2label"]["1"], "1": config["id2label"]["0"]}
     config["label2id"] = {name: 1 - index for name, index in config["label2id"].items()}
     (model / "config.json").write_text(json.dumps(config))
-    assert "files_sha256" in fails(*arguments)
+    assert "config_sha256" in fails(*arguments)
     run(*arguments, "--overwrite")
     results = results_in(tmp_path / "out")
     assert results["eer"] > 0.5  # the labels are the wrong way round for all trials alike

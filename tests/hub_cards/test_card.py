@@ -530,6 +530,22 @@ def test_model_that_was_trained_on_from_converted_weights_says_so(run_folder, co
     assert "Trained further on ASVspoof 2019 LA" in section(text, "## Limitations")
 
 
+@pytest.mark.parametrize("is_published", [True, False])
+def test_licence_of_published_weights_goes_on_with_what_is_trained_on_from_them(
+    run_folder, converted, is_published
+):
+    start = describe_start(converted)
+    sha256 = start["converted_from"]["sha256"] if is_published else 64 * "0"
+    card = yaml.safe_load((converted / "recipe.yaml").read_text())["card"] | {"checkpoint_sha256": sha256}
+    change(run_folder / "recipe.yaml", card=card)
+    change(run_folder / "training.json", started_from=start)
+
+    text = text_of(run_folder)
+
+    assert ("Copyright (c) 2021-present NAVER Corp." in text) == is_published
+    assert ModelCard(text).data.license == ("mit" if is_published else None)
+
+
 def test_log_likelihoods_of_em_stand_for_learning_curves(gmm_folder, trained):
     logged = [{"epoch": i, "log_likelihood_bonafide": -30.0 + i, "step": 0} for i in (1, 2)]
     (gmm_folder / "trainer_state.json").write_text(json.dumps({"log_history": logged}))

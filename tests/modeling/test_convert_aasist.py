@@ -151,6 +151,11 @@ def test_normalisations_before_the_blocks_are_used_where_the_yaml_says_so(publis
     assert json.loads((tmp_path / "out" / "conversion.json").read_text())["unused"] == []
 
 
+def test_system_of_another_architecture_is_refused(published, tmp_path):
+    with pytest.raises(ValueError, match="lcnn is a lcnn, not AASIST"):
+        convert(save(tmp_path / "own.pth", published[1]), tmp_path / "out", "lcnn")
+
+
 def test_weights_of_unknown_sizes_are_an_error_that_says_which_and_what_to_do(published, tmp_path):
     checkpoint = save(tmp_path / "own.pth", published[1])
 
@@ -180,6 +185,7 @@ def test_every_tensor_that_does_not_fit_is_named_and_nothing_is_written(publishe
     [
         ({"pool_ratio": [0.9] * 3}, "small, model: unknown key 'pool_ratio' .did you mean 'pool_ratios'"),
         ({"sinc_scale": "bark"}, "small: .*sinc_scale 'bark'"),
+        ({"sinc_filters": "10"}, "small: .*sinc_filters"),
     ],
 )
 def test_yaml_with_a_wrong_key_or_value_is_refused(published, recipe, tmp_path, change, message):

@@ -14,6 +14,7 @@ from processing.report import describe_comparison, describe_problems, describe_r
 from processing.results import (
     asv_score_files,
     compare_scores,
+    digest_config,
     evaluate_corpus,
     evaluate_trials,
     find_asv_scores,
@@ -306,3 +307,17 @@ def test_comparison_is_paired_and_printed_with_its_p_value(trials, scores, asv):
     table = describe_comparison(differences, ("a", "b"), method)
     assert "a minus b" in table and f"p = {differences['eer'].p_value:.3g}" in table
     assert "bootstrap of 11 speakers, percentiles of 20 resamples" in table
+
+
+def test_scores_are_of_a_config_whatever_its_decision_threshold(tmp_path):
+    digests = []
+    for config in (
+        {"a": 1},
+        {"a": 1, "decision_threshold": None},
+        {"decision_threshold": 2.5, "a": 1},
+        {"a": 2},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        digests.append(digest_config(tmp_path))
+
+    assert digests[0] == digests[1] == digests[2] != digests[3]
