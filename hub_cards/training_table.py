@@ -36,6 +36,7 @@ OF_EM = {
 IN_WORDS = {
     "crop": {"start": "start of the utterance", "random": "at a random place"},
     "optimizer": {"adam": "torch.optim.Adam, weight decay as an L2 term in the gradient of every parameter"},
+    "max_grad_norm": {0: "none"},
 }
 
 
@@ -117,7 +118,8 @@ def _arguments(run: RunFolder) -> dict[str, str]:
     seed = {"seed": record["seed"]} if "seed" in record else {}
     texts = {}
     for name, value in {**recipe, **seed, **reduced, **overridden}.items():
-        texts[name] = _value(IN_WORDS.get(name, {}).get(value, value) if isinstance(value, str) else value)
+        words = IN_WORDS.get(name)
+        texts[name] = _value(words.get(value, value) if words else value)
         if name in overridden:
             texts[name] += " (from the command line)"
         elif name in reduced:

@@ -57,7 +57,7 @@ def test_card_names_the_optimizer_and_what_is_left_out_of_the_authors_recipe(run
         "| Optimizer | torch.optim.Adam, weight decay as an L2 term in the gradient of every parameter |"
         in card
     )
-    assert card.count("| Optimizer |") == 1
+    assert card.count("| Optimizer |") == 1 and "| Gradient clipping (norm) | none |" in card
     assert "stochastic weight averaging" in card and "`train.py` does not" in card
     assert "These are not the weights that the reported numbers below are of" in card
     assert (run / "learning_curves" / "small.png").is_file()
