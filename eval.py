@@ -192,6 +192,11 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
         parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
     if senseless:
         parser.error(f"--{sorted(senseless)[0]} has no meaning beside {reason}")
+    if args.set_decision_threshold and (args.split or "eval").split("[")[0] in ("eval", "test"):
+        parser.error(
+            "--set_decision_threshold needs --split with a development set: a threshold chosen on eval makes "
+            "the results on eval too good"
+        )
     if args.model in systems() and not Path(args.model).is_dir():
         parser.error(
             f"--model {args.model} is the recipe of a system. Train it first, by train.py --model "
@@ -208,11 +213,6 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             args.model, revision=args.revision, trust_remote_code=args.trust_remote_code
         )
         corpus = load_corpus(corpus_args)
-    if args.set_decision_threshold and (args.split or "eval").split("[")[0] in ("eval", "test"):
-        raise ValueError(
-            "--set_decision_threshold needs --split with a development set: a threshold chosen on eval makes "
-            "the results on eval too good."
-        )
     if args.set_decision_threshold and countermeasure.revision:
         raise ValueError(
             f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "

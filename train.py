@@ -174,6 +174,7 @@ def main(argv: list[str]) -> None:
             )
             settings = checked_settings(run.recipe, class_counts(splits["train"]))
             model, extractor, base_model = build_model(*settings, origin)
+            started_from = run.weights and describe_start(run.weights)  # as they are now, not after training
         PartialState().print(describe_parameters(model, base_model if origin.is_new else None))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
         collator = AudioCollator(extractor, ids)
@@ -226,7 +227,7 @@ def main(argv: list[str]) -> None:
             "missing": corpus.missing,
             **({"note": corpus.note} if corpus.note else {}),
             **({"base_model": base_model} if base_model else {}),
-            **({"started_from": describe_start(run.weights)} if run.weights else {}),
+            **({"started_from": started_from} if started_from else {}),
         }
         write_training_record(folder, recipe, trainer, record, started=started)
         report(folder, results)

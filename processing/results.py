@@ -226,12 +226,20 @@ def describe_model(folder: Path) -> dict:
 
 
 def describe_start(folder: Path) -> dict:
-    """What identifies a model that training goes on from; of converted weights, the checkpoint as well."""
+    """
+    What identifies a model that training goes on from; of converted weights, the checkpoint as well.
+
+    Raises:
+        ValueError: a damaged `conversion.json`.
+    """
     about, record = describe_model(folder.resolve()), folder / "conversion.json"
     if not record.is_file():
         return about
-    converted = json.loads(record.read_text(encoding="utf-8"))
-    return {**about, "converted_from": {name: converted[name] for name in ("checkpoint", "sha256")}}
+    try:
+        converted = json.loads(record.read_text(encoding="utf-8"))
+        return {**about, "converted_from": {name: converted[name] for name in ("checkpoint", "sha256")}}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{record} does not say what was converted ({error!r}): convert again.") from None
 
 
 def digest_config(folder: Path) -> str:

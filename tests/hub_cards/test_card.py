@@ -530,6 +530,13 @@ def test_model_that_was_trained_on_from_converted_weights_says_so(run_folder, co
     assert "Trained further on ASVspoof 2019 LA" in section(text, "## Limitations")
 
 
+def test_damaged_record_of_a_conversion_is_named_before_anything_is_trained_on(converted):
+    (converted / "conversion.json").write_text('{"checkpoint": "best.pth"}')
+
+    with pytest.raises(ValueError, match="conversion.json does not say what was converted"):
+        describe_start(converted)
+
+
 @pytest.mark.parametrize("is_published", [True, False])
 def test_licence_of_published_weights_goes_on_with_what_is_trained_on_from_them(
     run_folder, converted, is_published
