@@ -260,6 +260,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         checkpoint=checkpoint,
         description=f"Scoring {corpus.name} {split}",
     ).numpy()
+    state.destroy_process_group()  # its threads may abort a process that ends before them
     if not state.is_main_process:
         return
     results = evaluate_corpus(corpus, split, trials, scores, asv=asv, bootstrap=args.bootstrap)

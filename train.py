@@ -215,6 +215,7 @@ def main(argv: list[str]) -> None:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     results = save_and_evaluate(trainer, collator, corpus, evaluated)
+    PartialState().destroy_process_group()  # its threads may abort a process that ends before them
     if trainer.is_world_process_zero():
         recipe, overridden = as_run(run, corpus, base_model)
         record = {

@@ -133,8 +133,9 @@ def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
     assert not (folder / "results.json").exists()
 
     two = ("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
-    output = eval_script.run(*arguments, "--use_cpu", launch=two)
+    output = eval_script.run(*arguments, "--use_cpu", launch=(*two, "tests/process_group_at_exit.py"))
 
+    assert output.count("Process group at exit: False") == 2
     assert "of 240 utterances were scored before." in output
     assert 0 < results_in(folder)["num_scored_before"] < 240
     assert (folder / "scores.txt").read_bytes() == (evaluated[0] / "scores.txt").read_bytes()

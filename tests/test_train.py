@@ -107,10 +107,11 @@ def test_scores_are_the_logit_of_bonafide_minus_that_of_spoof(trained, la_corpus
 
 
 def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, train_script):
+    two = ("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
     output = train_script.run(
         *("--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run", "--use_cpu"),
         *("--num_train_epochs", 2, "--per_device_eval_batch_size", 1),
-        launch=("--multi_gpu", "--num_processes", "2", "--main_process_port", "0"),
+        launch=(*two, "tests/process_group_at_exit.py"),
     )
 
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "run")
@@ -123,6 +124,7 @@ def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, 
     assert list(scores) == rows["utterance_id"][:]
     np.testing.assert_allclose(list(scores.values()), one_process, atol=1e-5)
     assert output.count("Model, card, scores and results") == 1  # one process speaks
+    assert output.count("Process group at exit: False") == 2
     # The evaluation that chose the best model saw the weights that were saved: in batches of one, the loss
     # is the mean cross-entropy, a function of the score.
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())

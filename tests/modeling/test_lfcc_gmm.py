@@ -397,13 +397,8 @@ import sys
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
-from modeling.modeling_lfcc_gmm import DiagonalGMM
-from processing.collation import AudioCollator
-from processing.corpora import CorpusArguments, load_corpus
-from processing.pretrained import load_countermeasure
-from processing.recordings import score_recordings
-from processing.scoring import score_rows
 from modeling.em import EMSettings, train_gmm
+from modeling.modeling_lfcc_gmm import DiagonalGMM
 
 folder = sys.argv[1]
 state = PartialState(cpu=True)
@@ -433,6 +428,7 @@ except ValueError:
     pass
 tensors = {**gmm.state_dict(), "history": torch.tensor(history, dtype=torch.float64)}
 save_file(tensors, f"{folder}/of_process_{state.process_index}.safetensors")
+state.destroy_process_group()
 """
 
 
