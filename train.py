@@ -300,6 +300,12 @@ def parse_arguments(argv: list[str]) -> Run:
         parser.error(
             "--label_smoothing_factor is not supported: the Trainer's would bypass the class weights"
         )
+    min_lr = (args.lr_scheduler_kwargs or {}).get("min_lr")
+    if min_lr is not None and float(min_lr) > args.learning_rate:
+        parser.error(
+            f"--learning_rate {args.learning_rate} is below the schedule's min_lr {min_lr}, to which it "
+            "would rise: give another in --lr_scheduler_kwargs"
+        )
     if model_args.crop not in ("start", "random"):
         parser.error(f"crop {model_args.crop!r} is not one of start, random")
     if model_args.optimizer not in (None, "adam"):

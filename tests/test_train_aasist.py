@@ -1,11 +1,14 @@
 """`train.py` with AASIST as its authors train it: plain Adam, a cosine above zero, whole batches only."""
 
+import hashlib
 import json
 
 import pytest
+import torch
 import yaml
 from conftest import Script
-from small_aasist import write_recipe
+from safetensors.torch import load_file
+from small_aasist import converted_aasist, write_recipe
 from test_train import results_of
 
 
@@ -61,3 +64,28 @@ def test_card_names_the_optimizer_and_what_is_left_out_of_the_authors_recipe(run
     assert "stochastic weight averaging" in card and "`train.py` does not" in card
     assert "These are not the weights that the reported numbers below are of" in card
     assert (run / "learning_curves" / "small.png").is_file()
+
+
+def test_learning_rate_below_the_lowest_of_the_schedule_is_refused(refused):
+    message = refused("--model", "aasist", "--learning_rate", "1e-6")
+
+    assert "--learning_rate 1e-06 is below the schedule's min_lr 5e-06, to which it would rise" in message
+
+
+def test_training_that_goes_on_from_converted_weights_says_which(tmp_path, la_corpus, train_script):
+    converted, run = converted_aasist(tmp_path), tmp_path / "next"
+
+    train_script.run(
+        *("--model", converted, "--data_dir", la_corpus, "--output_dir", run, "--max_steps", 1),
+        *("--per_device_train_batch_size", 8, "--learning_rate", 0, "--lr_scheduler_type", "constant"),
+    )
+
+    digest = hashlib.sha256((tmp_path / "best.pth").read_bytes()).hexdigest()
+    record = json.loads((run / "training.json").read_text())
+    assert record["system"] == "small"
+    assert record["started_from"]["converted_from"] == {"checkpoint": "best.pth", "sha256": digest}
+    weights = [load_file(folder / "model.safetensors")["classifier.weight"] for folder in (converted, run)]
+    assert torch.equal(*weights)
+    card = (run / "README.md").read_text()
+    assert f"from the weights of `converted`, converted from `best.pth` (SHA-256 `{digest}`)" in card
+    assert not (run / "conversion.json").exists()  # its own weights were trained
