@@ -277,6 +277,9 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             f"Decision threshold: {results['eer_threshold']:.4f}, written into "
             f"{countermeasure.folder / 'config.json'}{'' if before is None else f' instead of {before:.4f}'}"
         )
+    card = countermeasure.folder / "README.md"
+    if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
+        print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
 
 
 def evaluate_score_file(args: EvaluationArguments) -> None:

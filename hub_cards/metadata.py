@@ -1,9 +1,11 @@
 """The YAML header of a card: what the Hub's search and its table of results read."""
 
 import re
+from functools import cache
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from .recipe import Recipe, find_recipe, load_recipe, systems
 from .run_folder import DEMO_CORPUS, Evaluation, RunFolder
 from .tables import METRICS, corpus_name, display_name, known_corpus, number, official_trials
 
@@ -19,6 +21,7 @@ METRIC_TYPES = {
     "act_dcf": "act-dcf",
     "cllr": "cllr",
 }
+OF_TRAINING = {"class_weights"}  # settings of the model that its scores do not depend on
 MEASURED_FIRST = ("eer", "t-dcf")  # those that the header's `metrics` names
 
 
@@ -37,8 +40,18 @@ def training_corpus(run: RunFolder) -> str | None:
 
 
 def converted_from(run: RunFolder) -> dict | None:
-    """The checkpoint that the weights, or those that training went on from, were converted from."""
-    return run.conversion or (run.training or {}).get("started_from", {}).get("converted_from")
+    """The checkpoint that the weights, or those that training went on from, were converted from, however many
+    trainings ago."""
+    return run.conversion or (_first_start(run) or {}).get("converted_from")
+
+
+def _first_start(run: RunFolder) -> dict | None:
+    """What is recorded of the model that a row of trainings, each on the weights of the one before, began
+    with; `None` where training began with new weights."""
+    start = (run.training or {}).get("started_from")
+    while start and "started_from" in start:
+        start = start["started_from"]
+    return start
 
 
 def is_of_published_weights(run: RunFolder) -> bool:
@@ -47,16 +60,39 @@ def is_of_published_weights(run: RunFolder) -> bool:
     return bool(published) and (converted_from(run) or {}).get("sha256") == published
 
 
+@cache
+def _published() -> dict[str, Recipe]:
+    """Systems whose authors publish weights, by the SHA-256 of the file."""
+    recipes = [load_recipe(find_recipe(name)[0]) for name in systems()]
+    return {r.card["checkpoint_sha256"]: r for r in recipes if "checkpoint_sha256" in r.card}
+
+
+def changed_settings(run: RunFolder) -> list[str]:
+    """Names of the settings that differ from those of the system whose weights were converted."""
+    recipe = _published().get((converted_from(run) or {}).get("sha256"))
+    if recipe is None:
+        return []
+    theirs = {**recipe.model, **recipe.feature_extractor}
+    ours = {**run.recipe.model, **run.recipe.feature_extractor}
+    names = sorted((theirs.keys() | ours.keys()) - OF_TRAINING)
+    return [name for name in names if ours.get(name) != theirs.get(name)]
+
+
 def has_published_weights(run: RunFolder) -> bool:
-    """Whether these are, converted, the weights that the authors of the system publish."""
-    return bool(run.conversion) and is_of_published_weights(run)
+    """Whether this is, converted, the model whose weights the authors of the system publish."""
+    return bool(run.conversion) and is_of_published_weights(run) and not changed_settings(run)
 
 
 def stated_license(run: RunFolder) -> str | None:
-    """The licence that the recipe states; none of converted weights that may be somebody else's."""
-    if run.recipe is None or (converted_from(run) and not is_of_published_weights(run)):
+    """The licence that the recipe states; none of weights that may go back to somebody else's."""
+    if run.recipe is None:
         return None
-    return run.recipe.card.get("license")
+    start = _first_start(run)
+    if converted_from(run):
+        is_known = is_of_published_weights(run)
+    else:
+        is_known = start is None or "trained_on" in start
+    return run.recipe.card.get("license") if is_known else None
 
 
 def threshold_trials(run: RunFolder) -> tuple[str, str] | None:

@@ -1,6 +1,8 @@
 """Where a model's weights come from, in words: trained here, trained on from others, or converted."""
 
-from .metadata import has_published_weights, training_corpus
+from collections.abc import Iterable
+
+from .metadata import changed_settings, has_published_weights, is_of_published_weights, training_corpus
 from .run_folder import RunFolder
 from .tables import code, display_name
 
@@ -52,6 +54,12 @@ def _conversion(run: RunFolder) -> str:
     )
     if has_published_weights(run):
         text += " It is the file that the authors named below publish."
+    elif is_of_published_weights(run):
+        changed = ", ".join(map(code, changed_settings(run)))
+        text += (
+            f" It is the file that the authors named below publish, but here with other settings than theirs "
+            f"({changed}): what is said below of their results is not of this model."
+        )
     elif run.recipe:
         text += (
             f" They fit the system {run.recipe.system}. Who trained them, on what and under which licence is "
@@ -61,15 +69,25 @@ def _conversion(run: RunFolder) -> str:
     if source := record.get("source"):
         text += f" Such files come from {source}."
     if unused := record.get("unused"):
-        modules = sorted({name.rpartition(".")[0] or name for name in unused})
-        text += (
-            f" Tensors in it that the network does not use were left out: {', '.join(map(code, modules))}."
-        )
+        names = ", ".join(map(code, _by_modules(unused, record.get("key_map", ()))))
+        text += f" Tensors in it that the network does not use were left out: {names}."
     return text
+
+
+def _by_modules(unused: Iterable[str], used: Iterable[str]) -> list[str]:
+    """Names of tensors; of those in a module of which nothing is used, the module's."""
+    names = set()
+    for name in unused:
+        module = name.rpartition(".")[0]
+        names.add(name if not module or any(u.startswith(f"{module}.") for u in used) else module)
+    return sorted(names)
 
 
 def _start(start: dict) -> str:
     text = f"the weights of {code(start['model'])}"
     if converted := start.get("converted_from"):
-        text += f", converted from {code(converted['checkpoint'])} (SHA-256 `{converted['sha256']}`)"
-    return text
+        return f"{text}, converted from {code(converted['checkpoint'])} (SHA-256 `{converted['sha256']}`)"
+    if corpus := start.get("trained_on"):
+        before = f" from {_start(start['started_from'])}" if start.get("started_from") else ""
+        return f"{text}, trained on {display_name(corpus)}{before}"
+    return f"{text}, whose own origin is not recorded"

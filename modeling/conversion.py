@@ -19,9 +19,9 @@ import torch
 import transformers
 import yaml
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from hub_cards.card import write_card
 from hub_cards.recipe import RECIPE_NAME, Recipe
@@ -31,11 +31,13 @@ from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
 from .recipe_settings import checked_settings
 
 
+logger = logging.get_logger(__name__)
 LISTED = 10  # names of tensors that an error lists of each kind of problem
 # Keys under which training scripts keep the weights beside other things.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PARALLEL_PREFIX = "module."  # of `nn.DataParallel`
 SINC_BANK = "sinc.filters"  # computed from the config
+COUNTER = ".num_batches_tracked"  # of a batch normalisation, which does not use it
 UNUSED = None  # in a key map: the network has no use for the tensor
 
 
@@ -46,30 +48,13 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file that can't be read, that holds more than tensors and plain values (nothing of it is
-            run), no state dict, or a tensor that is no weights: of integers (but scalar counters), sparse, or
-            with NaN or infinity.
+        ValueError: a file that can't be read or is damaged, that holds more than tensors and plain values
+            (nothing of it is run), two sets of weights, no state dict, or a tensor that is no weights: of
+            integers (but scalar counters), sparse, or with NaN or infinity.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: --checkpoint names the weights to convert.")
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        reason = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(
-            f"{path} can't be read as tensors: it is damaged, no checkpoint, or holds objects that only run "
-            f"code can make{f' ({reason[1]})' if reason else ''}. Nothing of it was run. Where its origin is "
-            "trusted, load it there where it was made and save its state dict alone."
-        ) from None
-    except (RuntimeError, EOFError, KeyError, IndexError, SafetensorError, zipfile.BadZipFile) as error:
-        reason = f"{type(error).__name__} {error}".splitlines()[0]
-        raise ValueError(f"{path} is damaged or no checkpoint: {reason}") from None
-    for name in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
+    content = _weights_in(_load(path), path)
     if not isinstance(content, Mapping) or not content:
         found = "an empty one" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise ValueError(f"{path} must hold a state dict, tensors by name, but holds {found}.")
@@ -85,11 +70,67 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in content.items()}
 
 
+def _load(path: Path) -> object:
+    """What a file holds. Of a zip, which `torch.save` writes, `torch.load` leaves the checksums unread."""
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if part := archive.testzip():
+                    raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        reason = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(
+            f"{path} can't be read as tensors: it is damaged, no checkpoint, or holds objects that only run "
+            f"code can make{f' ({reason[1]})' if reason else ''}. Nothing of it was run. Where its origin is "
+            "trusted, load it there where it was made and save its state dict alone."
+        ) from None
+    except Exception as error:  # a damaged file makes the readers raise almost anything
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"{path} can't be read: it is damaged, or no file of torch.save or safetensors ({reason})."
+        ) from None
+
+
+def _weights_in(content: object, path: Path) -> object:
+    """
+    The weights in what a training script saved, under one of `WRAPPERS`, or within several; what is beside
+    them is named in a warning.
+
+    Raises:
+        ValueError: two of them hold tensors.
+    """
+    while isinstance(content, Mapping):
+        wrapped = [name for name in WRAPPERS if isinstance(content.get(name), Mapping)]
+        of_tensors = [
+            name
+            for name in wrapped
+            if any(isinstance(value, torch.Tensor) for value in content[name].values())
+        ]
+        if len(of_tensors) > 1:
+            raise ValueError(
+                f"{path} holds weights under {' and '.join(map(repr, of_tensors))}. Save those alone that "
+                "are to be converted."
+            )
+        if not wrapped:
+            break
+        chosen = (of_tensors or wrapped)[0]
+        if others := [str(name) for name in content if name != chosen]:
+            logger.warning("%s: %s is read, and nothing else of it: %s", path, chosen, _listed(others))
+        content = content[chosen]
+    return content
+
+
 def _problem_of_tensor(tensor: torch.Tensor) -> str | None:
     """What keeps a tensor from being weights, or a counter of batches, that float32 can hold."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return f"is no plain tensor ({tensor.layout}, {tensor.dtype}, {tensor.device})"
-    if not tensor.is_floating_point() and (tensor.dtype != torch.int64 or tensor.ndim):
+    is_counter = tensor.dtype in (torch.int32, torch.int64) and not tensor.ndim
+    if not tensor.is_floating_point() and not is_counter:
         return f"has the type {tensor.dtype}; weights are floating-point numbers"
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         return "claims to be larger than what the file holds of it"
@@ -203,11 +244,19 @@ def load_published(
     """
     with_all = new_model(dataclasses.replace(recipe, model={**recipe.model, "pre_activation": True}))
     network = {name: tensor for name, tensor in with_all.state_dict().items() if name != SINC_BANK}
-    key_map = names_of_places(modules, network)
+    key_map = {
+        name: place
+        for name, place in names_of_places(modules, network).items()
+        if name in tensors or not name.endswith(COUNTER)
+    }
+    filled = set(key_map.values())
+    network = {place: t for place, t in network.items() if place in filled or not place.endswith(COUNTER)}
     placed = place_tensors(tensors, network, key_map, where=where)
-    used = model.state_dict().keys()
-    load_tensors(model, {place: t for place, t in placed.items() if place in used}, fixed=[SINC_BANK])
-    return [name for name, place in key_map.items() if place not in used]
+    own = model.state_dict()
+    counters = {place: count for place, count in own.items() if place.endswith(COUNTER)}
+    used = {place: tensor for place, tensor in placed.items() if place in own}
+    load_tensors(model, counters | used, fixed=[SINC_BANK])
+    return [name for name, place in key_map.items() if place not in own]
 
 
 def new_model(recipe: Recipe) -> PreTrainedModel:

@@ -133,7 +133,9 @@ def matching_recipe(found: dict, system: str | None, where: str) -> Recipe:
     )
 
 
-def convert(checkpoint: Path, output_dir: Path, system: str | None = None) -> AasistForAudioClassification:
+def convert(
+    checkpoint: Path, output_dir: Path, system: str | None = None
+) -> tuple[AasistForAudioClassification, dict]:
     """
     Write the folder of a model with the weights of a checkpoint.
 
@@ -141,6 +143,9 @@ def convert(checkpoint: Path, output_dir: Path, system: str | None = None) -> Aa
         checkpoint: the authors' state dict.
         output_dir: a new or empty folder.
         system: name of a system or path of a YAML; `None` finds it by the sizes.
+
+    Returns:
+        The model, and what [`~modeling.conversion.describe_checkpoint`] says.
 
     Raises:
         FileNotFoundError: there is no checkpoint, or no such system.
@@ -155,7 +160,7 @@ def convert(checkpoint: Path, output_dir: Path, system: str | None = None) -> Aa
     unused = load_published(model, recipe, tensors, modules(len(model.blocks)), where=str(checkpoint))
     record = describe_checkpoint(checkpoint, "modeling.convert_aasist_checkpoint", unused)
     write_converted(model, output_dir, recipe, record)
-    return model
+    return model, record
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -163,10 +168,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--system", help=f"a system or a YAML file; default: {' or '.join(SYSTEMS)}")
     args = parser.parse_args(arguments)
     try:
-        model = convert(args.checkpoint, args.output_dir, args.system)
+        model, record = convert(args.checkpoint, args.output_dir, args.system)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
+    published = [load_recipe(find_recipe(name)[0]).card["checkpoint_sha256"] for name in SYSTEMS]
+    whose = "the very file" if record["sha256"] in published else "by its SHA-256 not the file"
     print(f"{args.output_dir}: AASIST with {model.num_parameters():,} parameters")
+    print(f"{args.checkpoint} is {whose} that the authors publish.")
 
 
 if __name__ == "__main__":

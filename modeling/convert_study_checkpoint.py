@@ -41,6 +41,7 @@ from transformers import PreTrainedModel
 from hub_cards.recipe import Recipe, find_recipe, load_recipe, nearest
 
 from .conversion import (
+    COUNTER,
     SINC_BANK,
     UNUSED,
     check_output_dir,
@@ -59,7 +60,6 @@ NO_PLACE = "-"  # in a key map
 BANK_TOLERANCE = 1e-4  # of the largest tap
 ENCODER = "encoder."
 MASK = ENCODER + "masked_spec_embed"
-COUNTER = ".num_batches_tracked"
 # Of torch's weight norm, as it was called before it became a parametrization.
 WEIGHT_NORM = {"g": "parametrizations.weight.original0", "v": "parametrizations.weight.original1"}
 

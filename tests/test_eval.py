@@ -452,6 +452,7 @@ def test_threshold_of_an_evaluation_becomes_that_of_the_verdicts(
     threshold = json.loads(path.read_text())["eer_threshold"]
     assert json.loads((model / "config.json").read_text()) == {**before, "decision_threshold": threshold}
     assert f"Decision threshold: {threshold:.4f}, written into" in output
+    assert f"{model / 'README.md'} does not have this yet: python -m hub_cards.card {model}" in output
     run("--model", model, "--files", recordings, "--output_dir", tmp_path / "o")
     for row in json.loads((tmp_path / "o" / "recordings.json").read_text())["recordings"]:
         assert row["verdict"] == ("bonafide" if row["score"] > threshold else "spoof")

@@ -530,6 +530,45 @@ def test_model_that_was_trained_on_from_converted_weights_says_so(run_folder, co
     assert "Trained further on ASVspoof 2019 LA" in section(text, "## Limitations")
 
 
+@pytest.mark.parametrize("is_published", [True, False])
+def test_origin_of_the_weights_is_known_after_several_trainings(
+    run_folder, converted, tmp_path, is_published
+):
+    first = describe_start(converted)
+    sha256 = first["converted_from"]["sha256"] if is_published else 64 * "0"
+    card = yaml.safe_load((converted / "recipe.yaml").read_text())["card"] | {"checkpoint_sha256": sha256}
+    change(run_folder / "recipe.yaml", card=card)
+    change(run_folder / "training.json", started_from=first)
+    between = shutil.copytree(run_folder, tmp_path / "between")
+
+    change(run_folder / "training.json", started_from=describe_start(between))
+
+    text = text_of(run_folder)
+    said = "the weights of `between`, trained on ASVspoof 2019 LA from the weights of `converted`, converted"
+    assert f"Training went on from {said} from `best.pth`" in text
+    assert ("Copyright (c) 2021-present NAVER Corp." in text) == is_published
+    assert ModelCard(text).data.license == ("mit" if is_published else None)
+
+
+def test_weights_that_went_on_from_some_of_unknown_origin_have_no_licence(run_folder, tmp_path):
+    change(run_folder / "recipe.yaml", card={"license": "mit"})
+    bare = shutil.copytree(run_folder, tmp_path / "bare")
+    (bare / "training.json").unlink()
+
+    change(run_folder / "training.json", started_from=describe_start(bare))
+
+    text = text_of(run_folder)
+    assert "from the weights of `bare`, whose own origin is not recorded." in text
+    assert ModelCard(text).data.license is None and "**License:** not known" in text
+
+
+def test_damaged_record_of_a_training_is_named_before_anything_is_trained_on(run_folder):
+    (run_folder / "training.json").write_text("{")
+
+    with pytest.raises(ValueError, match="training.json is damaged"):
+        describe_start(run_folder)
+
+
 def test_damaged_record_of_a_conversion_is_named_before_anything_is_trained_on(converted):
     (converted / "conversion.json").write_text('{"checkpoint": "best.pth"}')
 

@@ -1,5 +1,6 @@
 """What all converters have in common: which files are read, and which tensors fit."""
 
+import logging
 import os
 import pickle
 
@@ -29,6 +30,25 @@ def test_state_dict_is_read_alone_or_beside_other_things(tmp_path, wrapper):
     content = STATE if wrapper is None else {"epoch": 3, wrapper: STATE, "optimizer": {"state": {0: 1}}}
 
     check_is_state(read_checkpoint(write(tmp_path / "best.pt", content)))
+
+
+def test_what_is_beside_the_weights_is_named(tmp_path, caplog):
+    logging.getLogger("transformers").propagate = True  # where `caplog` hears it
+
+    check_is_state(read_checkpoint(write(tmp_path / "best.pt", {"epoch": 3, "model": STATE, "ema": {}})))
+
+    assert "model is read, and nothing else of it: epoch, ema" in caplog.text
+
+
+def test_two_sets_of_weights_are_refused(tmp_path):
+    path = write(tmp_path / "best.pt", {"model": STATE, "state_dict": STATE})
+
+    with pytest.raises(ValueError, match="best.pt holds weights under 'state_dict' and 'model'. Save those"):
+        read_checkpoint(path)
+
+
+def test_settings_of_a_model_beside_its_weights_are_no_weights(tmp_path):
+    check_is_state(read_checkpoint(write(tmp_path / "best.pt", {"model": {"d": 1}, "state_dict": STATE})))
 
 
 def test_checkpoint_of_old_torch_and_safetensors_are_read(tmp_path):
@@ -71,20 +91,39 @@ def test_whole_module_instead_of_its_state_dict_is_refused_with_the_remedy(tmp_p
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
-def test_what_is_no_checkpoint_is_one_line_of_error_that_names_the_file(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "best.pt is empty"),
+        (b"not a checkpoint", "best.pt can't be read"),
+        (b"PK\x03\x04 cut off", "best.pt can't be read: it is damaged, or no file of torch.save"),
+    ],
+)
+def test_what_is_no_checkpoint_is_one_line_of_error_that_names_the_file(tmp_path, content, message):
     (tmp_path / "best.pt").write_bytes(content)
 
-    with pytest.raises(ValueError, match="best.pt") as error:
+    with pytest.raises(ValueError, match=message) as error:
         read_checkpoint(tmp_path / "best.pt")
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_cut_off_checkpoint_is_an_error(tmp_path):
-    path = write(tmp_path / "best.pt", STATE)
-    path.write_bytes(path.read_bytes()[:-200])
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_cut_off_checkpoint_is_an_error(tmp_path, part, is_zip):
+    path = write(tmp_path / "best.pt", STATE, _use_new_zipfile_serialization=is_zip)
+    path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
 
-    with pytest.raises(ValueError, match="best.pt is damaged or no checkpoint"):
+    with pytest.raises(ValueError, match="best.pt can't be read"):
+        read_checkpoint(path)
+
+
+def test_weights_that_were_damaged_are_refused(tmp_path):
+    path = write(tmp_path / "best.pt", {"weight": torch.full((1000,), 0.5)})
+    content = path.read_bytes()
+    place = content.index(torch.full((1000,), 0.5).numpy().tobytes())
+    path.write_bytes(content[: place + 402] + b"\x01" + content[place + 403 :])
+
+    with pytest.raises(ValueError, match=r"best.pt .*damaged.*the checksum of best/data/0 is wrong"):
         read_checkpoint(path)
 
 
@@ -98,6 +137,7 @@ def test_cut_off_checkpoint_is_an_error(tmp_path):
         ({"a": torch.tensor([float("inf")], dtype=torch.float16)}, "'a' holds NaN, infinity"),
         ({"a": torch.tensor([1e300], dtype=torch.float64)}, "too large for float32"),
         ({"a": torch.arange(3)}, "'a' has the type torch.int64"),
+        ({"a": torch.tensor(3, dtype=torch.uint8)}, "'a' has the type torch.uint8"),
         ({"a": torch.tensor([True])}, "'a' has the type torch.bool"),
         ({"a": torch.tensor([1j])}, "'a' has the type torch.complex64"),
         ({"a": torch.eye(3).to_sparse()}, "'a' is no plain tensor"),

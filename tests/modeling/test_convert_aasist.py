@@ -10,7 +10,7 @@ import yaml
 from small_aasist import published_weights, write_recipe
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from hub_cards.recipe import load_recipe
+from hub_cards.recipe import find_recipe, load_recipe
 from metrics.det import equal_error_rate
 from modeling.conversion import new_model
 from modeling.convert_aasist_checkpoint import convert, main
@@ -76,7 +76,9 @@ def test_aasist_l_tells_real_spoof_from_bona_fide(shared_data, tmp_path, capsys)
     is_bonafide = torch.tensor([trial[4] == "bonafide" for trial in trials]).numpy()
     eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
     assert eer < 0.05  # the authors report 0.99 % on all 71,237 trials, of which these are 31
-    assert "AASIST with 85,034 parameters" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "AASIST with 85,034 parameters" in printed
+    assert "AASIST-L.pth is the very file that the authors publish." in printed
     assert yaml.safe_load((tmp_path / "l" / "recipe.yaml").read_text())["system"] == "aasist-l"
 
 
@@ -128,7 +130,7 @@ def save(path, tensors):
 def test_weights_of_another_size_take_a_yaml(published, recipe, tmp_path):
     model, tensors = published
 
-    found = convert(save(tmp_path / "own.pth", tensors), tmp_path / "out", str(recipe))
+    found, _ = convert(save(tmp_path / "own.pth", tensors), tmp_path / "out", str(recipe))
 
     loaded = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     assert loaded.config.block_channels == [4, 4, 6] and loaded.config.num_samples == 4000
@@ -149,6 +151,32 @@ def test_normalisations_before_the_blocks_are_used_where_the_yaml_says_so(publis
     with torch.no_grad():
         assert torch.equal(loaded(waveform).logits, model(waveform).logits)
     assert json.loads((tmp_path / "out" / "conversion.json").read_text())["unused"] == []
+
+
+@pytest.mark.parametrize("count", [None, torch.tensor(7, dtype=torch.int32)])
+def test_counters_of_batches_may_be_missing_or_of_another_type(published, recipe, tmp_path, count):
+    model, tensors = published
+    counters = {name: count for name in tensors if name.endswith("num_batches_tracked")}
+    tensors = {name: value for name, value in {**tensors, **counters}.items() if value is not None}
+
+    found, _ = convert(save(tmp_path / "own.pth", tensors), tmp_path / "out", str(recipe))
+
+    assert len(counters) == 12
+    assert found.sinc_norm.num_batches_tracked == (0 if count is None else 7)
+    assert torch.equal(found.classifier.weight, model.classifier.weight)
+
+
+def test_authors_file_with_other_settings_is_not_said_to_be_their_model(shared_data, tmp_path):
+    content = yaml.safe_load(find_recipe("aasist")[0].read_text())
+    content["model"] |= {"temperatures": [1.0, 1.0, 1.0], "id2label": {0: "bonafide", 1: "spoof"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**content, "system": "own"}))
+
+    convert(shared_data / "checkpoints" / "AASIST.pth", tmp_path / "out", str(tmp_path / "own.yaml"))
+
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "publish, but here with other settings than theirs (`id2label`, `temperatures`)" in card
+    assert "What their source states of these weights" not in card
+    assert "Copyright (c) 2021-present NAVER Corp." in card  # which goes with the weights
 
 
 def test_system_of_another_architecture_is_refused(published, tmp_path):

@@ -214,6 +214,8 @@ def test_masked_spec_embed_is_not_used_and_said_so(wav2vec2, capsys):
 
     assert record["unused"] == ["wav2vec2.masked_spec_embed"]
     assert "Not used: wav2vec2.masked_spec_embed" in capsys.readouterr().out
+    left_out = "Tensors in it that the network does not use were left out: `wav2vec2.masked_spec_embed`."
+    assert left_out in (wav2vec2.out / "README.md").read_text()
     assert_same_model(wav2vec2.out, wav2vec2.model)
 
 
