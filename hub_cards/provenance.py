@@ -57,7 +57,7 @@ def _conversion(run: RunFolder) -> str:
     elif is_of_published_weights(run):
         changed = ", ".join(map(code, changed_settings(run)))
         text += (
-            f" It is the file that the authors named below publish, but here with other settings than theirs "
+            " It is the file that the authors named below publish, but here with other settings than theirs "
             f"({changed}): what is said below of their results is not of this model."
         )
     elif run.recipe:
