@@ -296,6 +296,27 @@ def parse_arguments(argv: list[str]) -> Run:
     if wrong := sorted(chosen & without_effect(recipe, names)):
         parser.error(f"--{wrong[0]} has no effect on {recipe.model.get('model_type')}; leave it out")
     target = training_target(args, chosen)
+    check_combinations(parser, model_args, args)
+    if model_args.base_model is not None and weights is not None and "base_model" in chosen:
+        parser.error(f"--base_model goes with a new model, but {weights} holds a trained one")
+    # How and where, not what.
+    chosen -= {"output_dir", "resume_from_checkpoint", "num_threads"} | OF_THE_ACCOUNT
+    parsed = {**vars(args), **vars(model_args), **vars(em_args)}
+    overrides = {
+        key: parsed[key] if isinstance(parsed[key], dict) else getattr(given, key)
+        for key in names
+        if key in chosen and key != "model"
+    }
+    reduced = {key: value for key, value in reduced.items() if key not in chosen}
+    run = (recipe, weights, model_args, corpus_args, split_args, em_args, args, overrides, reduced, target)
+    return Run(*run)
+
+
+def check_combinations(parser: ArgumentParser, model_args: ModelArguments, args: TrainingArguments) -> None:
+    """
+    Raises:
+        SystemExit: values that are not supported, or do not go together.
+    """
     if args.label_smoothing_factor:
         parser.error(
             "--label_smoothing_factor is not supported: the Trainer's would bypass the class weights"
@@ -310,8 +331,6 @@ def parse_arguments(argv: list[str]) -> Run:
         parser.error(f"crop {model_args.crop!r} is not one of start, random")
     if model_args.optimizer not in (None, "adam"):
         parser.error(f"optimizer {model_args.optimizer!r} is not adam; optim names those of the Trainer")
-    if model_args.base_model is not None and weights is not None and "base_model" in chosen:
-        parser.error(f"--base_model goes with a new model, but {weights} holds a trained one")
     if (model_args.attn_implementation or "").startswith("flash"):
         if not (args.bf16 or args.fp16):
             parser.error("--attn_implementation: flash attention needs --bf16 or --fp16")
@@ -321,17 +340,6 @@ def parse_arguments(argv: list[str]) -> Run:
         parser.error(
             "--cache_frozen_trunk keeps one crop of each utterance, so it does not go with --crop random"
         )
-    # How and where, not what.
-    chosen -= {"output_dir", "resume_from_checkpoint", "num_threads"} | OF_THE_ACCOUNT
-    parsed = {**vars(args), **vars(model_args), **vars(em_args)}
-    overrides = {
-        key: parsed[key] if isinstance(parsed[key], dict) else getattr(given, key)
-        for key in names
-        if key in chosen and key != "model"
-    }
-    reduced = {key: value for key, value in reduced.items() if key not in chosen}
-    run = (recipe, weights, model_args, corpus_args, split_args, em_args, args, overrides, reduced, target)
-    return Run(*run)
 
 
 def without_effect(recipe: Recipe, names: list[str]) -> set[str]:
