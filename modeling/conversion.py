@@ -244,19 +244,13 @@ def load_published(
     """
     with_all = new_model(dataclasses.replace(recipe, model={**recipe.model, "pre_activation": True}))
     network = {name: tensor for name, tensor in with_all.state_dict().items() if name != SINC_BANK}
-    key_map = {
-        name: place
-        for name, place in names_of_places(modules, network).items()
-        if name in tensors or not name.endswith(COUNTER)
-    }
-    filled = set(key_map.values())
-    network = {place: t for place, t in network.items() if place in filled or not place.endswith(COUNTER)}
-    placed = place_tensors(tensors, network, key_map, where=where)
-    own = model.state_dict()
-    counters = {place: count for place, count in own.items() if place.endswith(COUNTER)}
-    used = {place: tensor for place, tensor in placed.items() if place in own}
-    load_tensors(model, counters | used, fixed=[SINC_BANK])
-    return [name for name, place in key_map.items() if place not in own]
+    key_map = names_of_places(modules, network)
+    # Where the checkpoint lacks them, those of a new network.
+    counters = {name: network[place] for name, place in key_map.items() if name.endswith(COUNTER)}
+    placed = place_tensors({**counters, **tensors}, network, key_map, where=where)
+    used = model.state_dict().keys()
+    load_tensors(model, {place: t for place, t in placed.items() if place in used}, fixed=[SINC_BANK])
+    return [name for name, place in key_map.items() if place not in used and name in tensors]
 
 
 def new_model(recipe: Recipe) -> PreTrainedModel:

@@ -1,6 +1,5 @@
 """What all converters have in common: which files are read, and which tensors fit."""
 
-import logging
 import os
 import pickle
 
@@ -33,8 +32,6 @@ def test_state_dict_is_read_alone_or_beside_other_things(tmp_path, wrapper):
 
 
 def test_what_is_beside_the_weights_is_named(tmp_path, caplog):
-    logging.getLogger("transformers").propagate = True  # where `caplog` hears it
-
     check_is_state(read_checkpoint(write(tmp_path / "best.pt", {"epoch": 3, "model": STATE, "ema": {}})))
 
     assert "model is read, and nothing else of it: epoch, ema" in caplog.text
