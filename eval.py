@@ -20,6 +20,7 @@ from processing.asv_scores import AsvScores
 from processing.collation import AudioCollator
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_split
+from processing.files import hash_files
 from processing.pretrained import Countermeasure, load_countermeasure, set_decision_threshold
 from processing.recordings import Recording, Windows, find_recordings, score_recordings, write_recordings
 from processing.report import (
@@ -39,15 +40,14 @@ from processing.results import (
     describe_environment,
     describe_model,
     digest_config,
-    digest_files,
     evaluate_corpus,
     evaluate_trials,
     find_asv_scores,
     write_results,
 )
-from processing.rows import KEYS, Corpus, ProtocolColumns, class_counts, columns_of
 from processing.scores import read_scores, scores_of_trials, trials_of_scores
 from processing.scoring import Batches, ScoringCheckpoint, digest_rows, score_rows
+from processing.trials import KEYS, Corpus, ProtocolColumns, class_counts, columns_of
 
 
 DIRECTIONS = ["bonafide", "spoof"]
@@ -239,7 +239,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     state.print(f"ASV scores: {', '.join(asv_files) if asv_files else 'none, so there will be no t-DCF'}")
     identity = {
         **about,
-        "files_sha256": digest_files(countermeasure.folder, ["preprocessor_config.json", "*.py"]),
+        "files_sha256": hash_files(countermeasure.folder, ["preprocessor_config.json", "*.py"]),
         "config_sha256": digest_config(countermeasure.folder),
         "corpus": corpus.name,
         "split": split,

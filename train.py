@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from hub_cards.card import write_trained_card
+from hub_cards.checks import without_folder
 from hub_cards.publish import PublishingError, Target, check_access, publish_trained, training_target
 from hub_cards.recipe import Recipe, check_keys, find_recipe, load_recipe, systems
-from hub_cards.validation import without_folder
 from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.recipe_settings import checked_settings
 from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
@@ -38,16 +38,16 @@ from processing.corpora import (
     split_specs,
     take_split,
 )
-from processing.final_evaluation import save_and_evaluate, write_training_record
 from processing.report import describe_parameters, describe_results, describe_split
 from processing.results import describe_start
-from processing.rows import Corpus, class_counts
 from processing.scoring import Batches, digest_rows
 from processing.training import (
     AntiSpoofingTrainer,
     eer_metric,
     find_checkpoint,
 )
+from processing.training_record import save_and_evaluate, write_training_record
+from processing.trials import Corpus, class_counts
 from processing.trunk_cache import TrunkCollator, cache_trunk
 
 

@@ -10,9 +10,11 @@ from urllib.parse import quote
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 
+from processing.files import write_text
 from processing.problems import describe_problems
 
 from .architecture import architecture_rows, input_rows, input_seconds
+from .checks import check_card
 from .citations import find_citations
 from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
@@ -28,7 +30,7 @@ from .metadata import (
     training_corpus,
 )
 from .provenance import provenance, sources, why_not_trained
-from .run_folder import Evaluation, RunFolder, read_run, write_text
+from .run_folder import Evaluation, RunFolder, read_run
 from .tables import (
     IN_THE_WILD,
     NOT_MEASURED,
@@ -50,7 +52,6 @@ from .training_table import (
     machine_rows,
     training_rows,
 )
-from .validation import check_card
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -70,7 +71,7 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
 
     Raises:
         ValueError: no valid repo_id, a config that lacks a field, a reference that is not known, or a card
-            that is not fit to be published; see [`~hub_cards.validation.check_card`].
+            that is not fit to be published; see [`~hub_cards.checks.check_card`].
     """
     if repo_id is not None:
         validate_repo_id(repo_id)

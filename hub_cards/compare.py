@@ -9,8 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from processing.files import write_text
+
 from .comparison_table import METRICS, ROLES, describe_classes, render_markdown
-from .run_folder import Evaluation, RunFolder, read_runs, write_text
+from .run_folder import Evaluation, RunFolder, read_runs
 from .tables import IN_THE_WILD
 
 

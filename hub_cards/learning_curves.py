@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from processing.files import write_figure
+
 from .run_folder import RunFolder, read_runs
 
 
@@ -296,12 +298,11 @@ def _whole_epochs(axes: "Axes") -> None:
 
 
 def _write(figure: "Figure", path: Path) -> None:
-    from metrics import plots
 
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} does not end in .png, and a PNG is written.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    plots.save(figure, path, dpi=DPI)
+    write_figure(path, figure, dpi=DPI)
 
 
 def main(argv: list[str]) -> None:

@@ -1,13 +1,15 @@
 """What a model's own record says against it: notes on its numbers, and limitations."""
 
+from processing.corpus_names import DEMO
+
 from .architecture import input_seconds
 from .metadata import has_published_weights, is_demo, threshold_trials, training_corpus
-from .run_folder import DEMO_CORPUS, RunFolder
+from .run_folder import RunFolder
 from .tables import CORPORA, IN_THE_WILD, number, official_trials
 
 
 # Whose dev split has the attacks of its train split.
-SHARES_ATTACKS = {CORPORA["asvspoof2019-la"].name, DEMO_CORPUS}
+SHARES_ATTACKS = {CORPORA["asvspoof2019-la"].name, DEMO}
 
 
 def notes_on(run: RunFolder) -> list[str]:
@@ -73,7 +75,7 @@ def own_limitations(run: RunFolder) -> list[str]:
 
 
 def _in_words(corpus: str | None) -> str | None:
-    return "the demo corpus" if corpus == DEMO_CORPUS else corpus
+    return "the demo corpus" if corpus == DEMO else corpus
 
 
 def _not_measured(run: RunFolder, corpus: str | None) -> list[str]:

@@ -5,8 +5,10 @@ from functools import cache
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from processing.corpus_names import DEMO
+
 from .recipe import Recipe, find_recipe, load_recipe, systems
-from .run_folder import DEMO_CORPUS, Evaluation, RunFolder
+from .run_folder import Evaluation, RunFolder
 from .tables import METRICS, corpus_name, display_name, known_corpus, number, official_trials
 
 
@@ -109,7 +111,7 @@ def threshold_trials(run: RunFolder) -> tuple[str, str] | None:
 
 def is_demo(run: RunFolder) -> bool:
     """Whether the model was trained on the demo corpus."""
-    return training_corpus(run) == DEMO_CORPUS
+    return training_corpus(run) == DEMO
 
 
 def base_model(run: RunFolder) -> str | None:

@@ -125,8 +125,8 @@ def prepared(run: RunFolder, repo_id: str, revision: str | None = None) -> Itera
             text, or a card that is not valid.
     """
     from .card import render_card
+    from .checks import check_card
     from .learning_curves import add_learning_curves
-    from .validation import check_card
 
     with TemporaryDirectory(prefix="publish-") as temporary:
         # By the name of the run's folder, which is the system's name where there is no recipe.
@@ -163,7 +163,7 @@ def _check_texts(run: RunFolder, files: dict[str, Path]) -> None:
     Raises:
         ValueError: a path of this machine or a token in a text that is to be published.
     """
-    from .validation import check_text, local_values
+    from .checks import check_text, local_values
 
     problems = []
     for name, path in files.items():

@@ -3,20 +3,20 @@ from."""
 
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import file_digest
 from pathlib import Path
 
 from safetensors import safe_open
 
+from processing.corpus_names import is_demo
+from processing.files import hash_file
+
 from .recipe import RECIPE_NAME, Recipe, find_recipe, load_recipe, systems
 
 
-DEMO_CORPUS = "demo"
 CONVERSION_NAME = "conversion.json"  # beside weights that were converted and not trained here
 NEEDED = ("corpus", "split", "num_trials", "num_bonafide", "num_spoof", "eer")  # in results.json
 OF_TRAINING = ("dev", "eval")  # folders of `results` that train.py writes
@@ -104,7 +104,7 @@ class RunFolder:
     @property
     def is_demo(self) -> bool:
         """Whether the model was trained on the demo corpus, whose numbers mean nothing."""
-        return (self.training or {}).get("corpus") == DEMO_CORPUS
+        return is_demo((self.training or {}).get("corpus"))
 
     @property
     def system(self) -> str:
@@ -137,7 +137,9 @@ def read_run(folder: Path) -> RunFolder:
         trainer_state=read_json(folder / "trainer_state.json", missing_is_none=True),
         conversion=read_json(folder / CONVERSION_NAME, missing_is_none=True),
     )
-    run.evaluations = read_evaluations(folder, digests={path.name: digest(path) for path in run.weight_files})
+    run.evaluations = read_evaluations(
+        folder, digests={path.name: hash_file(path) for path in run.weight_files}
+    )
     return run
 
 
@@ -217,12 +219,6 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
 def read_json(path: Path, *, missing_is_none: bool = False) -> dict | None:
     """
     Raises:
@@ -234,14 +230,6 @@ def read_json(path: Path, *, missing_is_none: bool = False) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _rank(evaluation: Evaluation) -> tuple[bool, bool]:

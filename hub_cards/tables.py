@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .run_folder import DEMO_CORPUS, Evaluation
+from processing.corpus_names import DEMO
+
+from .run_folder import Evaluation
 
 
 NOT_MEASURED = "not measured"
@@ -68,7 +70,7 @@ def official_trials(corpus: str, split: str) -> int | None:
 
 def display_name(corpus: str) -> str:
     """A corpus's name in a card: the demo corpus never stands there like a real one."""
-    return "Demo corpus (synthetic, no speech)" if corpus == DEMO_CORPUS else corpus
+    return "Demo corpus (synthetic, no speech)" if corpus == DEMO else corpus
 
 
 def number(value: float) -> str:

@@ -3,9 +3,9 @@ logs."""
 
 from collections.abc import Mapping
 
+from .checks import without_folder
 from .run_folder import RunFolder
 from .tables import NOT_MEASURED, duration, gibibytes, number, per_cent
-from .validation import without_folder
 
 
 DEFAULT = "default of transformers' Trainer"

@@ -1,10 +1,7 @@
-"""Plots of scores and error rates. Each function returns a matplotlib figure: `save` writes it, and a
-notebook shows it."""
+"""Plots of scores and error rates. Each function returns a matplotlib figure, which a notebook shows."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -224,13 +221,6 @@ def plot_timeline(
     axes.set_xlabel(f"Middle of the {window_seconds:g} s window ({unit})")
     axes.set_ylabel("Score")
     return figure
-
-
-def save(figure: Figure, path: Path, *, dpi: int = 150) -> None:
-    """Write a PNG that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, format="png", dpi=dpi)
-    os.replace(partial, path)
 
 
 def _axes(width: float, height: float, title: str):

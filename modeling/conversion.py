@@ -4,9 +4,7 @@ its card."""
 
 import argparse
 import dataclasses
-import hashlib
 import json
-import os
 import re
 import zipfile
 from collections import Counter
@@ -27,6 +25,7 @@ from hub_cards.card import write_card
 from hub_cards.recipe import RECIPE_NAME, Recipe
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
+from processing.files import hash_file, move_model
 
 from .recipe_settings import checked_settings
 
@@ -303,11 +302,7 @@ def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | N
         }
         (folder / CONVERSION_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         write_card(read_run(folder))
-        if place != output_dir:
-            os.replace(folder, output_dir)
-            return
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
-            os.replace(path, output_dir / path.name)
+        move_model(folder, output_dir)
 
 
 def check_output_dir(output_dir: Path) -> None:
@@ -329,9 +324,12 @@ def describe_checkpoint(path: Path, converter: str, unused: Collection[str] = ()
         converter: the module that converts it.
         unused: names of its tensors that the network has no use for.
     """
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"checkpoint": path.name, "sha256": sha256, "converter": converter, "unused": sorted(unused)}
+    return {
+        "checkpoint": path.name,
+        "sha256": hash_file(path),
+        "converter": converter,
+        "unused": sorted(unused),
+    }
 
 
 def converter_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:

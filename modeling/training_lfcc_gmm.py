@@ -69,7 +69,7 @@ class LFCCGMMTrainer(Trainer):
         em_args: settings of EM.
         digest: what identifies rows and their audio, so that the state of others is never resumed.
         is_new: whether the mixtures start from k-means++, and not from what the model has.
-        **kwargs: of [`Trainer`]; `train_dataset` has the columns of `rows.FEATURES`, `data_collator` gives
+        **kwargs: of [`Trainer`]; `train_dataset` has the columns of `trials.FEATURES`, `data_collator` gives
             `input_values` and `attention_mask`.
     """
 

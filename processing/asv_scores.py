@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .asvspoof2021 import SUBSET_OF_NAME
-from .rows import BONAFIDE_ATTACKS
+from .trials import BONAFIDE_ATTACKS
 
 
 KEYS = ("target", "nontarget", "spoof")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from .rows import Corpus, ProtocolColumns, keep_present, make_rows, read_columns
+from .trials import Corpus, ProtocolColumns, keep_present, make_rows, read_columns
 
 
 PROTOCOL_NAME = "trial_metadata.txt"

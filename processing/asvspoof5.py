@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .rows import Corpus, ProtocolColumns, load_splits, read_columns
+from .trials import Corpus, ProtocolColumns, load_splits, read_columns
 
 
 NAME = "ASVspoof 5"

@@ -13,7 +13,7 @@ from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
-from .rows import FEATURES, KEY_OF_LABEL, KEYS, Corpus, ProtocolColumns, as_word, check_columns
+from .trials import FEATURES, KEY_OF_LABEL, KEYS, Corpus, ProtocolColumns, as_word, check_columns
 
 
 # What PyAV decodes besides the endings that `datasets` takes for audio, and would pass over without a word.
@@ -98,7 +98,7 @@ def _to_corpus(builder: DatasetBuilder, name: str, columns: ColumnNames) -> Corp
 
 
 def _to_rows(rows: Dataset, source: str, names: ColumnNames) -> Dataset:
-    """The rows of one split with the columns of `rows.FEATURES`; audio bytes are not touched."""
+    """The rows of one split with the columns of `trials.FEATURES`; audio bytes are not touched."""
     audio_name = _find_audio(rows, source, names.audio)
     try:
         rows = rows.cast_column(audio_name, Audio(decode=False))

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 from transformers.utils import logging
 
-from .scores import write_text
+from .files import write_text
 
 
 RECORD_NAME = "training.json"  # in the folder of a run

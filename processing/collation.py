@@ -12,7 +12,7 @@ from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
 class AudioCollator:
     """
-    Collates rows (see `rows.FEATURES`) into `input_values` (batch, num_samples) and `labels` (batch,).
+    Collates rows (see `trials.FEATURES`) into `input_values` (batch, num_samples) and `labels` (batch,).
 
     The start of a random crop is a function of (seed, epoch, utterance), and the epoch stands in shared
     memory: so it is the same in every loader worker, over any number of processes and in a resumed run.

@@ -8,11 +8,10 @@ from datasets import Dataset, ReadInstruction
 
 from . import asvspoof5, asvspoof2019, asvspoof2021, demo, in_the_wild
 from .audio_folder import ColumnNames, load_folder, load_hub
-from .rows import Corpus, ProtocolColumns, check_one_class
+from .corpus_names import DEMO, DEMO_NOTE
+from .trials import Corpus, ProtocolColumns, check_one_class
 
 
-DEMO = "demo"
-DEMO_NOTE = "Synthetic demo corpus without any human voice: its numbers mean nothing about real speech."
 # Each of these has NAME, SOURCE, PROTOCOLS (official file name by split), BREAKDOWNS, find_root(data_dir),
 # read_protocol(path) and load(data_dir, allow_missing=...).
 BY_NAME = {

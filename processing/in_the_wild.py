@@ -4,7 +4,7 @@ only."""
 import csv
 from pathlib import Path
 
-from .rows import Corpus, ProtocolColumns, as_word, check_columns, keep_present, make_rows
+from .trials import Corpus, ProtocolColumns, as_word, check_columns, keep_present, make_rows
 
 
 NAME = "In-the-Wild"

@@ -14,8 +14,8 @@ from transformers import (
     SequenceFeatureExtractor,
 )
 
-from .rows import KEYS
-from .scores import write_text
+from .files import write_text
+from .trials import KEYS
 
 
 @dataclass(frozen=True)

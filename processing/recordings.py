@@ -16,8 +16,9 @@ from transformers import SequenceFeatureExtractor
 
 from .audio import count_samples, decode_audio, decode_windows
 from .audio_folder import AUDIO_EXTENSIONS
+from .files import write_text
 from .pretrained import Countermeasure
-from .scores import cm_scores, write_text
+from .scores import cm_scores
 
 
 COLUMNS = (

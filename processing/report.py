@@ -11,10 +11,11 @@ from metrics.statistics import Difference
 from metrics.tdcf import FORMS
 
 from .base_model import RANDOM
+from .files import write_figure
 from .pretrained import Countermeasure
 from .problems import REMEDY_OF_MODEL, describe_problems
 from .recordings import Recording, printable
-from .rows import Corpus, ProtocolColumns
+from .trials import Corpus, ProtocolColumns
 
 
 NAMES = {
@@ -139,18 +140,18 @@ def write_plots(
         if (value := results[f"min_tdcf_{form}"]) is not None:
             name = f"min t-DCF ({form} form) {value:.4f}"
             points[first].append(plots.OperatingPoint(name, results[f"min_tdcf_{form}_threshold"]))
-    plots.save(plots.plot_det(by_class, points, title=title), folder / "det.png")
+    write_figure(folder / "det.png", plots.plot_det(by_class, points, title=title))
     histogram = plots.plot_score_histograms(
         *by_class[first], threshold=results["eer_threshold"], title=f"{first}, {title}"
     )
-    plots.save(histogram, folder / "scores.png")
+    write_figure(folder / "scores.png", histogram)
     for key, groups in results.items():
         if key.startswith("per_") and set(groups) != {"unknown"}:
             name = key.removeprefix("per_")
             bars = plots.plot_breakdown(
                 groups, pooled_eer=results["eer"], title=f"{first}, {title}", name=name
             )
-            plots.save(bars, folder / f"{key}.png")
+            write_figure(folder / f"{key}.png", bars)
 
 
 def recording_header(countermeasure: Countermeasure, threshold: float | None, hop_seconds: float) -> str:
@@ -210,7 +211,7 @@ def write_timelines(
             threshold=threshold,
             title=printable(recording.file.name),
         )
-        plots.save(figure, folder / f"timeline-{number:03}-{recording.file.stem[:60]}.png")
+        write_figure(folder / f"timeline-{number:03}-{recording.file.stem[:60]}.png", figure)
 
 
 def _clock(seconds: float) -> str:

@@ -27,8 +27,9 @@ from metrics.statistics import (
 from metrics.tdcf import FORMS, AsvErrorRates, min_tdcf, tdcf_cost
 
 from .asv_scores import AsvScores, read_asv_scores
-from .rows import Corpus, ProtocolColumns
-from .scores import write_scores, write_text
+from .files import hash_files, write_text
+from .scores import write_scores
+from .trials import Corpus, ProtocolColumns
 
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "safetensors", "numpy")
@@ -222,7 +223,7 @@ def write_results(folder: Path, results: Mapping, trials: ProtocolColumns, score
 
 def describe_model(folder: Path) -> dict:
     """Name of the model's folder and the SHA-256 of its weights."""
-    return {"model": folder.name, "weights_sha256": digest_files(folder, ["*.safetensors"])}
+    return {"model": folder.name, "weights_sha256": hash_files(folder, ["*.safetensors"])}
 
 
 def describe_start(folder: Path) -> dict:
@@ -259,15 +260,6 @@ def digest_config(folder: Path) -> str:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.pop("decision_threshold", None)
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-
-
-def digest_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of the files of a folder that match, by name."""
-    digests = {}
-    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
-        with open(path, "rb") as stream:
-            digests[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digests
 
 
 def describe_environment() -> dict:

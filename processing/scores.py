@@ -1,7 +1,6 @@
 """Logits to scores, and score files: ours, in the format of the official ASVspoof tools, and anybody's."""
 
 import math
-import os
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .rows import KEY_OF_LABEL, ProtocolColumns
+from .files import write_text
+from .trials import KEY_OF_LABEL, ProtocolColumns
 
 
 def cm_scores(logits: np.ndarray, label2id: dict[str, int]) -> np.ndarray:
@@ -179,10 +179,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return "_" not in text  # Python's own way to write 1000 as 1_000
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

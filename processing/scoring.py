@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from .collation import AudioCollator
-from .scores import cm_scores, write_text
+from .files import write_text
+from .scores import cm_scores
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def score_rows(
 
     Args:
         model, collator: the countermeasure, and what makes a batch of rows for it.
-        rows: see `rows.FEATURES`; labels do not matter.
+        rows: see `trials.FEATURES`; labels do not matter.
         batches: batch size and loader processes. Whole utterances (`num_samples: null`) go one at a time.
         checkpoint: keeps the scores of finished batches; after a kill only the rest is computed.
         description: of the progress bar.

@@ -78,7 +78,7 @@ def cache_trunk(
     Args:
         model: with a frozen trunk.
         collator: crops as in evaluation, without a random crop.
-        rows: see `rows.FEATURES`.
+        rows: see `trials.FEATURES`.
         batches: batch size, and in `num_workers` how many threads decode.
         description: of the rows, for what is printed.
 

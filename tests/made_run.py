@@ -7,10 +7,10 @@ import numpy as np
 import yaml
 from safetensors.numpy import save_file
 
-from hub_cards.run_folder import digest
 from processing.asv_scores import AsvScores
+from processing.files import hash_file
 from processing.results import evaluate_trials, write_results
-from processing.rows import ProtocolColumns
+from processing.trials import ProtocolColumns
 
 
 COUNTS = {"bonafide": 24, "spoof": 36}
@@ -100,7 +100,7 @@ def add_evaluation(
         "corpus": "ASVspoof 2019 LA",
         "split": name,
         **evaluate_trials(trials, scores, asv=asv),
-        "weights_sha256": {"model.safetensors": digest(folder / "model.safetensors")},
+        "weights_sha256": {"model.safetensors": hash_file(folder / "model.safetensors")},
         "seconds": 3.0,
         "hardware": HARDWARE,
         **about,

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from processing.asvspoof2019 import read_protocol  # noqa: E402
-from processing.rows import make_rows  # noqa: E402
+from processing.trials import make_rows  # noqa: E402
 
 
 NUM_TRIALS = 71_237

@@ -14,11 +14,11 @@ from small_aasist import converted_aasist
 
 from hub_cards import card as card_module
 from hub_cards.card import render_card
+from hub_cards.checks import LICENSES
 from hub_cards.citations import find_citations
 from hub_cards.recipe import find_recipe, load_recipe, systems
 from hub_cards.run_folder import read_run
 from hub_cards.tables import CORPORA, as_stated, number, per_cent, table
-from hub_cards.validation import LICENSES
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from processing.corpora import BY_NAME
 from processing.results import describe_start

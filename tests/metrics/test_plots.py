@@ -8,6 +8,7 @@ from matplotlib import image
 
 from metrics import plots
 from metrics.det import det_curve, equal_error_rate
+from processing.files import write_figure
 
 
 def normal(num_bonafide: int, num_spoof: int) -> tuple[np.ndarray, np.ndarray]:
@@ -237,7 +238,7 @@ def test_group_of_one_class_has_no_bar_but_says_so():
 def test_any_number_of_groups_is_drawn_without_a_warning(tmp_path, groups):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots.save(plots.plot_breakdown(groups, pooled_eer=0.0, name="codec"), tmp_path / "a.png")
+        write_figure(tmp_path / "a.png", plots.plot_breakdown(groups, pooled_eer=0.0, name="codec"))
 
     assert image.imread(tmp_path / "a.png").std() > 0
 
@@ -288,7 +289,7 @@ def test_timeline_of_an_hour_is_in_minutes():
 def test_figure_is_saved_as_a_png_of_its_size_and_nothing_is_left_beside_it(tmp_path):
     (tmp_path / "scores.png").write_bytes(b"what was there before")
 
-    plots.save(plots.plot_score_histograms(*normal(50, 50)), tmp_path / "scores.png")
+    write_figure(tmp_path / "scores.png", plots.plot_score_histograms(*normal(50, 50)))
 
     assert image.imread(tmp_path / "scores.png").shape == (630, 1080, 4)  # 7.2 x 4.2 inches of 150 dpi
     assert [path.name for path in tmp_path.iterdir()] == ["scores.png"]
@@ -300,7 +301,7 @@ def test_figure_that_can_not_be_drawn_leaves_the_old_file_as_it_was(tmp_path):
     figure.axes[0].set_xlabel("$\\nonsense$")
 
     with pytest.raises(ValueError):
-        plots.save(figure, tmp_path / "a.png")
+        write_figure(tmp_path / "a.png", figure)
 
     assert (tmp_path / "a.png").read_bytes() == b"what was there before"
 
@@ -309,7 +310,7 @@ NAMES = ["cash$in$hand", "a_b^c", "$\\nonsense$", "$", "a\\$b", "голос é.w
 
 
 def pixels(figure, tmp_path) -> np.ndarray:
-    plots.save(figure, tmp_path / "a.png")
+    write_figure(tmp_path / "a.png", figure)
     return image.imread(tmp_path / "a.png")
 
 
@@ -347,6 +348,6 @@ def test_group_is_named_literally_under_its_bar(tmp_path, name):
 
 def test_title_in_a_script_that_the_font_lacks_is_no_error(tmp_path):
     with pytest.warns(UserWarning, match="Glyph"):
-        plots.save(plots.plot_timeline([0, 2], [1, -1], window_seconds=4, title="声"), tmp_path / "a.png")
+        write_figure(tmp_path / "a.png", plots.plot_timeline([0, 2], [1, -1], window_seconds=4, title="声"))
 
     assert (tmp_path / "a.png").is_file()

@@ -8,7 +8,7 @@ from datasets import Features, Value
 from processing.asvspoof2021 import DF, LA, Track
 from processing.audio import decode_audio
 from processing.corpora import CorpusArguments, load_corpus
-from processing.rows import FEATURES, Corpus, class_counts
+from processing.trials import FEATURES, Corpus, class_counts
 
 
 LA_LINES = """\

@@ -6,7 +6,7 @@ from datasets import Features, Value
 
 from processing import asvspoof5
 from processing.corpora import CorpusArguments, load_corpus
-from processing.rows import FEATURES, Corpus
+from processing.trials import FEATURES, Corpus
 
 
 LINES = {

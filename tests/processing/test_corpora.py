@@ -22,7 +22,7 @@ from processing import asvspoof2019
 from processing.audio import decode_audio
 from processing.audio_folder import load_hub
 from processing.corpora import BY_NAME, CorpusArguments, load_corpus, take_split
-from processing.rows import Corpus, ProtocolColumns, class_counts, keep_present, make_rows
+from processing.trials import Corpus, ProtocolColumns, class_counts, keep_present, make_rows
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -374,7 +374,7 @@ def test_memory_of_a_whole_eval_split_stays_below_300_mb(tmp_path):
 import re
 from pathlib import Path
 from processing.asvspoof2019 import read_protocol
-from processing.rows import make_rows
+from processing.trials import make_rows
 def kibibytes(name):
     return int(re.search(rf"{{name}}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = kibibytes("VmRSS")

@@ -20,8 +20,8 @@ from processing.results import (
     find_asv_scores,
     write_results,
 )
-from processing.rows import Corpus, ProtocolColumns
 from processing.scores import read_scores, scores_of_trials
+from processing.trials import Corpus, ProtocolColumns
 
 
 QUICK = Bootstrap(num_resamples=20)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from processing import asvspoof2019
-from processing.rows import ProtocolColumns, columns_of
 from processing.scores import cm_scores, read_scores, scores_of_trials, trials_of_scores, write_scores
+from processing.trials import ProtocolColumns, columns_of
 
 
 TRIALS = ProtocolColumns(

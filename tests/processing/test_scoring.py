@@ -13,8 +13,8 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
 from processing.collation import AudioCollator
-from processing.rows import FEATURES
 from processing.scoring import Batches, ScoringCheckpoint, digest_rows, score_rows
+from processing.trials import FEATURES
 
 
 IDENTITY = {"model": "m", "corpus": "c"}

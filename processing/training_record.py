@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import resource
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from transformers import AutoModelForAudioClassification, Trainer
 
 from .base_model import RECORD_NAME
 from .collation import AudioCollator
+from .files import move_model, write_text
 from .pretrained import align_weights
 from .report import write_plots
 from .results import (
@@ -24,9 +24,8 @@ from .results import (
     find_asv_scores,
     write_results,
 )
-from .rows import Corpus, columns_of
-from .scores import write_text
 from .scoring import Batches, score_rows
+from .trials import Corpus, columns_of
 
 
 def save_and_evaluate(
@@ -72,21 +71,13 @@ def save_and_evaluate(
         if role == "dev":
             model.config.decision_threshold = results["eer_threshold"]
             model.config.save_pretrained(unfinished)
-            publish_files(unfinished, folder)
+            move_model(unfinished, folder)
         results |= {"asv_score_files": asv_files, **describe_model(folder), **seconds}
         write_plots(folder / "results" / role, results, trials, {results["model"]: scores})
         write_results(folder / "results" / role, {**results, **describe_environment()}, trials, scores)
         all_results.append(results)
     trainer.accelerator.wait_for_everyone()
     return all_results
-
-
-def publish_files(source: Path, folder: Path) -> None:
-    """Move the files of a complete model into place, config.json, which makes it loadable, last."""
-    (folder / "config.json").unlink(missing_ok=True)
-    for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
-        os.replace(path, folder / path.name)
-    source.rmdir()
 
 
 def write_training_record(

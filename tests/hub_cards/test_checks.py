@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hub_cards.validation import check_card, check_text, local_values, without_folder
+from hub_cards.checks import check_card, check_text, local_values, without_folder
 
 
 HEADER = """license: mit

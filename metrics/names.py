@@ -1,0 +1,44 @@
+"""Every metric of `results.json`: its title, its type in a card's header, and how its value is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """
+    Attributes:
+        title: as printed.
+        hub_type: `metric.type` in the `model-index` of a model card.
+        is_rate: whether the value, a fraction, is written as per cent.
+    """
+
+    title: str
+    hub_type: str
+    is_rate: bool = False
+
+
+# By their names in results.json, in the order in which they are printed.
+METRICS = {
+    "eer": Metric("EER", "eer", is_rate=True),
+    "min_tdcf_2019": Metric("min t-DCF (2019 form)", "t-dcf"),
+    "min_tdcf_2021": Metric("min t-DCF (2021 form)", "t-dcf"),
+    "min_dcf": Metric("minDCF (ASVspoof 5)", "min-dcf"),
+    "act_dcf": Metric("actDCF (ASVspoof 5)", "act-dcf"),
+    "cllr": Metric("Cllr (bits)", "cllr"),
+}
+
+
+def format_value(name: str, value: float) -> str:
+    """A metric's value with its unit: `16.001 %`, `0.3722`."""
+    return f"{format_number(name, value)} %" if METRICS[name].is_rate else format_number(name, value)
+
+
+def format_number(name: str, value: float) -> str:
+    """A metric's value without its unit: `16.001` (per cent), `0.3722`."""
+    return f"{100 * value:.3f}" if METRICS[name].is_rate else f"{value:.4f}"
+
+
+def format_bounds(name: str, bounds: Sequence[float]) -> str:
+    """A confidence interval without its unit: `[11.334, 20.001]`."""
+    return f"[{', '.join(format_number(name, bound) for bound in bounds)}]"

@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all, and what identifies their content."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """
+    A path beside `path` to write to, which takes its name when the block ends without an error. The folder is
+    made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text, in UTF-8, that appears whole or not at all."""
+    with write_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_figure(path: Path, figure: "Figure", *, dpi: int = 150) -> None:
+    """Write a matplotlib figure as a PNG that appears whole or not at all."""
+    with write_whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=dpi)
+
+
+def move_model(source: Path, folder: Path) -> None:
+    """
+    Move the files of a complete model into another folder of the same file system, config.json, which makes it
+    loadable, last. Weights, which safetensors writes for the user alone, get the permissions of any new file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
+    for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
+        if path.suffix == ".safetensors":
+            path.chmod(0o666 & ~_umask())
+        os.replace(path, folder / path.name)
+    source.rmdir()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the files of a folder that match one of the patterns, by name."""
+    return {
+        path.name: hash_file(path) for path in sorted({p for each in patterns for p in folder.glob(each)})
+    }
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # which can only be read by setting it
+    os.umask(mask)
+    return mask
