@@ -41,8 +41,9 @@ def write_figure(path: Path, figure: "Figure", *, dpi: int = 150) -> None:
 
 def move_model(source: Path, folder: Path) -> None:
     """
-    Move the files of a complete model into another folder of the same file system, config.json, which makes it
-    loadable, last. Weights, which safetensors writes for the user alone, get the permissions of any new file.
+    Move the files of a complete model into another folder on the same file system, config.json, which
+    makes it loadable, last. Weights, which safetensors writes for the user alone, get the permissions of any
+    new file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
