@@ -168,8 +168,8 @@ def _differences(first: Evaluation, second: Evaluation, speakers: Mapping[str, s
         FileNotFoundError, ValueError: score files that are missing, damaged or not of the same trials, or too
             few trials; paths in the message begin in the runs' folders.
     """
+    from metrics.costs import AsvErrorRates
     from metrics.statistics import MIN_TRIALS
-    from metrics.tdcf import AsvErrorRates
     from processing.results import compare_scores
     from processing.scores import scores_of_trials, trials_of_scores
 

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from .dcf import act_dcf, cllr, min_dcf
+from .costs import act_dcf, cllr, min_dcf
 from .det import equal_error_rate, split_by_key
 
 

@@ -5,30 +5,30 @@ Most metrics need far less than the whole curve. Costs and the crossing of the t
 from what thresholds just below each bona fide score reject: a few thousand numbers, and one sort per class.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 
-def check_scores(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray]:
+def check_class(name: str, scores) -> np.ndarray:
     """
-    Scores of both classes as float64 vectors.
+    The scores of one class of trials as a float64 vector.
 
     Raises:
-        ValueError: a class without trials, NaN or infinity, or scores that are not a vector.
+        ValueError: no trials, NaN or infinity, or scores that are not a vector.
     """
-    checked = []
-    for name, scores in (("bona fide", bonafide_scores), ("spoof", spoof_scores)):
-        scores = np.asarray(scores, dtype=np.float64)
-        if scores.ndim != 1:
-            raise ValueError(f"The {name} scores have shape {scores.shape}; one score per trial is expected.")
-        if scores.size == 0:
-            raise ValueError(f"There is no {name} trial: error rates need trials of both classes.")
-        if not np.isfinite(scores).all():
-            index = int(np.argmin(np.isfinite(scores)))
-            raise ValueError(f"The {name} scores contain {scores[index]} (trial {index} of that class).")
-        checked.append(scores)
-    return checked[0], checked[1]
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.ndim != 1:
+        raise ValueError(f"The {name} scores have shape {scores.shape}; one score per trial is expected.")
+    if scores.size == 0:
+        raise ValueError(f"There is no {name} trial: error rates need trials of every class.")
+    if not np.isfinite(scores).all():
+        index = int(np.argmin(np.isfinite(scores)))
+        raise ValueError(f"The {name} scores contain {scores[index]} (trial {index} of that class).")
+    return scores
+
+
+def check_scores(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of both classes as float64 vectors; errors as [`check_class`]."""
+    return check_class("bona fide", bonafide_scores), check_class("spoof", spoof_scores)
 
 
 def split_by_key(predictions, references) -> tuple[np.ndarray, np.ndarray]:
@@ -141,41 +141,6 @@ def threshold_of(
     highest = [bonafide_sorted[rejected_bonafide - 1]] if rejected_bonafide else []
     highest += [spoof_sorted[rejected_spoof - 1]] if rejected_spoof else []
     return float(max(highest))
-
-
-@dataclass(frozen=True)
-class DetectionCost:
-    """
-    A normalised cost of a countermeasure's errors: (constant + miss FRR + false_alarm FAR) over its value for
-    the better of accepting all and rejecting all. The t-DCF in both forms and the DCF are of this kind.
-    """
-
-    constant: float
-    miss: float
-    false_alarm: float
-
-    def minimum(self, rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) -> tuple[float, int]:
-        """
-        The lowest cost over all thresholds, and its index in the two vectors of [`rejected_counts`]: passing
-        a bona fide trial only costs, so a best threshold lies just below one, or above all.
-        """
-        frr = rejected_bonafide / rejected_bonafide[-1]
-        far = (rejected_spoof[-1] - rejected_spoof) / rejected_spoof[-1]
-        costs = self.constant + self.miss * frr + self.false_alarm * far
-        index = int(np.argmin(costs))
-        return float(costs[index]) / (self.constant + min(self.miss, self.false_alarm)), index
-
-
-def minimum_cost(bonafide_scores, spoof_scores, cost: DetectionCost) -> tuple[float, float]:
-    """
-    The lowest value of `cost` over all thresholds, and its threshold.
-
-    Args and errors as [`det_curve`].
-    """
-    bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
-    rejected_bonafide, rejected_spoof = rejected_counts(bonafide, spoof)
-    value, index = cost.minimum(rejected_bonafide, rejected_spoof)
-    return value, threshold_of(bonafide, spoof, int(rejected_bonafide[index]), int(rejected_spoof[index]))
 
 
 def describe_scores(bonafide_scores, spoof_scores) -> dict:

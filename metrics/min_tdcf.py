@@ -4,8 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 
+from .costs import FORMS, AsvErrorRates, min_tdcf
 from .det import split_by_key
-from .tdcf import FORMS, AsvErrorRates, min_tdcf
 
 
 _DESCRIPTION = """

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .det import DetectionCost, check_scores, equal_error_counts
+from .costs import DetectionCost
+from .det import check_scores, equal_error_counts
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class _System:
         bonafide, spoof = equal_error_counts(rejected_bonafide, rejected_spoof)
         eer = (bonafide / num_bonafide + (num_spoof - spoof) / num_spoof) / 2
         return np.array(
-            [eer, *(cost.minimum(rejected_bonafide, rejected_spoof)[0] for cost in self.costs.values())]
+            [eer, *(cost.find_minimum(rejected_bonafide, rejected_spoof)[0] for cost in self.costs.values())]
         )
 
 

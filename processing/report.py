@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedModel
 
+from metrics.costs import FORMS
 from metrics.det import equal_error_rate
 from metrics.statistics import Difference
-from metrics.tdcf import FORMS
 
 from .base_model import RANDOM
 from .files import write_figure

@@ -13,8 +13,18 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from metrics.dcf import ASVSPOOF5_COST, act_dcf, cllr, min_dcf
-from metrics.det import DetectionCost, check_scores, describe_scores, equal_error_rate
+from metrics.costs import (
+    ASVSPOOF5_COST,
+    FORMS,
+    AsvErrorRates,
+    DetectionCost,
+    act_dcf,
+    cllr,
+    min_dcf,
+    min_tdcf,
+    tdcf_cost,
+)
+from metrics.det import check_scores, describe_scores, equal_error_rate
 from metrics.statistics import (
     MIN_SPEAKERS,
     MIN_TRIALS,
@@ -24,7 +34,6 @@ from metrics.statistics import (
     confidence_intervals,
     paired_test,
 )
-from metrics.tdcf import FORMS, AsvErrorRates, min_tdcf, tdcf_cost
 
 from .asv_scores import AsvScores, read_asv_scores
 from .files import hash_files, write_text

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from metrics.costs import FORMS, AsvErrorRates, min_tdcf, tdcf_cost
 from metrics.det import equal_error_rate
 from metrics.statistics import Speakers, confidence_intervals, paired_test
-from metrics.tdcf import FORMS, AsvErrorRates, min_tdcf, tdcf_cost
 from processing.results import describe_environment
 
 

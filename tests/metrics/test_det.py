@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metrics import dcf, tdcf
+from metrics import costs
 from metrics.det import describe_scores, det_curve, equal_error_rate, split_by_key
 
 
-ASV = tdcf.AsvErrorRates(p_miss=0.0245810, p_fa=0.0246047, p_fa_spoof=0.7606525)
+ASV = costs.AsvErrorRates(p_miss=0.0245810, p_fa=0.0246047, p_fa_spoof=0.7606525)
 RATES = (ASV.p_miss, ASV.p_fa, ASV.p_fa_spoof)
 
 
@@ -52,16 +52,16 @@ def test_det_curve_equals_the_official_one(case):
 
 @given(bonafide=lists, spoof=lists)
 def test_detection_costs_equal_the_official_definitions_for_any_scores(bonafide, spoof):
-    assert dcf.min_dcf(bonafide, spoof)[0] == pytest.approx(official.min_dcf(bonafide, spoof), abs=1e-12)
-    assert dcf.act_dcf(bonafide, spoof) == pytest.approx(official.act_dcf(bonafide, spoof), abs=1e-12)
-    assert dcf.cllr(bonafide, spoof) == pytest.approx(official.cllr(bonafide, spoof), abs=1e-12)
+    assert costs.min_dcf(bonafide, spoof)[0] == pytest.approx(official.min_dcf(bonafide, spoof), abs=1e-12)
+    assert costs.act_dcf(bonafide, spoof) == pytest.approx(official.act_dcf(bonafide, spoof), abs=1e-12)
+    assert costs.cllr(bonafide, spoof) == pytest.approx(official.cllr(bonafide, spoof), abs=1e-12)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_detection_costs_equal_the_official_definitions(case):
     bonafide, spoof = CASES[case]
 
-    ours = dcf.min_dcf(bonafide, spoof)[0], dcf.act_dcf(bonafide, spoof), dcf.cllr(bonafide, spoof)
+    ours = costs.min_dcf(bonafide, spoof)[0], costs.act_dcf(bonafide, spoof), costs.cllr(bonafide, spoof)
 
     theirs = (function(bonafide, spoof) for function in (official.min_dcf, official.act_dcf, official.cllr))
     assert ours == pytest.approx(tuple(theirs), abs=1e-12)
@@ -70,21 +70,21 @@ def test_detection_costs_equal_the_official_definitions(case):
 @pytest.mark.parametrize(
     "case", sorted(set(CASES) - {"constant", "two trials", "two trials, wrong way round"})
 )
-@pytest.mark.parametrize("form", tdcf.FORMS)
+@pytest.mark.parametrize("form", costs.FORMS)
 def test_min_tdcf_equals_the_official_definition(case, form):
     reference = {"2019": official.min_tdcf_2019, "2021": official.min_tdcf_2021}[form]
 
-    value, _ = tdcf.min_tdcf(*CASES[case], ASV, form)
+    value, _ = costs.min_tdcf(*CASES[case], ASV, form)
 
     assert value == pytest.approx(reference(*CASES[case], *RATES), abs=1e-12)
 
 
-@pytest.mark.parametrize("form", tdcf.FORMS)
+@pytest.mark.parametrize("form", costs.FORMS)
 def test_threshold_of_the_minimum_gives_the_minimum(form):
     bonafide, spoof = CASES["random"]
-    cost = tdcf.tdcf_cost(ASV, form)
+    cost = costs.tdcf_cost(ASV, form)
 
-    value, threshold = tdcf.min_tdcf(bonafide, spoof, ASV, form)
+    value, threshold = costs.min_tdcf(bonafide, spoof, ASV, form)
 
     at_threshold = cost.constant + cost.miss * np.mean(bonafide <= threshold)
     at_threshold += cost.false_alarm * np.mean(spoof > threshold)
@@ -101,15 +101,15 @@ def test_asv_error_rates_equal_the_published_constants(shared_data):
         for key in ("target", "nontarget", "spoof")
     }
 
-    asv = tdcf.AsvErrorRates.from_scores(scores["target"], scores["nontarget"], scores["spoof"])
+    asv = costs.AsvErrorRates.from_scores(scores["target"], scores["nontarget"], scores["spoof"])
 
     assert (asv.p_fa, asv.p_miss, asv.p_fa_spoof) == pytest.approx(
         (0.0246047, 0.0245810, 0.7606525), abs=5e-8
     )
     assert asv.threshold == pytest.approx(-5.680051, abs=5e-7)
-    cost = tdcf.tdcf_cost(asv, "2019")
+    cost = costs.tdcf_cost(asv, "2019")
     assert (cost.miss, cost.false_alarm) == pytest.approx((0.9150441, 0.3803262), abs=5e-8)
-    floor = tdcf.min_tdcf(*CASES["separated"], asv, "2021")[0]
+    floor = costs.min_tdcf(*CASES["separated"], asv, "2021")[0]
     assert floor == pytest.approx(0.0627329, abs=5e-8)
 
 
@@ -121,11 +121,11 @@ def published(shared_data):
 
 def test_published_score_file_gives_the_published_numbers(published):
     bonafide, spoof = split_by_key([float(line[3]) for line in published], [line[2] for line in published])
-    asv = tdcf.AsvErrorRates(0.02458100558659218, 0.024604674888228765, 0.7606524529601453)
+    asv = costs.AsvErrorRates(0.02458100558659218, 0.024604674888228765, 0.7606524529601453)
 
     assert 100 * equal_error_rate(bonafide, spoof)[0] == pytest.approx(1.235388940, abs=5e-10)
-    assert tdcf.min_tdcf(bonafide, spoof, asv, "2019")[0] == pytest.approx(0.038810095, abs=5e-10)
-    assert tdcf.min_tdcf(bonafide, spoof, asv, "2021")[0] == pytest.approx(0.099108305, abs=5e-10)
+    assert costs.min_tdcf(bonafide, spoof, asv, "2019")[0] == pytest.approx(0.038810095, abs=5e-10)
+    assert costs.min_tdcf(bonafide, spoof, asv, "2021")[0] == pytest.approx(0.099108305, abs=5e-10)
 
 
 def test_eer_of_each_attack_of_the_published_file_equals_the_official_definition(published):
@@ -155,12 +155,12 @@ def test_hand_worked_eer(bonafide, spoof, eer):
 def test_hand_worked_cllr_and_costs():
     # Scores of log 3 for bona fide and -log 3 for spoof: log2(1 + 1/3) bits each. Both are on their own side
     # of -ln 1.9, the threshold of actDCF.
-    assert dcf.cllr([np.log(3)], [-np.log(3)]) == pytest.approx(np.log2(4 / 3))
-    assert dcf.act_dcf([np.log(3)], [-np.log(3)]) == 0
+    assert costs.cllr([np.log(3)], [-np.log(3)]) == pytest.approx(np.log2(4 / 3))
+    assert costs.act_dcf([np.log(3)], [-np.log(3)]) == 0
     # One of two bona fide missed costs 0.95 / 2 / 0.5; accepting the one spoof costs 1.
-    assert dcf.act_dcf([-1.0, 1.0], [-2.0]) == pytest.approx(0.95)
-    assert dcf.act_dcf([1.0], [0.0]) == 1
-    assert dcf.ASVSPOOF5_THRESHOLD == pytest.approx(-np.log(1.9))
+    assert costs.act_dcf([-1.0, 1.0], [-2.0]) == pytest.approx(0.95)
+    assert costs.act_dcf([1.0], [0.0]) == 1
+    assert costs.ASVSPOOF5_THRESHOLD == pytest.approx(-np.log(1.9))
 
 
 def test_rates_at_each_threshold_are_those_of_the_decision_rule():
@@ -184,8 +184,8 @@ def test_rates_at_each_threshold_are_those_of_the_decision_rule():
 )
 @pytest.mark.parametrize(
     "metric",
-    [equal_error_rate, det_curve, dcf.min_dcf, dcf.act_dcf, dcf.cllr, describe_scores]
-    + [lambda b, s: tdcf.min_tdcf(b, s, ASV, "2019")],
+    [equal_error_rate, det_curve, costs.min_dcf, costs.act_dcf, costs.cllr, describe_scores]
+    + [lambda b, s: costs.min_tdcf(b, s, ASV, "2019")],
 )
 def test_scores_without_error_rates_are_an_error_that_says_why(metric, bonafide, spoof, message):
     with pytest.raises(ValueError, match=message):
@@ -195,41 +195,41 @@ def test_scores_without_error_rates_are_an_error_that_says_why(metric, bonafide,
 @pytest.mark.parametrize(("bonafide", "spoof"), [([1.0, 1.0], [0.0, 1.0]), ([1.0], [0.0]), ([2.0], [2.0])])
 def test_tdcf_refuses_decisions(bonafide, spoof):
     with pytest.raises(ValueError, match="fewer than three distinct scores"):
-        tdcf.min_tdcf(bonafide, spoof, ASV, "2021")
+        costs.min_tdcf(bonafide, spoof, ASV, "2021")
 
 
 def test_tdcf_takes_three_distinct_scores():
-    assert tdcf.min_tdcf([2.0, 1.0], [0.0], ASV, "2019")[0] == 0
+    assert costs.min_tdcf([2.0, 1.0], [0.0], ASV, "2019")[0] == 0
 
 
 def test_tdcf_names_its_forms():
     with pytest.raises(ValueError, match="'legacy' is not one of 2019, 2021"):
-        tdcf.min_tdcf([2.0, 1.0], [0.0], ASV, "legacy")
+        costs.min_tdcf([2.0, 1.0], [0.0], ASV, "legacy")
 
 
 @pytest.mark.parametrize("rates", [(1.1, 0.0, 0.5), (0.0, -0.1, 0.5), (0.0, 0.0, np.nan)])
 def test_asv_error_rate_that_is_no_fraction_is_refused(rates):
     with pytest.raises(ValueError, match="an error rate is a fraction of 1"):
-        tdcf.AsvErrorRates(*rates)
+        costs.AsvErrorRates(*rates)
 
 
 @pytest.mark.parametrize("rates", [(1.0, 0.5, 0.5), (0.0, 0.0, 0.0)])
 def test_asv_system_for_which_the_tdcf_is_not_defined_is_refused(rates):
     with pytest.raises(ValueError, match="both must be positive"):
-        tdcf.tdcf_cost(tdcf.AsvErrorRates(*rates), "2019")
+        costs.tdcf_cost(costs.AsvErrorRates(*rates), "2019")
 
 
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (([], [0.0], [0.0]), "target trials: there are none"),
-        (([1.0], [0.0], []), "spoof trials: there are none"),
-        (([1.0], [np.nan], [0.0]), "nontarget trials: there is NaN"),
+        (([], [0.0], [0.0]), "no ASV target trial"),
+        (([1.0], [0.0], []), "no ASV spoof trial"),
+        (([1.0], [np.nan], [0.0]), "ASV nontarget scores contain nan"),
     ],
 )
 def test_missing_asv_scores_are_named(scores, message):
     with pytest.raises(ValueError, match=message):
-        tdcf.AsvErrorRates.from_scores(*scores)
+        costs.AsvErrorRates.from_scores(*scores)
 
 
 def test_constant_scores_are_constant_and_not_inverted():

@@ -6,9 +6,8 @@ import numpy as np
 import official
 import pytest
 
-from metrics.dcf import ASVSPOOF5_COST
+from metrics.costs import ASVSPOOF5_COST, AsvErrorRates, tdcf_cost
 from metrics.statistics import Bootstrap, Speakers, _resamples, _System, confidence_intervals, paired_test
-from metrics.tdcf import AsvErrorRates, tdcf_cost
 
 
 ASV = AsvErrorRates(p_miss=0.02, p_fa=0.03, p_fa_spoof=0.7)
