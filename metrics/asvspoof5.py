@@ -1,4 +1,11 @@
-"""minDCF, actDCF and Cllr of ASVspoof 5 track 1."""
+"""
+The metrics of ASVspoof 5 track 1 (stand-alone deepfake detection): the minimum and the actual normalised
+detection cost (P_spoof 0.05, C_miss 1, C_fa 10), Cllr and the EER. minDCF and EER ask only how well the
+scores rank the trials; actDCF and Cllr also ask whether the scores are log-likelihood ratios (natural
+logarithm, bona fide over spoof), and mean little for scores that were never calibrated.
+"""
+
+import inspect
 
 import datasets
 import evaluate
@@ -7,39 +14,7 @@ from .costs import act_dcf, cllr, min_dcf
 from .det import equal_error_rate, split_by_key
 
 
-_DESCRIPTION = """
-The metrics of ASVspoof 5 track 1 (stand-alone deepfake detection): the minimum and the actual normalised
-detection cost (P_spoof 0.05, C_miss 1, C_fa 10), Cllr and the EER. minDCF and EER ask only how well the
-scores rank the trials; actDCF and Cllr also ask whether the scores are log-likelihood ratios (natural
-logarithm, bona fide over spoof), and mean little for scores that were never calibrated.
-"""
-
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (list of float): score of each trial, higher = more bona fide.
-    references (list of str): key of each trial, "bonafide" or "spoof".
-
-Returns:
-    min_dcf (float): the primary metric of the challenge; 1 is as good as no countermeasure.
-    min_dcf_threshold (float): its threshold.
-    act_dcf (float): the cost at the threshold -ln 1.9.
-    cllr (float): in bits.
-    eer (float): as a fraction, not per cent.
-    num_bonafide, num_spoof (int): number of trials of each class.
-
-Raises:
-    ValueError: another key, a class without trials, NaN or infinity.
-
-Examples:
-    >>> asvspoof5 = evaluate.load("metrics/asvspoof5.py")
-    >>> results = asvspoof5.compute(
-    ...     predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"]
-    ... )
-    >>> round(results["min_dcf"], 3), round(results["act_dcf"], 3), round(results["cllr"], 3)
-    (0.5, 0.5, 0.803)
-"""
-
-_CITATION = """
+CITATION = """
 @inproceedings{wang2024asvspoof5,
   title = {{ASVspoof} 5: Crowdsourced Speech Data, Deepfakes, and Adversarial Attacks at Scale},
   author = {Wang, Xin and Delgado, H{\\'e}ctor and Tak, Hemlata and Jung, Jee-weon and Shim, Hye-jin
@@ -51,15 +26,37 @@ _CITATION = """
 """
 
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class Asvspoof5Track1(evaluate.Metric):
-    """`evaluate` module of ASVspoof 5 track 1."""
+    """
+    Args:
+        predictions (list of float): score of each trial, higher = more bona fide.
+        references (list of str): key of each trial, "bonafide" or "spoof".
+
+    Returns:
+        min_dcf (float): the primary metric of the challenge; 1 is as good as no countermeasure.
+        min_dcf_threshold (float): its threshold.
+        act_dcf (float): the cost at the threshold -ln 1.9; it can be above 1, as Cllr can.
+        cllr (float): in bits; 1 is as good as no score.
+        eer (float): as a fraction, not per cent.
+        num_bonafide, num_spoof (int): number of trials of each class.
+
+    Raises:
+        ValueError: another key, a class without trials, NaN or infinity.
+
+    Examples:
+        >>> asvspoof5 = evaluate.load("metrics/asvspoof5.py")
+        >>> results = asvspoof5.compute(
+        ...     predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"]
+        ... )
+        >>> round(results["min_dcf"], 3), round(results["act_dcf"], 3), round(results["cllr"], 3)
+        (0.5, 0.5, 0.803)
+    """
 
     def _info(self):
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
+            description=__doc__,
+            citation=CITATION,
+            inputs_description=inspect.cleandoc(self.__doc__),
             features=datasets.Features(
                 {"predictions": datasets.Value("float64"), "references": datasets.Value("string")}
             ),

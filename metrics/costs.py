@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .det import check_class, check_scores, equal_error_rate, rejected_counts, threshold_of
+from .det import check_class, check_scores, count_rejected, equal_error_rate, find_threshold
 
 
 # Priors and costs of all three evaluation plans; the target and non-target priors are of the t-DCF.
@@ -40,7 +40,7 @@ class DetectionCost:
 
     def find_minimum(self, rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) -> tuple[float, int]:
         """
-        The lowest cost over all thresholds, and its index in the vectors of [`metrics.det.rejected_counts`].
+        The lowest cost over all thresholds, and its index in the vectors of [`metrics.det.count_rejected`].
         To reject one more bona fide trial only costs, so a best threshold lies just below one, or above all.
         """
         frr = rejected_bonafide / rejected_bonafide[-1]
@@ -184,6 +184,6 @@ def min_tdcf(bonafide_scores, spoof_scores, asv: AsvErrorRates, form: str) -> tu
 def _find_minimum(bonafide_scores, spoof_scores, cost: DetectionCost) -> tuple[float, float]:
     """The lowest value of `cost` over all thresholds, and its threshold."""
     bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
-    rejected_bonafide, rejected_spoof = rejected_counts(bonafide, spoof)
+    rejected_bonafide, rejected_spoof = count_rejected(bonafide, spoof)
     value, index = cost.find_minimum(rejected_bonafide, rejected_spoof)
-    return value, threshold_of(bonafide, spoof, int(rejected_bonafide[index]), int(rejected_spoof[index]))
+    return value, find_threshold(bonafide, spoof, int(rejected_bonafide[index]), int(rejected_spoof[index]))

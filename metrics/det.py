@@ -81,7 +81,7 @@ def det_curve(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray, np
     return frr, far, np.concatenate([[scores[0] - 0.001], scores])
 
 
-def rejected_counts(bonafide_sorted: np.ndarray, spoof_sorted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def count_rejected(bonafide_sorted: np.ndarray, spoof_sorted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     How many bona fide and how many spoofed trials a threshold just below each bona fide score rejects, and
     one that rejects all: two integer vectors (num_bonafide + 1,). Both arguments are sorted ascending.
@@ -90,33 +90,34 @@ def rejected_counts(bonafide_sorted: np.ndarray, spoof_sorted: np.ndarray) -> tu
     return np.arange(bonafide_sorted.size + 1), np.append(below, spoof_sorted.size)
 
 
-def equal_error_counts(rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) -> tuple[int, int]:
+def find_equal_error_counts(rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) -> tuple[int, int]:
     """
     Number of rejected bona fide and rejected spoofed trials at the first threshold where FRR and FAR are
     nearest.
 
     Args:
-        rejected_bonafide, rejected_spoof: of [`rejected_counts`]. A trial may count several times, as in a
+        rejected_bonafide, rejected_spoof: of [`count_rejected`]. A trial may count several times, as in a
             bootstrap resample.
     """
     num_bonafide, num_spoof = int(rejected_bonafide[-1]), int(rejected_spoof[-1])
-    # FRR - FAR rises with every trial that the threshold passes; times both counts it is an integer.
-    balance = rejected_bonafide * num_spoof + rejected_spoof * num_bonafide
-    at = int(np.searchsorted(balance, num_bonafide * num_spoof))
+    # The threshold passes one trial after the other. When it has passed b of B bona fide and s of S spoofed
+    # trials, FRR >= FAR says b / B >= 1 - s / S, or b S + s B >= B S. The left side only rises, so the rates
+    # are nearest at the first point that reaches B S, or at the one before it. The first point has
+    # b = ceil(B (S - s) / S) if the trial just passed is bona fide, s = ceil(S (B - b) / B) if it is spoofed.
+    balance, target = rejected_bonafide * num_spoof + rejected_spoof * num_bonafide, num_bonafide * num_spoof
+    at = int(np.searchsorted(balance, target))
+    # From `at - 1` to `at`, bona fide trials of one score are passed first, then the spoofed ones above them.
     bonafide, spoof = int(rejected_bonafide[at]), int(rejected_spoof[at - 1]) if at else 0
-    if (
-        bonafide * num_spoof + spoof * num_bonafide >= num_bonafide * num_spoof
-    ):  # the rates cross at bona fide
+    if bonafide * num_spoof + spoof * num_bonafide >= target:
         bonafide = -(-num_bonafide * (num_spoof - spoof) // num_spoof)
-        previous = bonafide - 1, spoof
-    else:  # they cross at one of the spoofed trials between two bona fide ones
+        candidates = [(bonafide - 1, spoof), (bonafide, spoof)]
+    else:
         spoof = -(-num_spoof * (num_bonafide - bonafide) // num_bonafide)
-        previous = bonafide, spoof - 1
-
-    def difference(counts):
-        return abs(counts[0] / num_bonafide - (num_spoof - counts[1]) / num_spoof)
-
-    return min(previous, (bonafide, spoof), key=difference)
+        candidates = [(bonafide, spoof - 1), (bonafide, spoof)]
+    return min(
+        candidates,
+        key=lambda rejected: abs(rejected[0] / num_bonafide - (num_spoof - rejected[1]) / num_spoof),
+    )
 
 
 def equal_error_rate(bonafide_scores, spoof_scores) -> tuple[float, float]:
@@ -127,12 +128,12 @@ def equal_error_rate(bonafide_scores, spoof_scores) -> tuple[float, float]:
     Args and errors as [`det_curve`].
     """
     bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
-    counts = equal_error_counts(*rejected_counts(bonafide, spoof))
+    counts = find_equal_error_counts(*count_rejected(bonafide, spoof))
     eer = (counts[0] / bonafide.size + (spoof.size - counts[1]) / spoof.size) / 2
-    return eer, threshold_of(bonafide, spoof, *counts)
+    return eer, find_threshold(bonafide, spoof, *counts)
 
 
-def threshold_of(
+def find_threshold(
     bonafide_sorted: np.ndarray, spoof_sorted: np.ndarray, rejected_bonafide: int, rejected_spoof: int
 ) -> float:
     """The threshold, in the official list, that rejects so many of the sorted scores of each class."""

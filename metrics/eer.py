@@ -1,4 +1,10 @@
-"""Equal error rate of a spoofing countermeasure, by the official ASVspoof definition."""
+"""
+The equal error rate (EER) of a countermeasure: the error rate at the threshold where as large a share of the
+bona fide trials is rejected as of the spoofed trials is accepted. Official ASVspoof definition: no
+interpolation between thresholds.
+"""
+
+import inspect
 
 import datasets
 import evaluate
@@ -6,39 +12,7 @@ import evaluate
 from .det import describe_scores, equal_error_rate, split_by_key
 
 
-_DESCRIPTION = """
-The equal error rate (EER) of a countermeasure: the error rate at the threshold where as large a share of the
-bona fide trials is rejected as of the spoofed trials is accepted. Official ASVspoof definition: no
-interpolation between thresholds.
-"""
-
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (list of float): score of each trial, higher = more bona fide.
-    references (list of str): key of each trial, "bonafide" or "spoof".
-
-Returns:
-    eer (float): as a fraction, not per cent.
-    threshold (float): a trial is accepted as bona fide if its score is above it.
-    num_bonafide, num_spoof (int): number of trials of each class.
-    num_distinct_scores (int): over both classes.
-    num_tied_across_classes (int): trials whose score a trial of the other class has, too; ties raise the EER.
-    constant_scores (bool): all trials have one score.
-    looks_inverted (bool): the EER is above 50 %, and below for the negated scores.
-
-Raises:
-    ValueError: another key, a class without trials, NaN or infinity.
-
-Examples:
-    >>> eer = evaluate.load("metrics/eer.py")
-    >>> results = eer.compute(
-    ...     predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"]
-    ... )
-    >>> results["eer"], results["threshold"], results["num_bonafide"], results["num_spoof"]
-    (0.5, 0.5, 2, 2)
-"""
-
-_CITATION = """
+CITATION = """
 @inproceedings{todisco2019asvspoof,
   title = {{ASVspoof} 2019: Future Horizons in Spoofed and Fake Audio Detection},
   author = {Todisco, Massimiliano and Wang, Xin and Vestman, Ville and Sahidullah, Md and Delgado, H{\\'e}ctor
@@ -50,15 +24,39 @@ _CITATION = """
 """
 
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class EqualErrorRate(evaluate.Metric):
-    """`evaluate` module of the EER."""
+    """
+    Args:
+        predictions (list of float): score of each trial, higher = more bona fide.
+        references (list of str): key of each trial, "bonafide" or "spoof".
+
+    Returns:
+        eer (float): as a fraction, not per cent; 0 is perfect, 0.5 is chance.
+        threshold (float): a trial is accepted as bona fide if its score is above it.
+        num_bonafide, num_spoof (int): number of trials of each class.
+        num_distinct_scores (int): over both classes.
+        num_tied_across_classes (int): trials whose score a trial of the other class has, too.
+            Ties raise the EER.
+        constant_scores (bool): all trials have one score.
+        looks_inverted (bool): the EER is above 50 %, and below for the negated scores.
+
+    Raises:
+        ValueError: another key, a class without trials, NaN or infinity.
+
+    Examples:
+        >>> eer = evaluate.load("metrics/eer.py")
+        >>> results = eer.compute(
+        ...     predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"]
+        ... )
+        >>> results["eer"], results["threshold"], results["num_bonafide"], results["num_spoof"]
+        (0.5, 0.5, 2, 2)
+    """
 
     def _info(self):
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
+            description=__doc__,
+            citation=CITATION,
+            inputs_description=inspect.cleandoc(self.__doc__),
             features=datasets.Features(
                 {"predictions": datasets.Value("float64"), "references": datasets.Value("string")}
             ),

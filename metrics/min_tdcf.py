@@ -1,4 +1,11 @@
-"""Minimum t-DCF of a spoofing countermeasure in tandem with speaker verification, in both official forms."""
+"""
+The minimum normalised tandem detection cost (min t-DCF) of a countermeasure (CM) in front of an automatic
+speaker verification (ASV) system. Two forms are published, and their values must not be compared: the legacy
+form of ASVspoof 2019, and the form of ASVspoof 2021, which contains the cost of the ASV system's own errors
+and so cannot fall to 0. Both are computed, by name.
+"""
+
+import inspect
 
 import datasets
 import evaluate
@@ -8,43 +15,7 @@ from .costs import FORMS, AsvErrorRates, min_tdcf
 from .det import split_by_key
 
 
-_DESCRIPTION = """
-The minimum normalised tandem detection cost (min t-DCF) of a countermeasure (CM) in front of an automatic
-speaker verification (ASV) system. Two forms are published, and their values must not be compared: the legacy
-form of ASVspoof 2019, and the form of ASVspoof 2021, which contains the cost of the ASV system's own errors
-and so cannot fall to 0. Both are computed, by name.
-"""
-
-_KWARGS_DESCRIPTION = """
-Args:
-    predictions (list of float): CM score of each trial, higher = more bona fide.
-    references (list of str): key of each trial, "bonafide" or "spoof".
-    asv_scores (list of float), asv_keys (list of str): scores of the ASV system on the same corpus and split,
-        and the key of each, "target", "nontarget" or "spoof"; it works at its EER threshold. Or, instead:
-    p_miss_asv, p_fa_asv, p_fa_spoof_asv (float): its error rates as fractions: targets rejected, non-targets
-        accepted, spoofed trials accepted.
-
-Returns:
-    min_tdcf_2019, min_tdcf_2021 (float): the minimum in each form.
-    threshold_2019, threshold_2021 (float): CM threshold of each.
-    p_miss_asv, p_fa_asv, p_fa_spoof_asv (float): as given, or found from the scores.
-    num_bonafide, num_spoof (int): number of CM trials of each class.
-
-Raises:
-    ValueError: another key, a kind of trial without scores, NaN or infinity, fewer than three distinct CM
-        scores, both or neither of ASV scores and ASV error rates.
-
-Examples:
-    >>> min_tdcf = evaluate.load("metrics/min_tdcf.py")
-    >>> results = min_tdcf.compute(
-    ...     predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"],
-    ...     p_miss_asv=0.025, p_fa_asv=0.025, p_fa_spoof_asv=0.76,
-    ... )
-    >>> round(results["min_tdcf_2019"], 4), round(results["min_tdcf_2021"], 4)
-    (0.5, 0.5319)
-"""
-
-_CITATION = """
+CITATION = """
 @article{kinnunen2020tandem,
   title = {Tandem Assessment of Spoofing Countermeasures and Automatic Speaker Verification: Fundamentals},
   author = {Kinnunen, Tomi and Delgado, H{\\'e}ctor and Evans, Nicholas and Lee, Kong Aik and Vestman, Ville
@@ -57,15 +28,41 @@ _CITATION = """
 """
 
 
-@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class MinimumTandemDetectionCost(evaluate.Metric):
-    """`evaluate` module of the min t-DCF."""
+    """
+    Args:
+        predictions (list of float): CM score of each trial, higher = more bona fide.
+        references (list of str): key of each trial, "bonafide" or "spoof".
+        asv_scores (list of float), asv_keys (list of str): scores of the ASV system on the same corpus and
+            split, and the key of each, "target", "nontarget" or "spoof"; it works at its EER threshold. Or:
+        p_miss_asv, p_fa_asv, p_fa_spoof_asv (float): its error rates as fractions: targets rejected,
+            non-targets accepted, spoofed trials accepted.
+
+    Returns:
+        min_tdcf_2019, min_tdcf_2021 (float): the minimum in each form; 1 is as good as no countermeasure.
+        threshold_2019, threshold_2021 (float): CM threshold of each.
+        p_miss_asv, p_fa_asv, p_fa_spoof_asv (float): as given, or found from the scores.
+        num_bonafide, num_spoof (int): number of CM trials of each class.
+
+    Raises:
+        ValueError: another key, a kind of trial without scores, NaN or infinity, fewer than three distinct CM
+            scores, both or neither of ASV scores and ASV error rates.
+
+    Examples:
+        >>> min_tdcf = evaluate.load("metrics/min_tdcf.py")
+        >>> results = min_tdcf.compute(
+        ...     predictions=[2.0, 0.5, 1.0, -1.0], references=["bonafide", "bonafide", "spoof", "spoof"],
+        ...     p_miss_asv=0.025, p_fa_asv=0.025, p_fa_spoof_asv=0.76,
+        ... )
+        >>> round(results["min_tdcf_2019"], 4), round(results["min_tdcf_2021"], 4)
+        (0.5, 0.5319)
+    """
 
     def _info(self):
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
-            citation=_CITATION,
-            inputs_description=_KWARGS_DESCRIPTION,
+            description=__doc__,
+            citation=CITATION,
+            inputs_description=inspect.cleandoc(self.__doc__),
             features=datasets.Features(
                 {"predictions": datasets.Value("float64"), "references": datasets.Value("string")}
             ),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .costs import DetectionCost
-from .det import check_scores, equal_error_counts
+from .det import check_scores, find_equal_error_counts
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,12 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Estimate):
     """
-    First system's value minus the second's, its confidence interval, and the two-sided p-value of no
-    difference: the share of resamples whose difference lies at least as far from the one observed as that
-    lies from 0.
+    First system's value minus the second's, with the two-sided p-value of no difference: the share of
+    resamples whose difference lies at least as far from the one observed as that lies from 0.
     """
 
-    value: float
-    low: float
-    high: float
     p_value: float
 
 
@@ -93,18 +89,18 @@ class _System:
     costs: Mapping[str, DetectionCost] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, bonafide_scores, spoof_scores, costs: Mapping[str, DetectionCost]) -> "_System":
+    def from_scores(cls, bonafide_scores, spoof_scores, costs: Mapping[str, DetectionCost]) -> "_System":
         bonafide, spoof = check_scores(bonafide_scores, spoof_scores)
         order = np.argsort(bonafide)
         return cls(order, np.searchsorted(bonafide[order], spoof, side="right"), costs)
 
-    def metrics(self, bonafide_counts: np.ndarray, spoof_counts: np.ndarray) -> np.ndarray:
+    def measure(self, bonafide_counts: np.ndarray, spoof_counts: np.ndarray) -> np.ndarray:
         """EER and the minimum of each cost, over the trials taken so many times each."""
         rejected_bonafide = np.concatenate([[0], np.cumsum(bonafide_counts[self.bonafide_order])])
         between = np.bincount(self.spoof_rank, spoof_counts, minlength=len(rejected_bonafide))
         rejected_spoof = np.cumsum(between).astype(np.int64)
         num_bonafide, num_spoof = rejected_bonafide[-1], rejected_spoof[-1]
-        bonafide, spoof = equal_error_counts(rejected_bonafide, rejected_spoof)
+        bonafide, spoof = find_equal_error_counts(rejected_bonafide, rejected_spoof)
         eer = (bonafide / num_bonafide + (num_spoof - spoof) / num_spoof) / 2
         return np.array(
             [eer, *(cost.find_minimum(rejected_bonafide, rejected_spoof)[0] for cost in self.costs.values())]
@@ -132,10 +128,10 @@ def confidence_intervals(
         ValueError: a class without trials, NaN or infinity, or not one speaker per trial; of [`Speakers`] a
             class of fewer than ten speakers.
     """
-    system = _System.of(bonafide_scores, spoof_scores, costs or {})
+    system = _System.from_scores(bonafide_scores, spoof_scores, costs or {})
     sizes = len(system.bonafide_order), len(system.spoof_rank)
-    observed = system.metrics(*(np.ones(size, np.int64) for size in sizes))
-    resampled = np.array([system.metrics(*counts) for counts in _resamples(*sizes, speakers, bootstrap)])
+    observed = system.measure(*(np.ones(size, np.int64) for size in sizes))
+    resampled = np.array([system.measure(*counts) for counts in _resamples(*sizes, speakers, bootstrap)])
     low, high = _interval(resampled, bootstrap.level)
     return {
         name: Estimate(*map(float, values))
@@ -162,7 +158,7 @@ def paired_test(
     Raises:
         ValueError: as [`confidence_intervals`]; different numbers of trials, or fewer than ten of a class.
     """
-    one, other = (_System.of(*scores, costs or {}) for scores in (first, second))
+    one, other = (_System.from_scores(*scores, costs or {}) for scores in (first, second))
     sizes = len(one.bonafide_order), len(one.spoof_rank)
     if sizes != (len(other.bonafide_order), len(other.spoof_rank)):
         raise ValueError(
@@ -176,7 +172,7 @@ def paired_test(
         )
 
     def difference(counts):
-        return one.metrics(*counts) - other.metrics(*counts)
+        return one.measure(*counts) - other.measure(*counts)
 
     observed = difference([np.ones(size, np.int64) for size in sizes])
     resampled = np.array([difference(counts) for counts in _resamples(*sizes, speakers, bootstrap)])

@@ -25,7 +25,7 @@ def test_metrics_of_a_resample_are_the_official_ones_of_the_repeated_trials(deci
     bonafide, spoof = (np.round(scores, decimals) for scores in normal(80, 130))
     names = [f"speaker {i % 12}" for i in range(210)]
     speakers = Speakers(names[:80], names[80:]) if with_speakers else None
-    system = _System.of(bonafide, spoof, {**COSTS, "min_dcf": ASVSPOOF5_COST})
+    system = _System.from_scores(bonafide, spoof, {**COSTS, "min_dcf": ASVSPOOF5_COST})
 
     for counts in _resamples(80, 130, speakers, Bootstrap(num_resamples=30)):
         resample = np.repeat(bonafide, counts[0]), np.repeat(spoof, counts[1])
@@ -35,7 +35,7 @@ def test_metrics_of_a_resample_are_the_official_ones_of_the_repeated_trials(deci
             official.min_tdcf_2021(*resample, ASV.p_miss, ASV.p_fa, ASV.p_fa_spoof),
             official.min_dcf(*resample),
         ]
-        assert system.metrics(*counts) == pytest.approx(expected, abs=1e-12)
+        assert system.measure(*counts) == pytest.approx(expected, abs=1e-12)
 
 
 def test_value_is_that_of_the_trials_themselves():
