@@ -28,7 +28,7 @@ from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.recipe_settings import checked_settings
 from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
 from processing.base_model import RANDOM, record_base_model
-from processing.building import Origin, build_model
+from processing.building import Origin, build_model, describe_parameters
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import (
@@ -38,7 +38,7 @@ from processing.corpora import (
     split_specs,
     take_split,
 )
-from processing.report import describe_parameters, describe_results, describe_split
+from processing.report import describe_results, describe_split
 from processing.results import describe_start
 from processing.scoring import Batches, digest_rows
 from processing.training import (

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 
 from processing.files import write_text
-from processing.problems import describe_problems
+from processing.report import describe_caveats
 
 from .architecture import architecture_rows, input_rows, input_seconds
 from .checks import check_card
@@ -249,7 +249,7 @@ def _results(run: RunFolder) -> dict:
 
 
 def _has_no_error(evaluation: Evaluation) -> bool:
-    """Whether a group of trials has an EER of 0 with an interval; of all, `describe_problems` says it."""
+    """Whether a group of trials has an EER of 0 with an interval; of all, `describe_caveats` says it."""
     results = evaluation.results
     groups = [group for name, value in results.items() if name.startswith("per_") for group in value.values()]
     return any(group.get("eer") == 0 and group.get("eer_interval") for group in groups)
@@ -295,7 +295,7 @@ def _evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
 def _problems(results: dict) -> list[str]:
     """What must be known of results, as eval.py says it."""
     older = {"constant_scores": False, "looks_inverted": False, "num_tied_across_classes": 0}
-    problems = describe_problems({**older, **results})
+    problems = describe_caveats({**older, **results})
     if results.get("min_tdcf_2019") is None and "tdcf_left_out" not in results:
         problems.append(f"The t-DCF was {NOT_MEASURED}.")
     return problems

@@ -90,3 +90,19 @@ def build_model(
     if origin.base_model in (None, RANDOM):
         return model, extractor, origin.base_model and {"name": RANDOM}
     return model, extractor, load_base_model(model.encoder, origin.base_model)
+
+
+def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
+    """
+    How large a model is, how much of it is trained, and what [`~processing.base_model.load_base_model`] says
+    of its base model, where it has one.
+    """
+    trained, total = model.num_parameters(only_trainable=True), model.num_parameters()
+    frozen = "" if trained == total else f", {trained:,} of them trained"
+    text = f"Model: {model.config.model_type}, {total:,} parameters{frozen}"
+    if base_model is None:
+        return text
+    if base_model["name"] == RANDOM:
+        return f"{text}\nEncoder: random weights, not pretrained ones"
+    rest = f"; not used of it: {', '.join(base_model['unused'])}" if base_model["unused"] else ""
+    return f"{text}\nEncoder: all {base_model['num_tensors']} tensors from {base_model['name']}{rest}"

@@ -18,7 +18,7 @@ from .audio import count_samples, decode_audio, decode_windows
 from .audio_folder import AUDIO_EXTENSIONS
 from .files import write_text
 from .pretrained import Countermeasure
-from .scores import cm_scores
+from .scores import compute_scores
 
 
 COLUMNS = (
@@ -237,7 +237,7 @@ def _score(countermeasure: Countermeasure, waiting: list[tuple[Recording, np.nda
         logits = model(**batch.to(device)).logits.float().cpu()
     label2id = model.config.label2id
     probabilities = logits.softmax(-1)[:, int(label2id["bonafide"])]
-    scores = cm_scores(logits, label2id)
+    scores = compute_scores(logits, label2id)
     for (recording, _), score, probability in zip(waiting, scores, probabilities, strict=True):
         if not torch.isfinite(score):
             recording.error = f"The model gives {recording.file} the score {score}."

@@ -1,63 +1,46 @@
-"""Results in words and tables, as train.py and eval.py print them: no number without what it is of."""
+"""Results in words, tables and plots: no number without what it is of. Imports nothing that takes long, as
+cards need no model."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import PreTrainedModel
 
 from metrics.costs import FORMS
 from metrics.det import equal_error_rate
+from metrics.names import METRICS, format_bounds, format_value
 from metrics.statistics import Difference
 
-from .base_model import RANDOM
+from .corpus_names import is_demo
 from .files import write_figure
-from .pretrained import Countermeasure
-from .problems import REMEDY_OF_MODEL, describe_problems
-from .recordings import Recording, printable
-from .trials import Corpus, ProtocolColumns
 
 
-NAMES = {
-    "eer": "EER",
-    **{f"min_tdcf_{form}": f"min t-DCF ({form} form)" for form in FORMS},
-    "min_dcf": "minDCF (ASVspoof 5)",
-    "act_dcf": "actDCF (ASVspoof 5)",
-    "cllr": "Cllr (bits)",
-}
+if TYPE_CHECKING:
+    from .pretrained import Countermeasure
+    from .recordings import Recording
+    from .trials import Corpus, ProtocolColumns
 
 
-def describe_split(corpus: Corpus, spec: str, counts: dict[str, int]) -> str:
-    """Corpus, split and counts in words."""
-    missing = corpus.missing.get(spec, 0)
-    classes = f"{counts['bonafide']:,} bona fide, {counts['spoof']:,} spoof"
-    text = f"{corpus.name} {spec}, {sum(counts.values()):,} trials ({classes}"
-    return text + (f", {missing:,} missing)" if missing else ")")
+REMEDY_OF_MODEL = "check the order of id2label in the model's config.json"
 
 
-def describe_trials(results: Mapping) -> str:
+def describe_counts(bonafide: int, spoof: int, missing: int | None = 0) -> str:
+    """Numbers of trials in words: "15 bona fide, 16 spoof", and how many are missing, if there are some."""
+    text = f"{bonafide:,} bona fide, {spoof:,} spoof"
+    return f"{text}, {missing:,} missing" if missing else text
+
+
+def describe_split(corpus: "Corpus", spec: str, counts: Mapping[str, int]) -> str:
+    """Corpus, split and counts by class in words."""
+    described = describe_counts(**counts, missing=corpus.missing.get(spec))
+    return f"{_describe_corpus(corpus.name)} {spec}, {sum(counts.values()):,} trials ({described})"
+
+
+def make_title(results: Mapping) -> str:
     """Corpus, split and counts of results in words."""
-    text = (
-        f"{results['corpus']} {results['split']}: {results['num_bonafide']:,} bona fide, "
-        f"{results['num_spoof']:,} spoof"
-    )
-    return text + (f", {results['num_missing']:,} missing" if results.get("num_missing") else "")
-
-
-def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
-    """
-    How large a model is, how much of it is trained, and what [`~processing.base_model.load_base_model`] says
-    of its base model, where it has one.
-    """
-    trained, total = model.num_parameters(only_trainable=True), model.num_parameters()
-    frozen = "" if trained == total else f", {trained:,} of them trained"
-    text = f"Model: {model.config.model_type}, {total:,} parameters{frozen}"
-    if base_model is None:
-        return text
-    if base_model["name"] == RANDOM:
-        return f"{text}\nEncoder: random weights, not pretrained ones"
-    rest = f"; not used of it: {', '.join(base_model['unused'])}" if base_model["unused"] else ""
-    return f"{text}\nEncoder: all {base_model['num_tensors']} tensors from {base_model['name']}{rest}"
+    counts = describe_counts(results["num_bonafide"], results["num_spoof"], results.get("num_missing"))
+    return f"{_describe_corpus(results['corpus'])} {results['split']}: {counts}"
 
 
 def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
@@ -69,52 +52,67 @@ def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
         remedy: what to do where the sign of the scores looks inverted.
     """
     intervals = results.get("confidence_intervals", {})
-    lines = [describe_trials(results)]
-    for name, title in NAMES.items():
+    lines = [make_title(results)]
+    for name, metric in METRICS.items():
         if results[name] is not None:
-            interval = f"  [{_bounds(name, intervals[name])}]" if name in intervals else ""
-            lines.append(f"  {title:24}{_value(name, results[name]):>10}{interval}".rstrip())
+            interval = f"  {format_bounds(name, intervals[name])}" if name in intervals else ""
+            lines.append(f"  {metric.title:24}{format_value(name, results[name]):>10}{interval}")
     if intervals:
         lines.append(f"  [{100 * intervals['level']:g} % intervals: {intervals['method']}]")
     for key, groups in results.items():
         if key.startswith("per_") and (len(groups) > 1 or key != "per_attack"):
             lines += ["", *_group_table(key.removeprefix("per_"), groups)]
-    notes = describe_problems(results, remedy)
-    return "\n".join([*lines, *([""] if notes else []), *notes])
+    caveats = describe_caveats(results, remedy)
+    return "\n".join([*lines, *([""] if caveats else []), *caveats])
+
+
+def describe_caveats(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> list[str]:
+    """
+    Sentences on what limits these results and must be said with them; `remedy` is what to do where higher
+    scores seem to mean spoof.
+    """
+    caveats = [results["note"]] if results.get("note") else []
+    if "tdcf_left_out" in results:
+        caveats.append(f"The t-DCF is left out: {results['tdcf_left_out']}.")
+    if results["eer"] == 0 and "confidence_intervals" in results:
+        caveats.append(
+            "No trial is an error, so no resample has one: that the intervals end at 0 does not mean that "
+            "errors are impossible."
+        )
+    if results["constant_scores"]:
+        caveats.append("All scores are the same: the EER of constant scores says nothing.")
+    if results["looks_inverted"]:
+        low, _ = results.get("confidence_intervals", {}).get("eer", (1, 1))
+        if low <= 0.5:
+            caveats.append(
+                f"The EER of {100 * results['eer']:.1f} % is that of chance: its interval holds 50 %."
+            )
+        else:
+            caveats.append(
+                f"The EER of {100 * results['eer']:.1f} % is above 50 %: higher scores seem to mean spoof. "
+                f"If so, {remedy}; nothing was changed."
+            )
+    if (tied := results["num_tied_across_classes"]) and not results["constant_scores"]:
+        caveats.append(
+            f"{tied:,} of {results['num_trials']:,} trials have the score of a trial of the other class. "
+            "Such ties raise the error rates: bona fide is rejected first."
+        )
+    return caveats
 
 
 def describe_comparison(differences: Mapping[str, Difference], names: tuple[str, str], method: str) -> str:
     """The table of a paired test of two systems, and how it was made."""
     lines = [f"{names[0]} minus {names[1]}, paired on the same trials"]
     for name, difference in differences.items():
-        bounds = _bounds(name, (difference.low, difference.high))
-        value = f"{'+' if difference.value > 0 else ''}{_value(name, difference.value)}"
-        lines.append(f"  {NAMES[name]:24}{value:>10}  [{bounds}]  p = {difference.p_value:.3g}")
+        value = f"{'+' if difference.value > 0 else ''}{format_value(name, difference.value)}"
+        bounds = format_bounds(name, (difference.low, difference.high))
+        lines.append(f"  {METRICS[name].title:24}{value:>10}  {bounds}  p = {difference.p_value:.3g}")
     lines.append(f"  [95 % intervals and two-sided p: {method}]")
     return "\n".join(lines)
 
 
-def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:
-    width = max(map(len, [name, *groups])) + 2
-    lines = [f"  {name:{width}}{'bona fide':>10}{'spoof':>10}{'EER':>12}"]
-    for group, values in groups.items():
-        eer = "one class" if values["eer"] is None else _value("eer", values["eer"])
-        interval = f"  [{_bounds('eer', values['eer_interval'])}]" if "eer_interval" in values else ""
-        counts = f"{values['num_bonafide']:>10,}{values['num_spoof']:>10,}"
-        lines.append(f"  {group:{width}}{counts}{eer:>12}{interval}")
-    return lines
-
-
-def _value(name: str, value: float) -> str:
-    return f"{100 * value:.3f} %" if name == "eer" else f"{value:.4f}"
-
-
-def _bounds(name: str, bounds) -> str:
-    return ", ".join(_value(name, bound).removesuffix(" %") for bound in bounds)
-
-
 def write_plots(
-    folder: Path, results: Mapping, trials: ProtocolColumns, systems: Mapping[str, np.ndarray]
+    folder: Path, results: Mapping, trials: "ProtocolColumns", systems: Mapping[str, np.ndarray]
 ) -> None:
     """
     Write `det.png`, `scores.png` and one bar plot for each breakdown, `per_attack.png`.
@@ -127,34 +125,46 @@ def write_plots(
     """
     from metrics import plots  # matplotlib takes a second to load
 
-    folder.mkdir(parents=True, exist_ok=True)
-    title = describe_trials(results)
+    title = make_title(results)
     is_bonafide = np.array(trials.key) == "bonafide"
     by_class = {name: (scores[is_bonafide], scores[~is_bonafide]) for name, scores in systems.items()}
     first = next(iter(by_class))
     points = {}
     for name, classes in by_class.items():
         eer, threshold = equal_error_rate(*classes)
-        points[name] = [plots.OperatingPoint(f"EER {_value('eer', eer)}", threshold)]
-    for form in FORMS:
-        if (value := results[f"min_tdcf_{form}"]) is not None:
-            name = f"min t-DCF ({form} form) {value:.4f}"
-            points[first].append(plots.OperatingPoint(name, results[f"min_tdcf_{form}_threshold"]))
+        points[name] = [plots.OperatingPoint(f"EER {format_value('eer', eer)}", threshold)]
+    for name in (f"min_tdcf_{form}" for form in FORMS):
+        if results[name] is not None:
+            label = f"{METRICS[name].title} {format_value(name, results[name])}"
+            points[first].append(plots.OperatingPoint(label, results[f"{name}_threshold"]))
     write_figure(folder / "det.png", plots.plot_det(by_class, points, title=title))
-    histogram = plots.plot_score_histograms(
-        *by_class[first], threshold=results["eer_threshold"], title=f"{first}, {title}"
-    )
+    title = f"{first}, {title}"
+    histogram = plots.plot_score_histograms(*by_class[first], threshold=results["eer_threshold"], title=title)
     write_figure(folder / "scores.png", histogram)
     for key, groups in results.items():
         if key.startswith("per_") and set(groups) != {"unknown"}:
             name = key.removeprefix("per_")
-            bars = plots.plot_breakdown(
-                groups, pooled_eer=results["eer"], title=f"{first}, {title}", name=name
-            )
+            bars = plots.plot_breakdown(groups, pooled_eer=results["eer"], title=title, name=name)
             write_figure(folder / f"{key}.png", bars)
 
 
-def recording_header(countermeasure: Countermeasure, threshold: float | None, hop_seconds: float) -> str:
+def _describe_corpus(name: str) -> str:
+    """A corpus's name in words and plots: the demo corpus never stands there like a real one."""
+    return f"{name} (synthetic)" if is_demo(name) else name
+
+
+def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:
+    width = max(map(len, [name, *groups])) + 2
+    lines = [f"  {name:{width}}{'bona fide':>10}{'spoof':>10}{'EER':>12}"]
+    for group, values in groups.items():
+        eer = "one class" if values["eer"] is None else format_value("eer", values["eer"])
+        interval = f"  {format_bounds('eer', values['eer_interval'])}" if "eer_interval" in values else ""
+        counts = f"{values['num_bonafide']:>10,}{values['num_spoof']:>10,}"
+        lines.append(f"  {group:{width}}{counts}{eer:>12}{interval}")
+    return lines
+
+
+def recording_header(countermeasure: "Countermeasure", threshold: float | None, hop_seconds: float) -> str:
     """What the lines of [`recording_line`] mean."""
     extractor = countermeasure.feature_extractor
     crop = "whole recording"
@@ -195,10 +205,12 @@ def recording_line(summary: Mapping) -> str:
 
 
 def write_timelines(
-    folder: Path, recordings: Iterable[Recording], countermeasure: Countermeasure, threshold: float | None
+    folder: Path, recordings: "Iterable[Recording]", countermeasure: "Countermeasure", threshold: float | None
 ) -> None:
     """Write `timeline-<number>-<name>.png` for every recording of more than one window."""
     from metrics import plots
+
+    from .recordings import printable
 
     extractor = countermeasure.feature_extractor
     for number, recording in enumerate(recordings, start=1):

@@ -12,7 +12,7 @@ from .files import write_text
 from .trials import KEY_OF_LABEL, ProtocolColumns
 
 
-def cm_scores(logits: np.ndarray, label2id: dict[str, int]) -> np.ndarray:
+def compute_scores(logits: np.ndarray, label2id: dict[str, int]) -> np.ndarray:
     """
     Countermeasure scores, higher = more bona fide: the logit of bona fide minus the logit of spoof.
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from .collation import AudioCollator
 from .files import write_text
-from .scores import cm_scores
+from .scores import compute_scores
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def score_rows(
             batch.pop("labels", None)
             with torch.inference_mode():
                 logits = model(**{name: tensor.to(state.device) for name, tensor in batch.items()}).logits
-            computed[index] = cm_scores(logits.float().cpu(), model.config.label2id).tolist()
+            computed[index] = compute_scores(logits.float().cpu(), model.config.label2id).tolist()
             if checkpoint is not None:
                 checkpoint.add(index, computed[index])
             bar.update(len(computed[index]))

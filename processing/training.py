@@ -30,7 +30,7 @@ from transformers.utils import logging
 from metrics.det import equal_error_rate
 
 from .collation import AudioCollator
-from .scores import cm_scores
+from .scores import compute_scores
 from .trunk_cache import TrunkCollator
 
 
@@ -162,7 +162,7 @@ def eer_metric(label2id: dict[str, int]):
         logits = (
             prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
         )
-        scores = cm_scores(np.asarray(logits), label2id)
+        scores = compute_scores(np.asarray(logits), label2id)
         is_bonafide = prediction.label_ids == int(label2id["bonafide"])
         eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
         return {"eer": eer, "num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}

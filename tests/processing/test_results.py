@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import official
@@ -10,7 +13,7 @@ import pytest
 from metrics.statistics import Bootstrap
 from processing.asv_scores import AsvScores, read_asv_scores
 from processing.corpora import read_protocol
-from processing.report import describe_comparison, describe_problems, describe_results
+from processing.report import describe_caveats, describe_comparison, describe_results, make_title
 from processing.results import (
     asv_score_files,
     compare_scores,
@@ -24,6 +27,7 @@ from processing.scores import read_scores, scores_of_trials
 from processing.trials import Corpus, ProtocolColumns
 
 
+REPOSITORY = Path(__file__).parents[2]
 QUICK = Bootstrap(num_resamples=20)
 NUM = 120  # trials, of which every third is bona fide
 
@@ -176,7 +180,7 @@ def test_without_asv_scores_the_tdcf_is_left_out_and_said_to_be(trials, scores):
     results = evaluate_trials(trials, scores, bootstrap=QUICK)
 
     assert (results["min_tdcf_2019"], results["min_tdcf_2021"]) == (None, None)
-    assert describe_problems(results) == ["The t-DCF is left out: there are no ASV scores."]
+    assert describe_caveats(results) == ["The t-DCF is left out: there are no ASV scores."]
 
 
 def test_decisions_have_an_eer_but_no_tdcf(trials, scores, asv):
@@ -184,11 +188,11 @@ def test_decisions_have_an_eer_but_no_tdcf(trials, scores, asv):
 
     assert results["min_tdcf_2019"] is None and results["eer"] is not None
     assert "fewer than three distinct scores" in results["tdcf_left_out"]
-    assert any("have the score of a trial of the other class" in note for note in describe_problems(results))
+    assert any("have the score of a trial of the other class" in note for note in describe_caveats(results))
 
 
 def test_constant_scores_are_reported_as_constant_and_never_as_inverted(trials, asv):
-    notes = describe_problems(evaluate_trials(trials, np.zeros(NUM), asv=asv, bootstrap=QUICK))
+    notes = describe_caveats(evaluate_trials(trials, np.zeros(NUM), asv=asv, bootstrap=QUICK))
 
     assert any("EER of constant scores says nothing" in note for note in notes)
     assert not any("higher_is" in note for note in notes)
@@ -198,9 +202,9 @@ def test_inverted_scores_are_reported_with_the_remedy_and_not_flipped(trials, sc
     results = evaluate_trials(trials, -scores)
 
     assert results["eer"] > 0.5
-    (note,) = [note for note in describe_problems(results, "say --higher_is spoof") if "50 %" in note]
+    (note,) = [note for note in describe_caveats(results, "say --higher_is spoof") if "50 %" in note]
     assert "If so, say --higher_is spoof; nothing was changed" in note
-    assert any("check the order of id2label" in note for note in describe_problems(results))
+    assert any("check the order of id2label" in note for note in describe_caveats(results))
 
 
 def test_error_rate_of_chance_is_not_called_inverted(trials):
@@ -209,7 +213,7 @@ def test_error_rate_of_chance_is_not_called_inverted(trials):
     results = evaluate_trials(trials, chance)
 
     assert results["eer"] > 0.5 > results["confidence_intervals"]["eer"][0]
-    assert any("is that of chance" in note for note in describe_problems(results))
+    assert any("is that of chance" in note for note in describe_caveats(results))
 
 
 def test_asv_scores_of_another_splits_attacks_are_refused(trials, scores, asv):
@@ -271,6 +275,21 @@ def test_results_name_corpus_split_counts_and_note(trials, scores):
     assert "Means nothing." in text
     assert (results["corpus"], results["split"], results["num_missing"]) == ("Corpus X", "eval", 3)
     assert evaluate_corpus(corpus, "eval[:50%]", trials, scores, bootstrap=QUICK)["num_missing"] is None
+
+
+def test_titles_of_the_demo_corpus_say_that_it_is_synthetic():
+    results = {"corpus": "demo", "split": "eval", "num_bonafide": 15, "num_spoof": 16}
+
+    assert make_title(results) == "demo (synthetic) eval: 15 bona fide, 16 spoof"
+    assert make_title({**results, "corpus": "c", "num_missing": 1_000}).endswith("16 spoof, 1,000 missing")
+
+
+def test_words_on_results_need_no_torch():
+    script = "import sys, processing.report; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
+
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_table_names_the_form_of_each_tdcf(trials, scores, asv):

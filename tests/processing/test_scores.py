@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from processing import asvspoof2019
-from processing.scores import cm_scores, read_scores, scores_of_trials, trials_of_scores, write_scores
+from processing.scores import compute_scores, read_scores, scores_of_trials, trials_of_scores, write_scores
 from processing.trials import ProtocolColumns, columns_of
 
 
@@ -32,7 +32,7 @@ def score_file(tmp_path):
     ("label2id", "expected"), [({"spoof": 0, "bonafide": 1}, [1.5]), ({"spoof": 1, "bonafide": 0}, [-1.5])]
 )
 def test_score_is_bonafide_minus_spoof_whatever_the_order(label2id, expected):
-    assert cm_scores(np.array([[0.5, 2.0]]), label2id).tolist() == expected
+    assert compute_scores(np.array([[0.5, 2.0]]), label2id).tolist() == expected
 
 
 def test_score_file_has_four_columns_and_keeps_every_float32(tmp_path, trials):
