@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from .det import det_curve, equal_error_rate
 
 BONAFIDE, SPOOF, LINE = "#0072b2", "#d55e00", "#333333"  # told apart by the colour-blind, too
 CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+NOTE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # box of a text over a plot
 RATE_TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
+MARKER_SIZE = 7
 MAX_POINTS = 4000  # of a DET curve; more are not seen
 
 
@@ -32,7 +35,8 @@ def plot_det(
     title: str = "",
 ) -> Figure:
     """
-    Detection error trade-off on normal deviate axes.
+    Detection error trade-off on normal deviate axes. The curve of a system without errors is hidden by the
+    axes, so a text inside them says so.
 
     Args:
         systems: (bona fide scores, spoof scores) of each system by its name.
@@ -42,14 +46,17 @@ def plot_det(
     Raises:
         ValueError: see [`metrics.det.check_scores`].
     """
-    figure, axes = _axes(6.4, 6.4, title)
+    figure, axes = _make_axes(6.4, 6.4, title)
     lowest, highest = 0.05, 0.6
-    drawn = []
-    for (name, scores), color in zip(systems.items(), _cycle(len(systems)), strict=True):
+    drawn, without_errors = [], []
+    for (name, scores), color in zip(systems.items(), cycle(CURVES), strict=False):
         frr, far, thresholds = det_curve(*scores)
+        eer, _ = equal_error_rate(*scores)
+        if eer == 0:
+            without_errors.append(name)
         lowest = min(lowest, 0.5 / max(map(len, scores)))
-        highest = max(highest, 0.99 if equal_error_rate(*scores)[0] > 0.35 else 0)
-        kept = _corners(frr, far)
+        highest = max(highest, 0.99 if eer > 0.35 else 0)
+        kept = _find_corners(frr, far)
         drawn += axes.plot(far[kept], frr[kept], color=color, label=name, linewidth=1.8)
         for i, point in enumerate((points or {}).get(name, ())):
             at = max(int(np.searchsorted(thresholds, point.threshold, side="right")) - 1, 0)
@@ -61,7 +68,7 @@ def plot_det(
                 "osD"[i % 3],
                 color=LINE,
                 markerfacecolor="none",
-                markersize=7 + 4 * i,  # points that coincide stay visible, one around the other
+                markersize=MARKER_SIZE + 4 * i,  # points that coincide stay visible, one around the other
                 linewidth=0,
                 clip_on=False,
                 zorder=3,
@@ -69,23 +76,29 @@ def plot_det(
             )
     lowest, highest = max(lowest, RATE_TICKS[0]), min(highest, 1 - lowest)
     axes.plot([lowest, 0.5], [lowest, 0.5], color="#bbbbbb", linewidth=1, linestyle="--", zorder=0)
-    for axis, set_scale, set_limits in (
-        (axes.xaxis, axes.set_xscale, axes.set_xlim),
-        (axes.yaxis, axes.set_yscale, axes.set_ylim),
-    ):
+    if without_errors:
+        note = "\n".join(
+            f"No errors: EER 0 % ({name}); the curve lies on the axes." for name in without_errors
+        )
+        axes.text(0.08, 0.04, note, transform=axes.transAxes, bbox=NOTE, fontsize=9, parse_math=False)
+    for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         # Rates of 0 and 1 lie at infinity; they are drawn at the edge.
-        set_scale("function", functions=(lambda p: _deviate(p, lowest), _rate))
-        set_limits(lowest, highest)
+        set_scale("function", functions=(lambda rate: _to_deviate(rate, lowest), _to_rate))
         axis.set_major_locator(FixedLocator([tick for tick in RATE_TICKS if lowest <= tick <= highest]))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}"))
-    axes.set_xlabel("False acceptance rate: spoof taken for bona fide (%)")
-    axes.set_ylabel("False rejection rate: bona fide taken for spoof (%)")
+    axes.set(
+        xlim=(lowest, highest),
+        ylim=(lowest, highest),
+        xlabel="False acceptance rate: spoof taken for bona fide (%)",
+        ylabel="False rejection rate: bona fide taken for spoof (%)",
+    )
     axes.grid(color="#e6e6e6")
     # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
     legend = axes.legend(drawn, range(len(drawn)), loc="upper right", framealpha=0.9, fontsize=9)
-    for text, of in zip(legend.get_texts(), drawn, strict=True):
+    for text, handle, of in zip(legend.get_texts(), legend.legend_handles, drawn, strict=True):
         text.set(text=of.get_label(), parse_math=False)
+        handle.set_markersize(MARKER_SIZE)
     return figure
 
 
@@ -101,7 +114,7 @@ def plot_score_histograms(
         title: corpus, split and counts.
     """
     bonafide, spoof = np.asarray(bonafide_scores, float), np.asarray(spoof_scores, float)
-    figure, axes = _axes(7.2, 4.2, title)
+    figure, axes = _make_axes(7.2, 4.2, title)
     everything = np.concatenate([bonafide, spoof])
     num_bins = int(np.clip(2 * min(len(bonafide), len(spoof)) ** 0.5, 12, 100))
     if everything.min() == everything.max():  # constant scores: one bar
@@ -109,18 +122,9 @@ def plot_score_histograms(
     else:
         edges = np.linspace(everything.min(), everything.max(), num_bins + 1)
     for name, scores, color in (("bona fide", bonafide, BONAFIDE), ("spoof", spoof, SPOOF)):
-        weights = np.full(len(scores), 100 / len(scores))
-        label = f"{name} ({len(scores):,})"
-        axes.hist(
-            scores,
-            edges,
-            weights=weights,
-            color=color,
-            alpha=0.55,
-            label=label,
-            edgecolor=color,
-            linewidth=0.6,
-        )
+        shares = np.full(len(scores), 100 / len(scores))
+        style = {"color": color, "alpha": 0.55, "edgecolor": color, "linewidth": 0.6}
+        axes.hist(scores, edges, weights=shares, label=f"{name} ({len(scores):,})", **style)
     if threshold is not None:
         axes.axvline(threshold, color=LINE, linestyle="--", linewidth=1.2, label="EER threshold")
     axes.set_xlabel("Score (higher = more bona fide)")
@@ -142,7 +146,8 @@ def plot_breakdown(
         title: corpus, split and counts.
         name: what the groups are: "attack", "codec".
     """
-    figure, axes = _axes(max(5.5, 1.6 + 0.62 * len(groups)), 4.4, title)
+    figure, axes = _make_axes(max(5.5, 1.6 + 0.62 * len(groups)), 4.4, title)
+    highest = pooled_eer
     for position, values in enumerate(groups.values()):
         if values["eer"] is None:
             axes.text(position, 0, "one class\nonly", ha="center", va="bottom", fontsize=7, color=LINE)
@@ -153,8 +158,8 @@ def plot_breakdown(
         if interval := values.get("eer_interval"):
             low, top = 100 * interval[0], max(100 * interval[1], height)
             axes.plot([position, position], [low, top], color=LINE, linewidth=1.2)
-        label = axes.text(position, top, f"{height:.3g}", ha="center", va="bottom", fontsize=8)
-        label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+        highest = max(highest, top)
+        axes.text(position, top, f"{height:.3g}", ha="center", va="bottom", fontsize=8, bbox=NOTE)
     axes.axhline(100 * pooled_eer, color=BONAFIDE, linestyle="--", linewidth=1.2, zorder=2.5)
     axes.text(
         1.005,
@@ -177,7 +182,7 @@ def plot_breakdown(
     )
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.margins(y=0.12)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, None if highest > 0 else 1)  # without errors there is nothing to scale by
     axes.set_xlabel(f"{name} (number of spoofed trials)")
     axes.set_ylabel("EER (%)")
     return figure
@@ -201,7 +206,7 @@ def plot_timeline(
         threshold: decision threshold of single crops, to be marked.
         title: the recording.
     """
-    figure, axes = _axes(10, 3.4, title)
+    figure, axes = _make_axes(10, 3.4, title)
     starts, scores = np.asarray(starts, float), np.asarray(scores, float)
     long = starts[-1] + window_seconds > 600
     unit, per_unit = ("minutes", 60) if long else ("seconds", 1)
@@ -223,7 +228,7 @@ def plot_timeline(
     return figure
 
 
-def _axes(width: float, height: float, title: str):
+def _make_axes(width: float, height: float, title: str):
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     size = 10 if len(title) < 13 * width else 7
@@ -232,26 +237,22 @@ def _axes(width: float, height: float, title: str):
     return figure, axes
 
 
-def _cycle(count: int) -> list[str]:
-    return [CURVES[i % len(CURVES)] for i in range(count)]
-
-
-def _corners(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
+def _find_corners(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Indices of the points where the steps of a DET curve turn, thinned where they are too many to see."""
     steps = np.diff(frr) > 0
     kept = np.flatnonzero(np.concatenate([[True], steps[1:] != steps[:-1], [True]]))
     if len(kept) <= MAX_POINTS:
         return kept
     # Evenly spaced along both rates, so that the ends stay as fine as the middle.
-    position = _deviate(frr[kept], 1e-6) - _deviate(far[kept], 1e-6)
+    position = _to_deviate(frr[kept], 1e-6) - _to_deviate(far[kept], 1e-6)
     wanted = np.linspace(position[0], position[-1], MAX_POINTS)
     return kept[np.unique(np.clip(np.searchsorted(position, wanted), 0, len(kept) - 1))]
 
 
-def _deviate(rate, lowest: float):
+def _to_deviate(rate, lowest: float):
     rate = np.clip(np.asarray(rate, dtype=np.float64), lowest, 1 - lowest)
     return torch.special.ndtri(torch.from_numpy(rate)).numpy()
 
 
-def _rate(deviate):
+def _to_rate(deviate):
     return torch.special.ndtr(torch.from_numpy(np.asarray(deviate, dtype=np.float64))).numpy()

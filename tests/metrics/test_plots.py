@@ -158,6 +158,36 @@ def test_det_plot_of_odd_scores_is_drawn_without_a_warning(case):
     np.testing.assert_allclose(drawn, curve, atol=1e-12)
 
 
+def test_det_plot_says_which_system_makes_no_errors_since_its_curve_is_hidden_by_the_axes():
+    perfect, other = ODD["perfect separation"], normal(200, 300)
+
+    figure = plots.plot_det({"$a": perfect, "b": other, "c": perfect})
+
+    draw(figure)
+    assert texts(figure) == [
+        "No errors: EER 0 % ($a); the curve lies on the axes.\n"
+        "No errors: EER 0 % (c); the curve lies on the axes."
+    ]
+
+
+def test_det_plot_of_systems_with_errors_has_no_text_inside():
+    assert texts(plots.plot_det({"a": normal(200, 300)})) == []
+
+
+def test_markers_of_the_legend_have_one_size_so_that_none_covers_the_next_line():
+    points = {"a": [plots.OperatingPoint(name, 0.0) for name in "xyz"]}
+
+    figure = plots.plot_det({"a": normal(200, 300)}, points)
+
+    draw(figure)
+    handles = figure.axes[0].get_legend().legend_handles
+    markers = [handle.get_marker() for handle in handles[1:]]
+    sizes = {handle.get_markersize() for handle in handles[1:]}
+    assert markers == ["o", "s", "D"] and sizes == {plots.MARKER_SIZE}
+    drawn = [next(line for line in figure.axes[0].lines if line.get_label() == name) for name in "xyz"]
+    assert len({line.get_markersize() for line in drawn}) == 3  # one around the other where they coincide
+
+
 # Histograms
 
 
@@ -223,6 +253,20 @@ def test_group_of_one_class_has_no_bar_but_says_so():
     assert [bar.get_height() for bar in figure.axes[0].patches] == pytest.approx([2])
     note = next(text for text in figure.axes[0].texts if "one class" in text.get_text())
     assert note.get_position()[0] == 1
+
+
+@pytest.mark.parametrize("groups", [{"A07": group(0.0), "A08": group(0.0)}, {"A07": group(None)}])
+def test_axis_of_groups_without_errors_reaches_1_percent(groups):
+    figure = plots.plot_breakdown(groups, pooled_eer=0.0)
+
+    draw(figure)
+    assert figure.axes[0].get_ylim() == (0, 1)
+
+
+def test_axis_is_scaled_by_the_smallest_error_rate_that_is_not_zero():
+    figure = plots.plot_breakdown({"A07": group(0.0), "A08": group(0.0001)}, pooled_eer=0.0)
+
+    assert 0.01 < figure.axes[0].get_ylim()[1] < 0.02
 
 
 @pytest.mark.parametrize(
