@@ -23,7 +23,7 @@ from transformers import (
 from hub_cards.card import write_trained_card
 from hub_cards.checks import without_folder
 from hub_cards.publish import PublishingError, Target, check_access, publish_trained, training_target
-from hub_cards.recipe import Recipe, check_keys, find_recipe, load_recipe, systems
+from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, check_keys, find_recipe, load_recipe, systems
 from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.recipe_settings import checked_settings
 from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
@@ -38,8 +38,8 @@ from processing.corpora import (
     split_specs,
     take_split,
 )
+from processing.origin import describe_start, describe_training
 from processing.report import describe_results, describe_split
-from processing.results import describe_start
 from processing.scoring import Batches, digest_rows
 from processing.training import (
     AntiSpoofingTrainer,
@@ -66,16 +66,6 @@ DEFAULTS = {
     "dataloader_pin_memory": torch.cuda.is_available(),
     "report_to": "tensorboard",
     "dataloader_num_workers": min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0,
-}
-
-# Not kept in the recipe of a trained model, which may be trained on elsewhere.
-OF_THE_MACHINE = {
-    "use_cpu",
-    "disable_tqdm",
-    "report_to",
-    "dataloader_num_workers",
-    "attn_implementation",
-    "cache_frozen_trunk",
 }
 
 # Of who trains, so neither in a recipe nor in the record of a run.
@@ -230,6 +220,7 @@ def main(argv: list[str]) -> None:
             **({"base_model": base_model} if base_model else {}),
             **({"started_from": started_from} if started_from else {}),
         }
+        record["origin"] = describe_training(record, run.recipe.card)
         write_training_record(folder, recipe, trainer, record, started=started)
         report(folder, results)
         if run.target:
@@ -408,7 +399,7 @@ def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, 
 def as_run(run: Run, corpus: Corpus, base_model: dict | None) -> tuple[dict, dict]:
     """The recipe as it was run, and what the command line changed of it."""
     recipe, overridden = dataclasses.asdict(run.recipe) | {"corpus": corpus.name}, dict(run.overrides)
-    recipe["training"] |= {key: value for key, value in run.overrides.items() if key not in OF_THE_MACHINE}
+    recipe["training"] |= {key: value for key, value in run.overrides.items() if key not in MACHINE_ARGUMENTS}
     for settings in (recipe["training"], overridden):  # names, and not where things lay on this machine
         settings |= {key: without_folder(value) for key, value in settings.items() if isinstance(value, str)}
         if base_model and "base_model" in settings:

@@ -10,6 +10,16 @@ import yaml
 
 FOLDER = Path(__file__).parent
 RECIPE_NAME = "recipe.yaml"  # beside the weights of a trained model
+# Arguments of training that say how and where, not what: neither in the recipe of a trained model, which may
+# be trained on elsewhere, nor among the hyperparameters of its card.
+MACHINE_ARGUMENTS = {
+    "use_cpu",
+    "disable_tqdm",
+    "report_to",
+    "dataloader_num_workers",
+    "attn_implementation",
+    "cache_frozen_trunk",
+}
 
 
 @dataclass
@@ -99,6 +109,20 @@ def load_recipe(path: Path) -> Recipe:
         return Recipe(**content)
     except TypeError as error:
         raise ValueError(f"{path} is incomplete: {str(error).split('__init__() ')[-1]}.") from error
+
+
+def changed_settings(recipe: Recipe, checkpoint_sha256: str) -> list[str]:
+    """Name the settings that differ from those of the system whose authors publish the checkpoint; none where
+    nobody is known to publish it."""
+    for name in systems():
+        published = load_recipe(FOLDER / f"{name}.yaml")
+        if published.card.get("checkpoint_sha256") == checkpoint_sha256:
+            theirs = {**published.model, **published.feature_extractor}
+            ours = {**recipe.model, **recipe.feature_extractor}
+            names = sorted(theirs.keys() | ours.keys())
+            # The weights of the classes are of training alone.
+            return [key for key in names if key != "class_weights" and ours.get(key) != theirs.get(key)]
+    return []
 
 
 def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:

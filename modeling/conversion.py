@@ -22,10 +22,11 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hub_cards.card import write_card
-from hub_cards.recipe import RECIPE_NAME, Recipe
+from hub_cards.recipe import RECIPE_NAME, Recipe, changed_settings
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
+from processing.origin import describe_conversion
 
 from .recipe_settings import checked_settings
 
@@ -295,8 +296,11 @@ def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | N
         if recipe is not None:
             text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
             (folder / RECIPE_NAME).write_text(text, encoding="utf-8")
+        card = {} if recipe is None else recipe.card
+        changed = [] if recipe is None else changed_settings(recipe, record["sha256"])
         record = {
             **record,
+            "origin": describe_conversion(record, card, changed),
             "num_parameters": model.num_parameters(),
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }

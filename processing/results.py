@@ -235,35 +235,6 @@ def describe_model(folder: Path) -> dict:
     return {"model": folder.name, "weights_sha256": hash_files(folder, ["*.safetensors"])}
 
 
-def describe_start(folder: Path) -> dict:
-    """
-    What identifies a model that training goes on from, and what is recorded of where its weights come from:
-    the checkpoint that they were converted from (`converted_from`), or the corpus that they were trained on
-    (`trained_on`) and, where that training went on from other weights, these (`started_from`).
-
-    Raises:
-        ValueError: a damaged `conversion.json` or `training.json`.
-    """
-    about = describe_model(folder.resolve())
-    conversion, training = folder / "conversion.json", folder / "training.json"
-    try:
-        if conversion.is_file():
-            record = json.loads(conversion.read_text(encoding="utf-8"))
-            return {**about, "converted_from": {name: record[name] for name in ("checkpoint", "sha256")}}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{conversion} does not say what was converted ({error!r}): convert again."
-        ) from None
-    try:
-        if training.is_file():
-            record = json.loads(training.read_text(encoding="utf-8"))
-            before = {"started_from": record["started_from"]} if record.get("started_from") else {}
-            return {**about, "trained_on": record.get("corpus") or "a corpus that is not recorded", **before}
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{training} is damaged ({error!r}): train again.") from None
-    return about
-
-
 def digest_config(folder: Path) -> str:
     """SHA-256 of what in a model's config.json its scores depend on: all but the decision threshold."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

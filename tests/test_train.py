@@ -220,6 +220,9 @@ def test_training_goes_on_from_a_saved_models_folder(tmp_path, trained, la_corpu
         "weights_sha256": {"model.safetensors": digest},
         "trained_on": "ASVspoof 2019 LA",
     }
+    trained_here = {"kind": "trained", "corpus": "ASVspoof 2019 LA", "published": False}
+    new = {**trained_here, "license_from_recipe": True, "before": None}
+    assert record["origin"] == {**new, "before": {"model": "run", **new}}
     said = "Training went on from the weights of `run`, trained on ASVspoof 2019 LA."
     assert said in (tmp_path / "next" / "README.md").read_text()
 

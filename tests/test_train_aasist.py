@@ -84,6 +84,9 @@ def test_training_that_goes_on_from_converted_weights_says_which(tmp_path, la_co
     record = json.loads((run / "training.json").read_text())
     assert record["system"] == "small"
     assert record["started_from"]["converted_from"] == {"checkpoint": "best.pth", "sha256": digest}
+    converted_origin = json.loads((converted / "conversion.json").read_text())["origin"]
+    assert record["origin"]["before"] == {"model": "converted", **converted_origin}
+    assert not record["origin"]["license_from_recipe"]  # of weights that may be anybody's
     weights = [load_file(folder / "model.safetensors")["classifier.weight"] for folder in (converted, run)]
     assert torch.equal(*weights)
     card = (run / "README.md").read_text()

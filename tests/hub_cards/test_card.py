@@ -21,7 +21,7 @@ from hub_cards.run_folder import read_run
 from hub_cards.tables import CORPORA, as_stated, number, per_cent, table
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from processing.corpora import BY_NAME
-from processing.results import describe_start
+from processing.origin import describe_start
 
 
 @pytest.fixture

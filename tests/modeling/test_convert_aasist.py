@@ -93,6 +93,7 @@ def test_folder_is_complete_and_says_where_the_weights_come_from(converted):
     sha256 = "51d2d9cf0738172f61e2a384ec50a54a55363240f67c971ed55a92435bc1a1c0"  # by sha256sum
     assert record["checkpoint"] == "AASIST.pth" and record["sha256"] == sha256
     assert record["num_parameters"] == 297_354
+    assert record["origin"]["published"] and record["origin"]["changed_settings"] == []
     assert "converted, not trained here: from `AASIST.pth`" in card and sha256 in card
     assert re.search(r"^license: mit$", card, re.MULTILINE)
     assert "Jee-weon Jung" in card and "https://github.com/clovaai/aasist" in card
