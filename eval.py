@@ -21,7 +21,7 @@ from processing.collation import AudioCollator
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_split
 from processing.files import hash_files
-from processing.pretrained import Countermeasure, load_countermeasure, set_decision_threshold
+from processing.models import Countermeasure, load_countermeasure, set_decision_threshold
 from processing.recordings import Recording, Windows, find_recordings, score_recordings, write_recordings
 from processing.report import (
     REMEDY_OF_MODEL,

@@ -28,7 +28,6 @@ from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.recipe_settings import checked_settings
 from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
 from processing.base_model import RANDOM, record_base_model
-from processing.building import Origin, build_model, describe_parameters
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
 from processing.corpora import (
@@ -38,6 +37,7 @@ from processing.corpora import (
     split_specs,
     take_split,
 )
+from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
 from processing.report import describe_results, describe_split
 from processing.scoring import Batches, digest_rows
@@ -159,13 +159,16 @@ def main(argv: list[str]) -> None:
         check_batches(run.args, len(splits["train"]))
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
-            origin = Origin(
-                run.weights, checkpoint, run.model_args.base_model, run.model_args.attn_implementation
+            model, extractor, base_model = build_model(
+                *checked_settings(run.recipe, class_counts(splits["train"])),
+                weights=run.weights,
+                checkpoint=checkpoint,
+                base_model=run.model_args.base_model,
+                attn_implementation=run.model_args.attn_implementation,
             )
-            settings = checked_settings(run.recipe, class_counts(splits["train"]))
-            model, extractor, base_model = build_model(*settings, origin)
             started_from = run.weights and describe_start(run.weights)  # as they are now, not after training
-        PartialState().print(describe_parameters(model, base_model if origin.is_new else None))
+        is_new = run.weights is None and checkpoint is None
+        PartialState().print(describe_parameters(model, base_model if is_new else None))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
         collator = AudioCollator(extractor, ids)
         inputs = prepare_inputs(run, model, collator, splits)

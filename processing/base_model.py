@@ -48,7 +48,7 @@ def follow_base_model(
         The settings of the encoder and of the feature extractor.
 
     Raises:
-        FileNotFoundError: the base model can't be had.
+        FileNotFoundError: the base model is not found.
         ValueError: none is named; it is of another size or kind than the recipe states, or does not say
             whether it normalises; the recipe turns masking or layerdrop on.
     """
@@ -63,10 +63,10 @@ def follow_base_model(
         if follows:
             raise ValueError("do_normalize: base_model needs a base model. State true or false.")
         return stated, extractor_settings
-    origin = _location(source) if checkpoint is None else checkpoint
-    with _errors_explained(str(origin)):
-        config = AutoConfig.from_pretrained(origin)
-        extractor = AutoFeatureExtractor.from_pretrained(origin) if follows else None
+    place = checkpoint or find_folder(source, "base model") or source
+    with _errors_explained(place):
+        config = AutoConfig.from_pretrained(place)
+        extractor = AutoFeatureExtractor.from_pretrained(place) if follows else None
     base = config if checkpoint is None else getattr(config, "encoder_config", None)
     if base is None:  # a checkpoint of another system, which is found out when the two are compared
         return stated, extractor_settings
@@ -107,36 +107,65 @@ def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
         does not have) and the SHA-256 of the encoder's weights.
 
     Raises:
-        FileNotFoundError: the source can't be had.
-        ValueError: weights that can't be read, that lack some of the encoder's, or have other shapes.
+        FileNotFoundError: the source is not found.
+        ValueError: weights that cannot be read, that lack some of the encoder's, or have other shapes.
     """
-    with _errors_explained(_location(source)):
+    folder = find_folder(source, "base model")
+    with _errors_explained(folder or source):
         loaded, report = AutoModel.from_pretrained(
-            _location(source),
+            folder or source,
             config=type(encoder.config).from_dict(encoder.config.to_dict()),
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # so that they are named below
+            ignore_mismatched_sizes=True,  # so that check_all_loaded names them
             output_loading_info=True,
         )
-    if mismatched := sorted(report["mismatched_keys"]):
-        parameter, found, expected = mismatched[0]
-        raise ValueError(
-            f"The base model {source} does not fit: {parameter} has the shape {tuple(found)}, but "
-            f"{tuple(expected)} is expected ({len(mismatched)} such tensors)."
-        )
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(
-            f"The base model {source} lacks {len(missing)} of the encoder's tensors, among them "
-            f"{missing[0]}: they would be random. It is no checkpoint of this encoder."
-        )
+    check_all_loaded(report, f"The base model {source}", "It is no checkpoint of this encoder.")
     encoder.load_state_dict(loaded.state_dict())
-    path = Path(_location(source))
     return {
-        "name": path.resolve().name if path.is_dir() else source,
+        "name": folder.resolve().name if folder else source,
         "num_tensors": len(encoder.state_dict()),
         "unused": sorted(report["unexpected_keys"]),
         "sha256": digest_tensors(encoder.state_dict().items()),
     }
+
+
+def find_folder(source: str, what: str = "model") -> Path | None:
+    """
+    The folder that a source names; `None` where it may be an id on the Hub.
+
+    Raises:
+        FileNotFoundError: the source can only be a folder, but is not there.
+    """
+    with suppress(RuntimeError):  # a user without a home folder
+        path = Path(source).expanduser()
+        if path.is_dir():
+            return path
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise FileNotFoundError(f"There is no folder {source} to take the {what} from.")
+    return None
+
+
+def check_all_loaded(report: dict, name: str, remedy: str) -> None:
+    """
+    Args:
+        report: the loading info of `from_pretrained`, with mismatched sizes ignored.
+        name: of what was loaded, at the beginning of a sentence.
+        remedy: for tensors that are missing.
+
+    Raises:
+        ValueError: tensors of other shapes, or missing ones, which would be random.
+    """
+    if mismatched := sorted(report["mismatched_keys"]):
+        tensor, found, expected = mismatched[0]
+        raise ValueError(
+            f"{name} does not fit its config: {tensor} has the shape {tuple(found)}, but {tuple(expected)} "
+            f"is expected ({len(mismatched)} such tensors)."
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"{name} lacks {len(missing)} of the needed tensors, among them {missing[0]}: they would be "
+            f"random. {remedy}"
+        )
 
 
 def record_base_model(folder: Path, base_model: dict) -> None:
@@ -159,28 +188,12 @@ def digest_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def _location(source: str) -> str:
-    """
-    A folder as a path, or an id on the Hub.
-
-    Raises:
-        FileNotFoundError: the source can only be a folder, but is not there.
-    """
-    with suppress(RuntimeError):  # a user without a home folder
-        path = Path(source).expanduser()
-        if path.is_dir():
-            return str(path)
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise FileNotFoundError(f"There is no folder {source} to take the base model from.")
-    return source
-
-
 def _plain(value):
     return list(value) if isinstance(value, tuple) else value
 
 
 @contextmanager
-def _errors_explained(source: str) -> Iterator[None]:
+def _errors_explained(source: Path | str) -> Iterator[None]:
     """Errors of transformers as ours, with a remedy; its table of keys, which ours replaces, is left out."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -188,20 +201,21 @@ def _errors_explained(source: str) -> Iterator[None]:
         yield
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"The weights of the base model {source} can't be read, or are more than tensors "
-            f"({str(error).splitlines()[0] if str(error) else 'the file is empty'}). Fetch them again."
+            f"The weights of the base model {source} cannot be read, or are more than tensors "
+            f"({str(error).splitlines()[0] if str(error) else 'the file is empty'}). Download or copy them "
+            "again."
         ) from error
     except OSError as error:
         reason = str(error).split("\n")[0]
         if Path(source).is_dir():
             raise FileNotFoundError(
-                f"The base model {source} is not whole ({reason}). Its folder needs config.json and weights, "
-                "as save_pretrained writes them."
+                f"The base model {source} is not complete ({reason}). Its folder needs config.json and "
+                "weights, as save_pretrained writes them."
             ) from error
         raise FileNotFoundError(
-            f"The base model {source} can't be had ({reason}). An id on the Hub is fetched where there is a "
-            f"connection; elsewhere, fetch it before (`hf download {source} --local-dir FOLDER`) and pass "
-            f"--base_model FOLDER. --base_model {RANDOM} starts from random weights."
+            f"The base model {source} is not found ({reason}). A model on the Hub is downloaded where there "
+            f"is a connection; elsewhere, download it before (`hf download {source} --local-dir FOLDER`) and "
+            f"pass --base_model FOLDER. --base_model {RANDOM} starts from random weights."
         ) from error
     finally:
         logging.set_verbosity(verbosity)

@@ -17,7 +17,7 @@ from transformers import SequenceFeatureExtractor
 from .audio import count_samples, decode_audio, decode_windows
 from .audio_folder import AUDIO_EXTENSIONS
 from .files import write_text
-from .pretrained import Countermeasure
+from .models import Countermeasure
 from .scores import compute_scores
 
 
@@ -140,7 +140,7 @@ def score_recordings(
     with the length, but for a model that takes whole utterances: it gets each as one window.
 
     Args:
-        countermeasure: see [`~processing.pretrained.load_countermeasure`].
+        countermeasure: see [`~processing.models.load_countermeasure`].
         files: audio files. What can't be read is not raised, but named in the recording's `error`.
         windows: distance of the windows' starts in seconds, and the batch size.
 

@@ -17,7 +17,7 @@ from .files import write_figure
 
 
 if TYPE_CHECKING:
-    from .pretrained import Countermeasure
+    from .models import Countermeasure
     from .recordings import Recording
     from .trials import Corpus, ProtocolColumns
 

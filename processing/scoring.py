@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def score_rows(
         num_workers=batches.num_workers,
     )
     model = model.to(state.device).eval()
+    utterances = rows["utterance_id"][:]
     if done:
         state.print(f"{checkpoint.num_scored_before:,} of {len(rows):,} utterances were scored before.")
     share = f" (share of process 1 of {state.num_processes})" if state.num_processes > 1 else ""
@@ -89,10 +91,9 @@ def score_rows(
         disable=not state.is_main_process,
     ) as bar:
         for index, batch in zip(own, loader, strict=True):
-            batch.pop("labels", None)
-            with torch.inference_mode():
-                logits = model(**{name: tensor.to(state.device) for name, tensor in batch.items()}).logits
-            computed[index] = compute_scores(logits.float().cpu(), model.config.label2id).tolist()
+            scores, _ = score_batch(model, batch)
+            check_finite(scores, [f"utterance {utterances[i]}" for i in slices[index]])
+            computed[index] = scores.tolist()
             if checkpoint is not None:
                 checkpoint.add(index, computed[index])
             bar.update(len(computed[index]))
@@ -104,13 +105,34 @@ def score_rows(
             f"{num_scored / seconds:.1f} per second"
         )
     by_batch = {**done, **dict(gathered)}
-    scores = torch.tensor([score for index in range(len(slices)) for score in by_batch[index]])
-    if not torch.isfinite(scores).all():
-        at = int(torch.isfinite(scores).int().argmin())
-        raise ValueError(
-            f"The score of utterance {rows[at]['utterance_id']} is {scores[at]}: check the weights."
-        )
-    return scores
+    return torch.tensor([score for index in range(len(slices)) for score in by_batch[index]])
+
+
+@torch.inference_mode()
+def score_batch(
+    model: PreTrainedModel, batch: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Score a batch that a collator or a feature extractor gives, on the model's device.
+
+    Returns:
+        Scores (batch,), higher = more bona fide, and softmax outputs of bona fide (batch,), both float32, on
+        the CPU.
+    """
+    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
+    logits = model(**inputs).logits.float().cpu()
+    label2id = model.config.label2id
+    return compute_scores(logits, label2id), logits.softmax(-1)[:, int(label2id["bonafide"])]
+
+
+def check_finite(scores: torch.Tensor, names: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: a score (num_scores,) that is NaN or infinite; the message has its name.
+    """
+    if not (finite := torch.isfinite(scores)).all():
+        at = int(finite.int().argmin())
+        raise ValueError(f"The score of {names[at]} is {scores[at]}: check the weights of the model.")
 
 
 class ScoringCheckpoint:

@@ -14,12 +14,8 @@ from torch import nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
     EarlyStoppingCallback,
     EvalPrediction,
-    PreTrainedConfig,
-    SequenceFeatureExtractor,
     Trainer,
     TrainerCallback,
     TrainerState,
@@ -35,9 +31,6 @@ from .trunk_cache import TrunkCollator
 
 
 logger = logging.get_logger(__name__)
-
-# What a config says of its file, and what is only known at the end of a run.
-NOT_COMPARED = {"architectures", "auto_map", "decision_threshold", "dtype", "transformers_version"}
 
 
 class AntiSpoofingTrainer(Trainer):
@@ -218,27 +211,6 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
             f"{newest} is newer than {resume_from} and would be overwritten. Remove it first."
         )
     return output_dir / Path(resume_from).name
-
-
-def check_same_system(
-    checkpoint: Path, config: PreTrainedConfig, extractor: SequenceFeatureExtractor
-) -> None:
-    """
-    Raises:
-        ValueError: a setting of the model or of the feature extractor is not that of the checkpoint.
-    """
-    pairs = (
-        (config, AutoConfig.from_pretrained(checkpoint)),
-        (extractor, AutoFeatureExtractor.from_pretrained(checkpoint)),
-    )
-    for ours, theirs in pairs:
-        ours, theirs = (json.loads(settings.to_json_string()) for settings in (ours, theirs))
-        for key in sorted(ours.keys() | theirs.keys()):
-            if key not in NOT_COMPARED and ours.get(key) != theirs.get(key):
-                raise ValueError(
-                    f"{checkpoint} was trained with {key} {theirs.get(key)}, but now it is {ours.get(key)}. "
-                    "Resume with the settings of the run, or start another in a new --output_dir."
-                )
 
 
 def last_complete_checkpoint(output_dir: Path) -> Path | None:

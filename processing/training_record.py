@@ -15,7 +15,7 @@ from transformers import AutoModelForAudioClassification, Trainer
 from .base_model import RECORD_NAME
 from .collation import AudioCollator
 from .files import move_model, write_text
-from .pretrained import align_weights
+from .models import align_weights
 from .report import write_plots
 from .results import (
     describe_environment,

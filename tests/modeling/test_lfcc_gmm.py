@@ -24,7 +24,7 @@ from modeling.kmeans import FrameSample
 from modeling.modeling_lfcc_gmm import DiagonalGMM
 from processing.collation import AudioCollator
 from processing.corpora import CorpusArguments, load_corpus
-from processing.pretrained import load_countermeasure
+from processing.models import load_countermeasure
 from processing.recordings import score_recordings
 from processing.scoring import score_rows
 

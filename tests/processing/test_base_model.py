@@ -270,7 +270,7 @@ def test_folder_that_is_not_there_is_named_with_a_remedy(tmp_path):
 
 
 def test_base_model_of_the_hub_without_a_connection_is_named_with_a_remedy():
-    with pytest.raises(FileNotFoundError, match="lab/unknown can't be had.*hf download lab/unknown"):
+    with pytest.raises(FileNotFoundError, match="lab/unknown is not found.*hf download lab/unknown"):
         new_model("lab/unknown")
 
 
@@ -278,7 +278,7 @@ def test_folder_without_weights_is_an_error(folder):
     model = new_model(folder)
     (folder / "model.safetensors").unlink()
 
-    with pytest.raises(FileNotFoundError, match=f"{folder} is not whole.*model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=f"{folder} is not complete.*model.safetensors"):
         load_base_model(model.encoder, str(folder))
 
 
@@ -296,7 +296,8 @@ def test_config_that_lies_about_the_weights_is_an_error_with_both_shapes(folder)
     (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
 
     with pytest.raises(
-        ValueError, match=rf"{folder} does not fit: \S+intermediate_dense.bias .*\(64,\), but \(48,\).*9 such"
+        ValueError,
+        match=rf"{folder} does not fit its config: \S+intermediate_dense.bias .*\(64,\), but \(48,\).*9 such",
     ):
         load_base_model(new_model(folder).encoder, str(folder))
 
@@ -317,7 +318,7 @@ def test_safetensors_that_were_cut_off_are_refused(folder, size):
     path = folder / "model.safetensors"
     os.truncate(path, size if size >= 0 else path.stat().st_size + size)
 
-    with pytest.raises(ValueError, match=f"{folder} can't be read.*Fetch them again"):
+    with pytest.raises(ValueError, match=f"{folder} cannot be read.*Download or copy them again"):
         load_base_model(new_model(folder).encoder, str(folder))
 
 
@@ -330,7 +331,7 @@ def test_pickled_weights_that_were_cut_off_are_refused(folder, size):
     os.truncate(folder / "pytorch_model.bin", size)
 
     with pytest.raises(
-        (ValueError, FileNotFoundError), match=f"base model {folder} (can't be read|is not whole)"
+        (ValueError, FileNotFoundError), match=f"base model {folder} (cannot be read|is not complete)"
     ):
         load_base_model(new_model(folder).encoder, str(folder))
 
@@ -363,7 +364,7 @@ def test_pickle_that_would_run_code_is_refused_and_does_not_run_it(folder, tmp_p
     content = {"wav2vec2.masked_spec_embed": Bomb(tmp_path / "ran")}
     torch.save(content, path) if write == "torch" else path.write_bytes(pickle.dumps(content, 2))
 
-    with pytest.raises(ValueError, match=f"{folder} can't be read, or are more than tensors"):
+    with pytest.raises(ValueError, match=f"{folder} cannot be read, or are more than tensors"):
         load_base_model(new_model(folder).encoder, str(folder))
 
     assert not (tmp_path / "ran").exists()
@@ -408,4 +409,4 @@ def test_base_model_of_the_hub_is_the_one_that_was_published(tmp_path):
 
     assert loaded == {**expected, "name": "lab/base"}
     assert extractor == {"do_normalize": False}
-    assert "lab/nothing can't be had" in unknown
+    assert "lab/nothing is not found" in unknown

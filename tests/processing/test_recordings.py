@@ -18,7 +18,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification, pipe
 
 from modeling import AntiSpoofingFeatureExtractor
 from processing.audio import decode_audio
-from processing.pretrained import Countermeasure, load_countermeasure
+from processing.models import Countermeasure, load_countermeasure
 from processing.recordings import (
     COLUMNS,
     Recording,

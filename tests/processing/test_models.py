@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_model import save_tiny_model
 from transformers import ASTFeatureExtractor
 
-from processing.pretrained import load_countermeasure
+from processing.models import load_countermeasure
 from processing.recordings import Windows, score_recordings
 
 
@@ -86,7 +86,7 @@ def test_weights_that_lack_a_parameter_are_refused(folder):
     del weights["gru.weight_ih_l0"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
-    with pytest.raises(ValueError, match="lack 1 parameters, among them gru.weight_ih_l0"):
+    with pytest.raises(ValueError, match="lacks 1 of the needed tensors, among them gru.weight_ih_l0"):
         load_countermeasure(str(folder))
 
 
@@ -104,7 +104,7 @@ def test_weights_of_other_shapes_are_refused(folder):
 def test_weights_that_were_cut_off_are_refused(folder):
     os.truncate(folder / "model.safetensors", (folder / "model.safetensors").stat().st_size // 2)
 
-    with pytest.raises(ValueError, match="model can't be read"):
+    with pytest.raises(ValueError, match="model cannot be read"):
         load_countermeasure(str(folder))
 
 
@@ -174,7 +174,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import modeling
-from processing.pretrained import load_countermeasure
+from processing.models import load_countermeasure
 from processing.recordings import Windows, score_recordings
 
 answers = []
@@ -251,10 +251,10 @@ def test_what_the_hub_does_not_have_is_named(published, recording, tmp_path):
             ("no id", None),
         )
 
-    assert nothing.startswith("FileNotFoundError: lab/nothing is neither a folder nor to be had on the Hub")
+    assert nothing.startswith("FileNotFoundError: lab/nothing is neither a folder nor found on the Hub")
     assert no_revision.startswith("FileNotFoundError: lab/tiny") and "v2" in no_revision
     assert empty.startswith("FileNotFoundError: lab/empty holds no config.json")
-    assert plain.startswith("FileNotFoundError: no id is neither a folder nor to be had on the Hub")
+    assert plain.startswith("FileNotFoundError: no id is neither a folder nor found on the Hub")
 
 
 @pytest.mark.parametrize("offline", [pytest.param("0", marks=pytest.mark.slow), "1"])
@@ -264,4 +264,4 @@ def test_hub_that_is_out_of_reach_is_said(published, recording, tmp_path, offlin
 
     (answer,) = ask(environment | {"HF_HUB_OFFLINE": offline}, recording, ("lab/tiny", None))
 
-    assert answer.startswith("FileNotFoundError: lab/tiny is neither a folder nor to be had on the Hub")
+    assert answer.startswith("FileNotFoundError: lab/tiny is neither a folder nor found on the Hub")

@@ -1,0 +1,238 @@
+"""A countermeasure and its feature extractor: a new one from a recipe, one that a checkpoint or a trained
+model's folder holds and that is trained on, and a trained one from a folder or the Hub."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SequenceFeatureExtractor,
+)
+
+from .base_model import (
+    RANDOM,
+    check_all_loaded,
+    find_folder,
+    follow_base_model,
+    load_base_model,
+    recorded_base_model,
+)
+from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+from .files import write_text
+from .trials import KEYS
+
+
+# What a config says of its file, and what is only known at the end of a run.
+NOT_COMPARED = {"architectures", "auto_map", "decision_threshold", "dtype", "transformers_version"}
+
+
+@dataclass(frozen=True)
+class Countermeasure:
+    """
+    Attributes:
+        name: the folder's name, or the id on the Hub.
+        folder: where its files are.
+        revision: commit on the Hub; `None` for a folder.
+        model, feature_extractor: as the Auto classes give them.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    model: PreTrainedModel
+    feature_extractor: SequenceFeatureExtractor
+
+
+def build_model(
+    config_class: type,
+    settings: dict,
+    extractor_settings: dict,
+    *,
+    weights: Path | None = None,
+    checkpoint: Path | None = None,
+    base_model: str | None = None,
+    attn_implementation: str | None = None,
+) -> tuple[PreTrainedModel, SequenceFeatureExtractor, dict | None]:
+    """
+    The model that a run trains, its feature extractor, and what was loaded of a base model, where one was.
+
+    Args:
+        config_class: of the model.
+        settings: of the config, as the recipe states them.
+        extractor_settings: of the feature extractor, likewise.
+        weights: the folder of a trained model that is trained on; `None` starts a new one.
+        checkpoint: of a run that is resumed, in that run's folder.
+        base_model: what the encoder of a new model is taken from; see [`~base_model.follow_base_model`].
+        attn_implementation: of the encoder; `None` for the library's choice.
+
+    Raises:
+        ValueError: a bad value; a base model that does not fit; a checkpoint of another system.
+        FileNotFoundError: a base model that is not found.
+    """
+    if weights is not None:
+        config = AutoConfig.from_pretrained(weights)
+        config.class_weights, config.decision_threshold = settings.get("class_weights"), None
+        extractor = AutoFeatureExtractor.from_pretrained(weights)
+    else:
+        if "encoder_config" in settings:
+            settings["encoder_config"], extractor_settings = follow_base_model(
+                settings["encoder_config"], extractor_settings, base_model, checkpoint
+            )
+        elif base_model is not None:
+            raise ValueError(
+                f"--base_model {base_model}: {config_class.model_type} does not start from a base model."
+            )
+        try:
+            config = config_class(**settings)
+        except StrictDataclassError as error:
+            raise ValueError(f"model of the recipe: {str(error).split('Error: ', 1)[-1]}") from error
+        extractor = AntiSpoofingFeatureExtractor(
+            num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
+        )
+    if checkpoint is not None:
+        check_same_system(checkpoint, config, extractor)
+    attention = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    try:
+        if folder := checkpoint or weights:
+            model = AutoModelForAudioClassification.from_pretrained(folder, config=config, **attention)
+            return model, extractor, recorded_base_model(weights or checkpoint.parent)
+        model = AutoModelForAudioClassification.from_config(config, **attention)
+    except ImportError as error:
+        raise ValueError(f"--attn_implementation: {str(error).splitlines()[0]} Leave it out.") from error
+    if base_model in (None, RANDOM):
+        return model, extractor, base_model and {"name": RANDOM}
+    return model, extractor, load_base_model(model.encoder, base_model)
+
+
+def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
+    """
+    How large a model is, how much of it is trained, and what [`~processing.base_model.load_base_model`] says
+    of its base model, where it has one.
+    """
+    trained, total = model.num_parameters(only_trainable=True), model.num_parameters()
+    frozen = "" if trained == total else f", {trained:,} of them trained"
+    text = f"Model: {model.config.model_type}, {total:,} parameters{frozen}"
+    if base_model is None:
+        return text
+    if base_model["name"] == RANDOM:
+        return f"{text}\nEncoder: random weights, not pretrained ones"
+    rest = f"; not used of it: {', '.join(base_model['unused'])}" if base_model["unused"] else ""
+    return f"{text}\nEncoder: all {base_model['num_tensors']} tensors from {base_model['name']}{rest}"
+
+
+def check_same_system(
+    checkpoint: Path, config: PreTrainedConfig, extractor: SequenceFeatureExtractor
+) -> None:
+    """
+    Raises:
+        ValueError: a setting of the model or of the feature extractor is not that of the checkpoint.
+    """
+    pairs = (
+        (config, AutoConfig.from_pretrained(checkpoint)),
+        (extractor, AutoFeatureExtractor.from_pretrained(checkpoint)),
+    )
+    for ours, theirs in pairs:
+        ours, theirs = (json.loads(settings.to_json_string()) for settings in (ours, theirs))
+        for key in sorted(ours.keys() | theirs.keys()):
+            if key not in NOT_COMPARED and ours.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"{checkpoint} was trained with {key} {theirs.get(key)}, but now it is {ours.get(key)}. "
+                    "Resume with the settings of the run, or start another in a new --output_dir."
+                )
+
+
+def load_countermeasure(
+    model: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Countermeasure:
+    """
+    Load a trained model and its feature extractor. The architectures of this package are known once
+    `modeling` has been imported; of others the code must come with the model, see `trust_remote_code`.
+
+    Args:
+        model: a folder that train.py or `save_pretrained` wrote, or an id on the Hub.
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: run the code that comes with a model of an architecture that this package lacks.
+
+    Raises:
+        FileNotFoundError: neither a folder nor on the Hub, or no trained model.
+        ValueError: weights that are damaged, lack parameters or do not fit the config, labels other than
+            bonafide and spoof, a feature extractor that does not crop.
+    """
+    local = find_folder(model)
+    folder = _download(model, revision) if local is None else local
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{model} holds no config.json, so it is no trained model. Give the folder that train.py named "
+            "at its end."
+        )
+    try:
+        network, report = AutoModelForAudioClassification.from_pretrained(
+            folder,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # so that check_all_loaded names them
+            output_loading_info=True,
+        )
+        extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except SafetensorError as error:
+        raise ValueError(
+            f"The weights of {model} cannot be read ({error}). Download or copy them again."
+        ) from error
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{model} is not complete: {error} Save model and feature extractor by save_pretrained; pickled "
+            "weights are not read."
+        ) from error
+    check_all_loaded(report, f"The model {model}", "Save the whole model.")
+    if set(network.config.label2id) != set(KEYS):
+        raise ValueError(
+            f"{model} has the labels {', '.join(network.config.label2id)}; a countermeasure has "
+            f"{' and '.join(KEYS)}. Set id2label in its config."
+        )
+    if not hasattr(extractor, "num_samples"):
+        raise ValueError(
+            f"The feature extractor of {model} is {type(extractor).__name__}, which does not crop to a "
+            "number of samples; AntiSpoofingFeatureExtractor does."
+        )
+    name, commit = (model, folder.name) if local is None else (folder.resolve().name, None)
+    return Countermeasure(name, folder, commit, align_weights(network), extractor)
+
+
+def align_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """
+    Move weights that lie in a memory-mapped file at any address into memory of their own, which PyTorch
+    aligns: the last bits of a product by MKL depend on the alignment, and so would those of a score.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model
+
+
+def set_decision_threshold(folder: Path, threshold: float) -> None:
+    """Write the decision threshold into the `config.json` of a model; all else in it stays as it is."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_text(path, json.dumps({**config, "decision_threshold": threshold}, indent=2) + "\n")
+
+
+def _download(model: str, revision: str | None) -> Path:
+    """The model's files, without pickles, in the cache; its last folder is named by the commit."""
+    try:
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.py", "*.safetensors"])
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(f"{model} is neither a folder nor found on the Hub: {error}") from error
