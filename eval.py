@@ -5,20 +5,23 @@ import dataclasses
 import re
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from tqdm.auto import tqdm
+from transformers.hf_argparser import HfArg
 
 import modeling  # noqa: F401  registers the architectures
 from hub_cards.recipe import systems
 from metrics.statistics import MIN_TRIALS, Bootstrap
 from processing.asv_scores import AsvScores
 from processing.collation import AudioCollator
-from processing.command_line import ArgumentParser, keep_freed_memory, share_out_cores
+from processing.command_line import ArgumentParser, count_cores, keep_freed_memory, share_out_cores
 from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_split
 from processing.files import hash_files
 from processing.models import Countermeasure, load_countermeasure, set_decision_threshold
@@ -51,86 +54,89 @@ from processing.trials import KEYS, Corpus, ProtocolColumns, class_counts, colum
 
 
 DIRECTIONS = ["bonafide", "spoof"]
-OF_SCORE_FILES = ("protocol", "higher_is")
-OF_TRIALS = ("split", "compare", "compare_higher_is", "asv_score_file", "num_resamples", "num_workers")
-OF_MODELS = (
-    "batch_size",
-    "num_workers",
-    "revision",
-    "trust_remote_code",
-    "use_cpu",
-    "set_decision_threshold",
-)
+# What can be evaluated, and the arguments that go with some of it only.
+MODES = {
+    "corpus": "--model on a corpus",
+    "score_file": "--score_file: the trials are those of the file, or of --protocol",
+    "files": "--files: recordings have no key, so there are scores, but no error rates",
+}
+ONLY_WITH = {
+    **dict.fromkeys(["protocol", "higher_is"], {"score_file"}),
+    **dict.fromkeys(["window_hop", "plot_timeline"], {"files"}),
+    **dict.fromkeys(["set_decision_threshold", "num_workers"], {"corpus"}),
+    **dict.fromkeys((f.name for f in dataclasses.fields(CorpusArguments)), {"corpus"}),
+    **dict.fromkeys(["split", "asv_score_file", "num_resamples"], {"corpus", "score_file"}),
+    **dict.fromkeys(["compare", "compare_higher_is"], {"corpus", "score_file"}),
+    **dict.fromkeys(["batch_size", "revision", "trust_remote_code", "use_cpu"], {"corpus", "files"}),
+}
 
 
 @dataclass
 class EvaluationArguments:
     """What is evaluated, and how. A model on a corpus, a score file, or a model on recordings (--files)."""
 
-    model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a trained model."})
-    split: str | None = field(
-        default=None,
-        metadata={"help": "Split of the corpus or protocol; may be a slice of a corpus; default: eval."},
+    _argument_group_name = "what is evaluated, and how"
+
+    model: str | None = HfArg(default=None, help="Folder or Hub id of a trained model.")
+    split: str | None = HfArg(
+        default=None, help="Split of the corpus or protocol; may be a slice of a corpus; default: eval."
     )
-    score_file: str | None = field(
-        default=None,
-        metadata={"help": "Scores to evaluate: `utterance score`, `utterance [attack] key score`."},
+    score_file: str | None = HfArg(
+        default=None, help="Scores to evaluate: `utterance score`, `utterance [attack] key score`."
     )
-    protocol: str | None = field(
-        default=None,
-        metadata={"help": "Protocol of the scored trials; needed where the score file has no keys."},
+    protocol: str | None = HfArg(
+        default=None, help="Protocol of the scored trials; needed where the score file has no keys."
     )
-    higher_is: str = field(
+    higher_is: str = HfArg(
         default="bonafide",
-        metadata={"help": "What a higher score in --score_file means.", "choices": DIRECTIONS},
+        help="What a higher score in --score_file means.",
+        metadata={"choices": DIRECTIONS},
     )
-    compare: str | None = field(
-        default=None, metadata={"help": "Score file of another system on the same trials, for a paired test."}
+    compare: str | None = HfArg(
+        default=None, help="Score file of another system on the same trials, for a paired test."
     )
-    compare_higher_is: str = field(
-        default="bonafide",
-        metadata={"help": "What a higher score in --compare means.", "choices": DIRECTIONS},
+    compare_higher_is: str = HfArg(
+        default="bonafide", help="What a higher score in --compare means.", metadata={"choices": DIRECTIONS}
     )
-    files: list[str] | None = field(
-        default=None,
-        metadata={"help": "Recordings, or folders of them, to score with --model.", "nargs": "+"},
+    files: list[str] | None = HfArg(
+        default=None, help="Recordings, or folders of them, to score with --model.", metadata={"nargs": "+"}
     )
-    window_hop: float | None = field(
-        default=None,
-        metadata={"help": "Seconds from window to window in longer recordings; default: half a window."},
+    window_hop: float | None = HfArg(
+        default=None, help="Seconds from window to window in longer recordings; default: half a window."
     )
-    plot_timeline: bool = field(
-        default=False, metadata={"help": "Plot the scores of each longer recording over its time."}
+    plot_timeline: bool = HfArg(default=False, help="Plot the scores of each longer recording over its time.")
+    asv_score_file: str | None = HfArg(
+        default=None, help="ASV scores for the t-DCF; without it, those in the corpus folder are used."
     )
-    asv_score_file: str | None = field(
-        default=None,
-        metadata={"help": "ASV scores for the t-DCF; without it, those in the corpus folder are used."},
-    )
-    set_decision_threshold: bool = field(
+    set_decision_threshold: bool = HfArg(
         default=False,
-        metadata={
-            "help": "Write the EER threshold of this evaluation into the config of --model, a folder, as the "
-            "threshold of its verdicts; to be done on a development set."
-        },
+        help="Write the EER threshold of this evaluation into the config of --model, a folder, as the "
+        "threshold of its verdicts; to be done on a development set.",
     )
-    output_dir: str | None = field(default=None, metadata={"help": "Where everything is written."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace the results in --output_dir."})
-    batch_size: int = field(default=32, metadata={"help": "Utterances at a time, on each process."})
-    num_workers: int | None = field(
-        default=None, metadata={"help": "Processes that decode; default: 0 on a CPU, up to 8 for a GPU."}
+    output_dir: str | None = HfArg(default=None, help="Where everything is written.")
+    overwrite: bool = HfArg(default=False, help="Replace the results in --output_dir.")
+    batch_size: int = HfArg(default=32, help="Utterances at a time, on each process.")
+    num_workers: int | None = HfArg(
+        default=None, help="Processes that decode; default: 0 on a CPU, up to 8 for a GPU."
     )
-    num_threads: int | None = field(
-        default=None,
-        metadata={"help": "CPU threads of each process; default: the cores, shared out over the processes."},
+    num_threads: int | None = HfArg(
+        default=None, help="CPU threads of each process; default: the cores, shared out over the processes."
     )
-    num_resamples: int = field(
-        default=1000, metadata={"help": "Bootstrap resamples of the confidence intervals; 0: no intervals."}
+    num_resamples: int = HfArg(
+        default=1000, help="Bootstrap resamples of the confidence intervals; 0: no intervals."
     )
-    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run the code that comes with a model of an unknown architecture."}
+    revision: str | None = HfArg(default=None, help="Branch, tag or commit of a Hub model.")
+    trust_remote_code: bool = HfArg(
+        default=False, help="Run the code that comes with a model of an unknown architecture."
     )
-    use_cpu: bool = field(default=False, metadata={"help": "Do not use a GPU."})
+    use_cpu: bool = HfArg(default=False, help="Do not use a GPU.")
+
+    @property
+    def mode(self) -> str:
+        """One of `MODES`."""
+        if self.score_file is not None:
+            return "score_file"
+        return "corpus" if self.files is None else "files"
 
     @property
     def bootstrap(self) -> Bootstrap | None:
@@ -139,12 +145,25 @@ class EvaluationArguments:
 
 
 @dataclass
-class Scored:
-    """Trials, the scores of each system by its name, the evaluated one first, and the ASV scores."""
+class Evaluation:
+    """
+    What is evaluated.
 
+    Attributes:
+        corpus, split: where the trials are from.
+        trials: their table.
+        asv, asv_files: the ASV scores of the split, and the names of their files.
+        compared: the scores of the system that is compared with, by its name, if there is one.
+        folder: where everything is written.
+    """
+
+    corpus: Corpus
+    split: str
     trials: ProtocolColumns
-    systems: dict[str, np.ndarray]
     asv: AsvScores | None
+    asv_files: list[str]
+    compared: dict[str, np.ndarray]
+    folder: Path
 
 
 def main(argv: list[str]) -> int:
@@ -169,29 +188,24 @@ def main(argv: list[str]) -> int:
 def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArguments]:
     """
     Raises:
-        SystemExit: an argument that is not known or not valid, or that has no meaning beside the others.
+        SystemExit: an argument that is not known, not valid, or cannot be combined with the others.
     """
     parser = ArgumentParser(
-        (EvaluationArguments, CorpusArguments), prog="eval.py", description=__doc__, allow_abbrev=False
+        (EvaluationArguments, CorpusArguments),
+        prog="eval.py",
+        usage="%(prog)s --model MODEL | --score_file FILE [arguments]",
+        description=__doc__,
     )
-    parser.parse_checked(argv)
-    args, corpus_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    given = parser.chosen(argv)
-    of_corpus = {f.name for f in dataclasses.fields(CorpusArguments)}
+    (args, corpus_args), given = parser.parse(argv)
     if (args.model is None) == (args.score_file is None):
         parser.error("give either --model, a trained model, or --score_file, the scores of a system")
-    if args.score_file is not None:
-        senseless = given & {"files", "plot_timeline", "window_hop", *OF_MODELS, *of_corpus}
-        reason = "--score_file (the trials are those of the file, or of --protocol)"
-    elif args.files is not None:
-        senseless = given & {*OF_TRIALS, *OF_SCORE_FILES, *of_corpus, "set_decision_threshold"}
-        reason = "--files (recordings have no key: there are scores, but no error rates)"
-    else:
-        senseless, reason = given & {*OF_SCORE_FILES, "plot_timeline", "window_hop"}, "--model on a corpus"
+    if args.score_file is not None and args.files is not None:
+        parser.error("--files cannot be combined with --score_file")
+    for name in sorted(given):
+        if args.mode not in ONLY_WITH.get(name, MODES):
+            parser.error(f"--{name} cannot be combined with {MODES[args.mode]}")
     if args.num_resamples < 0 or (args.compare is not None and not args.num_resamples):
         parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
-    if senseless:
-        parser.error(f"--{sorted(senseless)[0]} has no meaning beside {reason}")
     if args.set_decision_threshold and (args.split or "eval").split("[")[0] in ("eval", "test"):
         parser.error(
             "--set_decision_threshold needs --split with a development set: a threshold chosen on eval makes "
@@ -220,38 +234,14 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         )
     split = args.split or "eval"
     rows = take_split(corpus, split)
-    trials = columns_of(rows)
-    asv, asv_files = find_asv_scores(corpus, split, args.asv_score_file and Path(args.asv_score_file))
-    if asv is not None:
-        asv_error_rates(asv, trials)  # rather an error now than after hours of scoring
-    elsewhere = set()
-    if args.compare is not None:
-        elsewhere = elsewhere.union(*(rows["utterance_id"][:] for rows in corpus.splits.values()))
-    other = read_other(args, trials, f"{corpus.name} {split}", elsewhere)
-    folder = output_folder(args, countermeasure, f"{corpus.name} {split}")
-    folder.mkdir(parents=True, exist_ok=True)
-
-    if corpus.note:
-        state.print(corpus.note)
+    evaluation = prepare_evaluation(args, corpus, split, columns_of(rows), countermeasure)
+    evaluation.folder.mkdir(parents=True, exist_ok=True)
     about = describe_countermeasure(countermeasure)
-    state.print(f"Model: {about['model']}, {countermeasure.model.num_parameters():,} parameters")
-    state.print(f"Corpus: {describe_split(corpus, split, class_counts(rows))}")
-    state.print(f"ASV scores: {', '.join(asv_files) if asv_files else 'none, so there will be no t-DCF'}")
-    identity = {
-        **about,
-        "files_sha256": hash_files(countermeasure.folder, ["preprocessor_config.json", "*.py"]),
-        "config_sha256": digest_config(countermeasure.folder),
-        "corpus": corpus.name,
-        "split": split,
-        "rows_sha256": digest_rows(rows),
-        "batch_size": args.batch_size,
-        "device": state.device.type,
-        "torch": torch.__version__,
-    }
-    checkpoint = ScoringCheckpoint(folder / ".scoring", identity, replace=args.overwrite)
+    announce(evaluation, about["model"], countermeasure.model.num_parameters(), class_counts(rows))
+    checkpoint = open_checkpoint(args, evaluation, countermeasure, rows)
     num_workers = args.num_workers
     if num_workers is None:
-        num_workers = 0 if state.device.type == "cpu" else min(8, torch.multiprocessing.cpu_count())
+        num_workers = 0 if state.device.type == "cpu" else min(8, count_cores())
     scores = score_rows(
         countermeasure.model,
         AudioCollator(countermeasure.feature_extractor),
@@ -263,34 +253,32 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     state.destroy_process_group()  # its threads may abort a process that ends before them
     if not state.is_main_process:
         return
-    results = evaluate_corpus(corpus, split, trials, scores, asv=asv, bootstrap=args.bootstrap)
-    results |= {"asv_score_files": asv_files, **about, "num_processes": state.num_processes}
-    # After a kill, `seconds` are those of the last start, which found so many utterances scored.
-    results |= {"num_scored_before": checkpoint.num_scored_before}
-    results |= {"seconds": round(time.time() - started, 1), **describe_environment()}
-    finish(args, folder, results, Scored(trials, {about["model"]: scores, **other}, asv))
+    results = {
+        **evaluate_corpus(
+            corpus, split, evaluation.trials, scores, asv=evaluation.asv, bootstrap=args.bootstrap
+        ),
+        "asv_score_files": evaluation.asv_files,
+        **about,
+        "num_processes": state.num_processes,
+        # After a kill, `seconds` are those of the last start, which found so many utterances scored.
+        "num_scored_before": checkpoint.num_scored_before,
+        "seconds": round(time.time() - started, 1),
+        **describe_environment(),
+    }
+    finish_evaluation(args, evaluation, results, {about["model"]: scores})
     checkpoint.remove()
-    if args.set_decision_threshold:
-        before = getattr(countermeasure.model.config, "decision_threshold", None)
-        set_decision_threshold(countermeasure.folder, results["eer_threshold"])
-        print(
-            f"Decision threshold: {results['eer_threshold']:.4f}, written into "
-            f"{countermeasure.folder / 'config.json'}{'' if before is None else f' instead of {before:.4f}'}"
-        )
-    card = countermeasure.folder / "README.md"
-    if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
-        print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
+    update_model(args, evaluation, countermeasure, results["eer_threshold"])
 
 
 def evaluate_score_file(args: EvaluationArguments) -> None:
     """Evaluate anybody's scores of the trials that the file itself or a protocol describes."""
     file = read_scores(Path(args.score_file))
-    corpus, breakdowns, split, elsewhere = file.path.name, (), args.split or "all", set()
     if args.protocol is None:
-        trials, scores = trials_of_scores(file), file.score
+        corpus, split, trials = Corpus(file.path.name, {}), args.split or "all", trials_of_scores(file)
+        elsewhere, scores = set(), file.score
     else:
         protocol = read_protocol(Path(args.protocol))
-        corpus, breakdowns = protocol.corpus, protocol.breakdowns
+        corpus = Corpus(protocol.corpus, {}, breakdowns=protocol.breakdowns)
         split = args.split or ("eval" if len(protocol.splits) > 1 else [*protocol.splits][0])
         if split not in protocol.splits:
             raise ValueError(
@@ -303,23 +291,21 @@ def evaluate_score_file(args: EvaluationArguments) -> None:
         scores = scores_of_trials(file, trials, source=f"{args.protocol}, split {split}", elsewhere=elsewhere)
         if left_out := len(file.utterance_id) - len(scores):
             print(f"Left out: {left_out:,} scores of other splits of the protocol than {split}.")
+    evaluation = prepare_evaluation(args, corpus, split, trials, elsewhere=elsewhere)
     scores = scores if args.higher_is == "bonafide" else -scores
-    asv, asv_files = find_asv_scores(
-        Corpus(corpus, {}), split, args.asv_score_file and Path(args.asv_score_file)
-    )
-    other = read_other(args, trials, f"{corpus} {split}", elsewhere)
-    folder = output_folder(args)
     results = {
-        "corpus": corpus,
+        "corpus": corpus.name,
         "split": split,
         "score_file": file.path.name,
         "protocol": args.protocol and Path(args.protocol).name,
         "score": "as in the file" if args.higher_is == "bonafide" else "negated: the file's higher is spoof",
-        **evaluate_trials(trials, scores, asv=asv, breakdowns=breakdowns, bootstrap=args.bootstrap),
-        "asv_score_files": asv_files,
+        **evaluate_trials(
+            trials, scores, asv=evaluation.asv, breakdowns=corpus.breakdowns, bootstrap=args.bootstrap
+        ),
+        "asv_score_files": evaluation.asv_files,
         **describe_environment(),
     }
-    finish(args, folder, results, Scored(trials, {file.path.stem: scores, **other}, asv))
+    finish_evaluation(args, evaluation, results, {file.path.stem: scores})
 
 
 def score_files(args: EvaluationArguments) -> int:
@@ -334,7 +320,7 @@ def score_files(args: EvaluationArguments) -> int:
         raise ValueError(
             f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
         )
-    folder, windows = output_folder(args), Windows(args.window_hop, args.batch_size)
+    folder, windows = find_output_dir(args), Windows(args.window_hop, args.batch_size)
     folder.mkdir(parents=True, exist_ok=True)
     threshold = getattr(countermeasure.model.config, "decision_threshold", None)
     about = {
@@ -363,7 +349,38 @@ def score_files(args: EvaluationArguments) -> int:
     return int(failed > 0)
 
 
-def read_other(args: EvaluationArguments, trials: ProtocolColumns, source: str, elsewhere: set[str]) -> dict:
+def prepare_evaluation(
+    args: EvaluationArguments,
+    corpus: Corpus,
+    split: str,
+    trials: ProtocolColumns,
+    countermeasure: Countermeasure | None = None,
+    elsewhere: Collection[str] = (),
+) -> Evaluation:
+    """
+    Read what is compared and find where results go, so that errors come before hours of scoring.
+
+    Args:
+        countermeasure: the model that is evaluated, if it is one.
+        elsewhere: utterances of other splits, which score files may hold as well.
+
+    Raises:
+        FileExistsError: the output folder holds results, and --overwrite is not given.
+        ValueError: ASV scores of other trials, or a score file that does not match.
+    """
+    asv, asv_files = find_asv_scores(corpus, split, args.asv_score_file and Path(args.asv_score_file))
+    if asv is not None:
+        asv_error_rates(asv, trials)
+    if args.compare is not None:
+        elsewhere = {*elsewhere, *(name for rows in corpus.splits.values() for name in rows["utterance_id"])}
+    compared = read_compared(args, trials, f"{corpus.name} {split}", elsewhere)
+    folder = find_output_dir(args, countermeasure, f"{corpus.name} {split}")
+    return Evaluation(corpus, split, trials, asv, asv_files, compared, folder)
+
+
+def read_compared(
+    args: EvaluationArguments, trials: ProtocolColumns, source: str, elsewhere: Collection[str]
+) -> dict[str, np.ndarray]:
     """
     The scores of the system that is compared with, if there is one, by its name.
 
@@ -379,14 +396,8 @@ def read_other(args: EvaluationArguments, trials: ProtocolColumns, source: str, 
     return {f"{file.path.stem} (compared)": scores if args.compare_higher_is == "bonafide" else -scores}
 
 
-def describe_countermeasure(countermeasure: Countermeasure) -> dict:
-    """What identifies a model in results."""
-    about = {**describe_model(countermeasure.folder), "model": countermeasure.name}
-    return {**about, "revision": countermeasure.revision} if countermeasure.revision else about
-
-
-def output_folder(
-    args: EvaluationArguments, countermeasure: Countermeasure | None = None, trials: str = ""
+def find_output_dir(
+    args: EvaluationArguments, countermeasure: Countermeasure | None = None, source: str = ""
 ) -> Path:
     """
     Where results go: --output_dir, or beside a local model, or under `evaluation/`.
@@ -401,9 +412,9 @@ def output_folder(
     elif countermeasure is None:
         folder = Path("evaluation") / Path(args.score_file).stem
     else:
-        place = re.sub(r"[^a-z0-9_]+", "-", trials.lower().replace(":", "_")).strip("-")
-        hub = Path("evaluation") / countermeasure.name.replace("/", "--")
-        folder = (hub if countermeasure.revision else countermeasure.folder / "results") / place
+        name = re.sub(r"[^a-z0-9_]+", "-", source.lower().replace(":", "_")).strip("-")
+        of_hub = Path("evaluation") / countermeasure.name.replace("/", "--")
+        folder = (of_hub if countermeasure.revision else countermeasure.folder / "results") / name
     for name in ("results.json", "recordings.json"):
         if (folder / name).exists() and not args.overwrite:
             raise FileExistsError(
@@ -412,30 +423,97 @@ def output_folder(
     return folder
 
 
-def finish(args: EvaluationArguments, folder: Path, results: dict, scored: Scored) -> None:
-    """Compare, write and print."""
-    trials, asv = scored.trials, scored.asv
-    (name, scores), *others = scored.systems.items()
+def announce(evaluation: Evaluation, model: str, num_parameters: int, counts: dict[str, int]) -> None:
+    """Say what is going to be scored, before it takes long."""
+    say, corpus = PartialState().print, evaluation.corpus
+    if corpus.note:
+        say(corpus.note)
+    say(f"Model: {model}, {num_parameters:,} parameters")
+    say(f"Corpus: {describe_split(corpus, evaluation.split, counts)}")
+    say(f"ASV scores: {', '.join(evaluation.asv_files) or 'none, so there will be no t-DCF'}")
+
+
+def open_checkpoint(
+    args: EvaluationArguments, evaluation: Evaluation, countermeasure: Countermeasure, rows: Dataset
+) -> ScoringCheckpoint:
+    """Where finished scores are kept, and all that they depend on."""
+    identity = {
+        **describe_countermeasure(countermeasure),
+        "files_sha256": hash_files(countermeasure.folder, ["preprocessor_config.json", "*.py"]),
+        "config_sha256": digest_config(countermeasure.folder),
+        "corpus": evaluation.corpus.name,
+        "split": evaluation.split,
+        "rows_sha256": digest_rows(rows),
+        "batch_size": args.batch_size,
+        "device": PartialState().device.type,
+        "torch": torch.__version__,
+    }
+    return ScoringCheckpoint(evaluation.folder / ".scoring", identity, replace=args.overwrite)
+
+
+def describe_countermeasure(countermeasure: Countermeasure) -> dict:
+    """What identifies a model in results."""
+    about = {**describe_model(countermeasure.folder), "model": countermeasure.name}
+    return {**about, "revision": countermeasure.revision} if countermeasure.revision else about
+
+
+def finish_evaluation(
+    args: EvaluationArguments, evaluation: Evaluation, results: dict, evaluated: dict[str, np.ndarray]
+) -> None:
+    """Compare, write and print; `evaluated` are the scores of the evaluated system by its name."""
+    folder, trials = evaluation.folder, evaluation.trials
+    (scores,) = evaluated.values()
     text = describe_results(results, "say --higher_is spoof" if args.score_file else REMEDY_OF_MODEL)
-    for other, other_scores in others:
-        differences, method = compare_scores(trials, scores, other_scores, asv=asv, bootstrap=args.bootstrap)
-        of_other = evaluate_trials(trials, other_scores, asv=asv, bootstrap=args.bootstrap)
-        of_other |= {"corpus": results["corpus"], "split": results["split"]}
-        results["comparison"] = {
-            "other": other,
-            "other_results": of_other,
-            "level": args.bootstrap.level,
-            "method": method,
-            "seed": args.bootstrap.seed,
-            "differences": {key: dataclasses.asdict(value) for key, value in differences.items()},
-        }
-        table = describe_results(of_other, "say --compare_higher_is spoof")
-        text += f"\n\n{other}, {table}\n\n{describe_comparison(differences, (name, other), method)}"
+    if evaluation.compared:
+        results["comparison"], comparison = compare_systems(args, evaluation, evaluated, results)
+        text += f"\n\n{comparison}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").unlink(missing_ok=True)  # it is there only when all the rest is
-    write_plots(folder, results, trials, scored.systems)
+    write_plots(folder, results, trials, {**evaluated, **evaluation.compared})
     write_results(folder, results, trials, scores)
     print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")
+
+
+def compare_systems(
+    args: EvaluationArguments, evaluation: Evaluation, evaluated: dict[str, np.ndarray], results: dict
+) -> tuple[dict, str]:
+    """The paired test of the evaluated system and the other one, as a part of results and as text."""
+    ((name, scores),), ((other, other_scores),) = evaluated.items(), evaluation.compared.items()
+    options = {"asv": evaluation.asv, "bootstrap": args.bootstrap}
+    differences, method = compare_scores(evaluation.trials, scores, other_scores, **options)
+    other_results = {
+        **evaluate_trials(evaluation.trials, other_scores, **options),
+        "corpus": results["corpus"],
+        "split": results["split"],
+    }
+    comparison = {
+        "other": other,
+        "other_results": other_results,
+        "level": args.bootstrap.level,
+        "method": method,
+        "seed": args.bootstrap.seed,
+        "differences": {key: dataclasses.asdict(value) for key, value in differences.items()},
+    }
+    table = describe_results(other_results, "say --compare_higher_is spoof")
+    return comparison, f"{other}, {table}\n\n{describe_comparison(differences, (name, other), method)}"
+
+
+def update_model(
+    args: EvaluationArguments, evaluation: Evaluation, countermeasure: Countermeasure, threshold: float
+) -> None:
+    """Set the model's decision threshold, if asked to, and say that its card does not know of this yet."""
+    folder = countermeasure.folder
+    if args.set_decision_threshold:
+        before = getattr(countermeasure.model.config, "decision_threshold", None)
+        set_decision_threshold(folder, threshold)
+        print(
+            f"Decision threshold: {threshold:.4f}, written into {folder / 'config.json'}"
+            f"{'' if before is None else f' instead of {before:.4f}'}"
+        )
+    if (folder / "README.md").is_file() and (
+        args.set_decision_threshold or evaluation.folder.is_relative_to(folder)
+    ):
+        print(f"{folder / 'README.md'} does not have this yet: python -m hub_cards.card {folder}")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,37 @@ class Recipe:
     reported: dict = field(default_factory=dict)
     card: dict = field(default_factory=dict)
 
+    def check_training(self, valid: Iterable[str], where: str) -> None:
+        """
+        Raises:
+            ValueError: an argument of `training` or `demo_training` that is not valid, or two that name the
+                optimizer.
+        """
+        check_keys(self.training, valid, f"{where}, training")
+        check_keys(self.demo_training, valid, f"{where}, demo_training")
+        if {"optim", "optimizer"} <= self.training.keys():
+            raise ValueError(f"{where}, training: optim and optimizer both name the optimizer. State one.")
+
+    def drop_replaced(self, optim: str | None, lr_scheduler_type: str | None) -> None:
+        """Drop from `training` what belongs to an optimizer or a schedule that the command line replaces."""
+        if optim is not None:
+            self.training.pop("optimizer", None)
+        if lr_scheduler_type not in (None, self.training.get("lr_scheduler_type")):
+            self.training.pop("lr_scheduler_kwargs", None)
+
+    def defaults(self, *, demo: bool) -> dict:
+        """
+        Defaults of train.py's arguments. They are text, so that argparse checks and converts them like values
+        of the command line.
+
+        Args:
+            demo: whether the demo corpus is trained on, for which `demo_training` reduces some of them.
+        """
+        settings = {"output_dir": f"runs/{self.system}", **self.training}
+        if demo:
+            settings |= {"output_dir": f"runs/{self.system}-demo", **self.demo_training}
+        return {k: v if v is None or isinstance(v, (dict, list)) else str(v) for k, v in settings.items()}
+
 
 def systems() -> list[str]:
     """Names of the systems that have a YAML here."""

@@ -1,7 +1,7 @@
 """Training of LFCC-GMM by expectation-maximisation, where the other systems are trained by gradient."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, Trainer, TrainingArguments
+from transformers.hf_argparser import HfArg
 
 from .em import EMSettings, train_gmm
 from .modeling_lfcc_gmm import LFCCGMMForAudioClassification
@@ -42,19 +43,17 @@ USED_ARGUMENTS = {
 class EMArguments:
     """Settings of EM beside its iterations (`num_train_epochs`) and its `seed`; see [`EMSettings`]."""
 
-    em_variance_floor: float = field(
+    _argument_group_name = "lfcc-gmm only"
+    em_variance_floor: float = HfArg(
         default=EMSettings.variance_floor,
-        metadata={
-            "help": "lfcc-gmm: smallest variance of a component, relative to the variance of all frames."
-        },
+        help="lfcc-gmm: smallest variance of a component, relative to the variance of all frames.",
     )
-    em_tolerance: float = field(
+    em_tolerance: float = HfArg(
         default=EMSettings.tolerance,
-        metadata={"help": "lfcc-gmm: stop once an iteration gains less log-likelihood per frame, in nats."},
+        help="lfcc-gmm: stop once an iteration gains less log-likelihood per frame, in nats.",
     )
-    em_start_frames: int = field(
-        default=EMSettings.sample_frames,
-        metadata={"help": "lfcc-gmm: frames that are drawn for the start by k-means++."},
+    em_start_frames: int = HfArg(
+        default=EMSettings.sample_frames, help="lfcc-gmm: frames that are drawn for the start by k-means++."
     )
 
 

@@ -9,7 +9,7 @@ import sys
 
 import torch
 from accelerate import PartialState
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
 
@@ -19,13 +19,20 @@ MALLOPT = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_TOP_PAD": (-2, 256 * 2**20), 
 HUGE_PAGES_BYTES = 2**30  # of the heap, used or not; below M_TRIM_THRESHOLD, or it would be handed back
 
 
+class TrainerArguments(TrainingArguments):
+    """[`TrainingArguments`] under a heading of their own, after the project's."""
+
+    _argument_group_name = "arguments of transformers' Trainer"
+
+
 class ArgumentParser(HfArgumentParser):
     """
-    [`HfArgumentParser`] whose errors are one line, with the nearest name, and not the usage of all arguments.
+    [`HfArgumentParser`] with defaults that are known only once some arguments have been read, and with errors
+    of one line that give the nearest name.
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, allow_abbrev=False, **kwargs)
         for action in self._actions:  # a flag without a default is true where it stands alone, as the others
             if action.type is string_to_bool and action.nargs is None:
                 action.nargs, action.const = "?", True
@@ -33,25 +40,46 @@ class ArgumentParser(HfArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
-    def parse_checked(self, argv: list[str]) -> argparse.Namespace:
+    def peek(self, argv: list[str], *names: str) -> argparse.Namespace:
+        """Values of a few arguments, `None` where the command line does not give them."""
+        early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        early.error = self.error
+        for name in names:
+            early.add_argument(*(o for o in self._option_string_actions if o[2:].replace("-", "_") == name))
+        return early.parse_known_args(argv)[0]
+
+    def parse(self, argv: list[str]) -> tuple[tuple, dict]:
         """
-        The arguments by name.
+        The dataclasses, and by name what of them the command line gives. Defaults that are text are converted
+        as if the command line gave them.
 
         Raises:
             SystemExit: an argument that is not known, or not valid.
         """
-        given, unknown = self.parse_known_args(argv)
+        values, unknown = self.parse_known_args(argv)
         if unknown:
             options = [option for action in self._actions for option in action.option_strings]
             near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1, cutoff=0.5)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             self.error(f"unknown argument {unknown[0]}{hint}")
-        return given
+        for action in self._actions:  # argparse does not check defaults
+            value = getattr(values, action.dest, None)
+            if action.choices and value is not None and value not in action.choices:
+                self.error(f"{action.dest} {value!r} is not one of {', '.join(map(str, action.choices))}")
+        options = {token.split("=")[0] for token in argv}
+        groups = self.parse_dict(vars(values), allow_extra_keys=True)
+        given = {}
+        for action in self._actions:
+            if options & set(action.option_strings):
+                given[action.dest] = getattr(values, action.dest)
+        for group in groups:  # JSON, which a dataclass reads when it is made
+            given |= {k: v for k, v in vars(group).items() if k in given and isinstance(v, dict)}
+        return groups, given
 
-    def chosen(self, argv: list[str]) -> set[str]:
-        """Names of the arguments that the command line gives."""
-        options = (token.split("=")[0] for token in argv)
-        return {self._option_string_actions[o].dest for o in options if o in self._option_string_actions}
+
+def count_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_out_cores(num_threads: int | None, device: torch.device) -> None:
@@ -66,8 +94,7 @@ def share_out_cores(num_threads: int | None, device: torch.device) -> None:
             raise ValueError(f"--num_threads {num_threads}: at least one is needed.")
         torch.set_num_threads(num_threads)
     elif device.type == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // PartialState().num_processes))
+        torch.set_num_threads(max(1, count_cores() // PartialState().num_processes))
 
 
 def keep_freed_memory() -> None:

@@ -1,10 +1,11 @@
 """Name, folder or Hub id to corpus, the splits that training and evaluation use, and protocols without
 audio."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, ReadInstruction
+from transformers.hf_argparser import HfArg
 
 from . import asvspoof5, asvspoof2019, asvspoof2021, demo, in_the_wild
 from .audio_folder import ColumnNames, load_folder, load_hub
@@ -31,31 +32,25 @@ BY_NUM_FIELDS = {
 class CorpusArguments:
     """Which corpus, and how to read it."""
 
-    dataset: str | None = field(
+    _argument_group_name = "corpus"
+
+    dataset: str | None = HfArg(
         default=None,
-        metadata={
-            "help": f"Corpus: {', '.join([*BY_NAME, DEMO])}, a folder, or the id of a data set on the Hub. "
-            "Without it, the layout of --data_dir decides; without both, the demo corpus is used."
-        },
+        help=f"Corpus: {', '.join([*BY_NAME, DEMO])}, a folder, or the id of a data set on the Hub. "
+        "Without it, the layout of --data_dir decides; without both, the demo corpus is used.",
     )
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
-    allow_missing: bool = field(
-        default=False, metadata={"help": "Leave out listed utterances without audio, and record their count."}
+    data_dir: str | None = HfArg(default=None, help="Folder of the corpus.")
+    allow_missing: bool = HfArg(
+        default=False, help="Leave out listed utterances without audio, and record their count."
     )
-    dataset_config: str | None = field(
-        default=None, metadata={"help": "Configuration of a data set on the Hub that has several."}
+    dataset_config: str | None = HfArg(
+        default=None, help="Configuration of a data set on the Hub that has several."
     )
-    audio_column: str | None = field(
-        default=None, metadata={"help": "Audio column, where it can't be guessed."}
-    )
-    label_column: str | None = field(
-        default=None, metadata={"help": "Label column, where it can't be guessed."}
-    )
-    id_column: str | None = field(
-        default=None, metadata={"help": "Column of the utterance id; default: file names."}
-    )
-    speaker_column: str | None = field(default=None, metadata={"help": "Column of the speaker."})
-    attack_column: str | None = field(default=None, metadata={"help": "Column of the attack."})
+    audio_column: str | None = HfArg(default=None, help="Audio column, where it can't be guessed.")
+    label_column: str | None = HfArg(default=None, help="Label column, where it can't be guessed.")
+    id_column: str | None = HfArg(default=None, help="Column of the utterance id; default: file names.")
+    speaker_column: str | None = HfArg(default=None, help="Column of the speaker.")
+    attack_column: str | None = HfArg(default=None, help="Column of the attack.")
 
     @property
     def is_demo(self) -> bool:
@@ -67,15 +62,11 @@ class CorpusArguments:
 class SplitArguments:
     """Which splits of the corpus."""
 
-    train_split: str = field(
-        default="train", metadata={"help": "Split to train on; may be a slice, train[:90%%]."}
-    )
-    dev_split: str = field(
-        default="dev", metadata={"help": "Split for model choice; may be a slice, train[90%%:]."}
-    )
-    eval_split: str = field(
-        default="eval", metadata={"help": "Split to evaluate on at the end, where there is one."}
-    )
+    _argument_group_name = "splits"
+
+    train_split: str = HfArg(default="train", help="Split to train on; may be a slice, train[:90%%].")
+    dev_split: str = HfArg(default="dev", help="Split for model choice; may be a slice, train[90%%:].")
+    eval_split: str = HfArg(default="eval", help="Split to evaluate on at the end, where there is one.")
 
 
 @dataclass(frozen=True)

@@ -528,10 +528,10 @@ def test_timeline_is_plotted_for_longer_recordings_only(run, trained, recordings
         (["--model", "rawnet2"], "is the recipe of a system. Train it first"),
         (
             ["--model", "m", "--files", "a.wav", "--data_dir", "LA"],
-            "--data_dir has no meaning beside --files",
+            "--data_dir cannot be combined with --files",
         ),
-        (["--score_file", "s", "--data_dir", "LA"], "--data_dir has no meaning beside --score_file"),
-        (["--model", "m", "--protocol", "p"], "--protocol has no meaning beside --model on a corpus"),
+        (["--score_file", "s", "--data_dir", "LA"], "--data_dir cannot be combined with --score_file"),
+        (["--model", "m", "--protocol", "p"], "--protocol cannot be combined with --model on a corpus"),
         (["--model", "m", "--splits", "dev"], "unknown argument --splits (did you mean '--split'?)"),
         (["--score_file", "s", "--higher_is", "real"], "invalid choice: 'real'"),
         (["--score_file", "nothing.txt"], "no score file nothing.txt"),
@@ -540,15 +540,15 @@ def test_timeline_is_plotted_for_longer_recordings_only(run, trained, recordings
         (["--model", "nothing/at/all"], "no folder nothing/at/all"),
         (
             ["--model", "m", "--files", "a.wav", "--set_decision_threshold"],
-            "--set_decision_threshold has no meaning beside --files",
+            "--set_decision_threshold cannot be combined with --files",
         ),
         (
             ["--score_file", "s", "--set_decision_threshold"],
-            "--set_decision_threshold has no meaning beside --score_file",
+            "--set_decision_threshold cannot be combined with --score_file",
         ),
     ],
 )
-def test_senseless_arguments_are_one_line_of_error(fails, arguments, message):
+def test_arguments_that_cannot_be_combined_are_one_line_of_error(fails, arguments, message):
     error = fails(*arguments)
 
     assert message in error

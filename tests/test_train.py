@@ -358,7 +358,7 @@ def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tm
     ("changes", "message"),
     [
         ({"training": {"crop": "middle"}}, "crop 'middle' is not one of start, random"),
-        ({"training": {"optimizer": "sgd"}}, "optimizer 'sgd' is not adam"),
+        ({"training": {"optimizer": "sgd"}}, "optimizer 'sgd' is not one of adam"),
         ({"training": {"per_device_train_batch_size": 8.5}}, "invalid int value: '8.5'"),
         ({"training": {"data_dir": "LA"}}, "unknown key 'data_dir'"),
         ({"model": {"model_type": "wav2vec2"}}, "model_type 'wav2vec2' is not one of aasist, lcnn"),
