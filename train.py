@@ -14,8 +14,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 from transformers.hf_argparser import HfArg
 
 from hub_cards.card import write_trained_card
-from hub_cards.checks import without_folder
-from hub_cards.publish import PublishingError, Target, check_access, publish_trained, training_target
+from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
 from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, load_recipe, systems
 from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
 from modeling.recipe_settings import checked_settings
@@ -30,6 +29,7 @@ from processing.command_line import (
     share_out_cores,
 )
 from processing.corpora import CorpusArguments, SplitArguments, load_corpus, split_specs, take_split
+from processing.files import strip_folder
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
 from processing.report import describe_results, describe_split
@@ -177,7 +177,7 @@ class Run:
         recipe, overridden = dataclasses.asdict(self.recipe) | {"corpus": corpus.name}, dict(self.overrides)
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
         for settings in (recipe["training"], overridden):
-            settings |= {k: without_folder(v) for k, v in settings.items() if isinstance(v, str)}
+            settings |= {k: strip_folder(v) for k, v in settings.items() if isinstance(v, str)}
             if base_model and "base_model" in settings:
                 settings["base_model"] = base_model["name"]
         return recipe, overridden
@@ -285,8 +285,9 @@ def parse_arguments(argv: list[str]) -> Run:
         given=given,
         overrides={name: given[name] for name in names if name in given.keys() - not_settings},
         reduced={k: v for k, v in recipe.demo_training.items() if is_demo and k not in given},
-        target=training_target(args, given),
+        target=find_target(args, given),
     )
+    args.push_to_hub = False  # only the finished run is published, not every file of the Trainer
     run.check()
     return run
 

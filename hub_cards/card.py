@@ -95,11 +95,10 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
     card = ModelCard(re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n")
     if card.data.to_dict() != data.to_dict():
         raise ValueError(f"The header of the card reads back as {card.data.to_dict()}, not {data.to_dict()}.")
-    text = str(card)
-    if str(folder) in text:
+    if str(folder) in str(card):
         raise ValueError(f"The card would name the folder of this machine, {folder}.")
     files = {path.relative_to(run.folder).as_posix() for path in _pictures_and_results(run)}
-    check_card(text, files)
+    check_card(card, files)
     return card
 
 

@@ -3,7 +3,8 @@ logs."""
 
 from collections.abc import Mapping
 
-from .checks import without_folder
+from processing.files import strip_folder
+
 from .run_folder import RunFolder
 from .tables import NOT_MEASURED, duration, gibibytes, number, per_cent
 
@@ -200,7 +201,7 @@ def _value(value) -> str:
         return ", ".join(f"{name} {_value(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
         return ", ".join(_value(item) for item in value)
-    return without_folder(str(value))
+    return strip_folder(str(value))
 
 
 def _measured(value, form) -> str:

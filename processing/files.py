@@ -1,15 +1,19 @@
-"""Files that appear whole or not at all, and what identifies their content."""
+"""Files that appear whole or not at all, what identifies their content, and paths without their folders."""
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# A whole value that is a path of one machine: absolute, in a home folder, on a drive or a server.
+_PATH_OF_A_MACHINE = re.compile(r"(?:/|~[^/\\\s]*[/\\]|[A-Za-z]:[\\/]|\\\\)\S")
 
 
 @contextmanager
@@ -65,6 +69,13 @@ def hash_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
     return {
         path.name: hash_file(path) for path in sorted({p for each in patterns for p in folder.glob(each)})
     }
+
+
+def strip_folder(value: str) -> str:
+    """A value, but of a path of one machine its last name only."""
+    if not _PATH_OF_A_MACHINE.match(value):
+        return value
+    return PureWindowsPath(value).name or value  # which parts at / and at \\
 
 
 def _umask() -> int:

@@ -18,9 +18,9 @@ from hub_publishing import READER, WRITER, PublishingHub
 from hub_server import serve
 from small_aasist import converted_aasist
 
-from hub_cards.publication import files_to_publish, prepared
-from hub_cards.publish import Target, stale_files
+from hub_cards.publish import Target, find_stale
 from hub_cards.run_folder import read_run
+from hub_cards.staging import find_files, stage_files
 
 
 LOAD_CONFIG = """
@@ -267,7 +267,7 @@ def test_private_is_refused_where_the_repository_is_public_already(published, pu
 
     message = publisher(own_run, "--repo_id", "org/tiny", "--private", status=1)
 
-    assert "org/tiny is there already and public" in message
+    assert "org/tiny exists already and is public" in message
     assert publisher.hub.repositories["org/tiny"].commits == commits
 
 
@@ -311,7 +311,7 @@ def the_commit(status):
         ("uploads", second_upload(501), "answered 501"),
         ("commit", the_commit(500), "answered 500"),
         ("conflict", the_commit(412), "was changed by somebody else at the same time"),
-        ("connection", the_commit(0), "The connection to http://127.0.0.1"),
+        ("connection", the_commit(0), "The request to http://127.0.0.1"),
     ],
 )
 def test_server_that_fails_half_way_has_nothing_and_the_command_can_be_repeated(
@@ -343,12 +343,15 @@ def test_no_connection_is_an_error_of_one_line(publisher, own_run, tmp_path):
     )
 
     assert process.returncode == 1
-    assert "The connection to http://127.0.0.1:9 broke" in process.stderr and process.stderr.count("\n") == 1
+    assert (
+        "The request to http://127.0.0.1:9 failed: ConnectError" in process.stderr
+        and process.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("repo_id", ["tiny", "org/na me", "a/b/c", "org/"])
 def test_name_that_is_no_repositorys_is_refused(repo_id):
-    with pytest.raises(ValueError, match="is not the name of a repository"):
+    with pytest.raises(ValueError, match="is not the name of a repository|Repo id must"):
         Target(repo_id)
 
 
@@ -369,7 +372,7 @@ def test_path_under_any_root_is_refused(own_run):
     (own_run / "training.json").write_text(json.dumps({**record, "overridden": {"run_name": "/gpfs/anna/7"}}))
 
     with pytest.raises(ValueError, match=r"training.json: .*overridden.run_name: /gpfs/anna/7"):
-        with prepared(read_run(own_run), "org/leak"):
+        with stage_files(read_run(own_run), "org/leak"):
             pass
 
 
@@ -377,13 +380,13 @@ def test_score_file_and_picture_that_are_none_are_refused(own_run):
     scores = own_run / "results" / "eval" / "scores.txt"
     whole = scores.read_text()
     scores.write_text(whole.replace(" spoof ", " bonafide ", 1))
-    with pytest.raises(ValueError, match="eval/scores.txt has .* trials: evaluate the model anew"):
-        files_to_publish(read_run(own_run))
+    with pytest.raises(ValueError, match="eval/scores.txt has .* trials: evaluate the model again"):
+        find_files(read_run(own_run))
 
     scores.write_text(whole)
     (own_run / "results" / "eval" / "drawing.png").write_text("not one")
-    with pytest.raises(ValueError, match="drawing.png is no PNG picture"):
-        files_to_publish(read_run(own_run))
+    with pytest.raises(ValueError, match="drawing.png is not a PNG picture"):
+        find_files(read_run(own_run))
 
 
 @pytest.mark.parametrize("name", ["sinc.py", "modeling_rawnet2.py", "results/eval/scores.txt"])
@@ -391,7 +394,7 @@ def test_missing_file_that_users_would_need_is_named(own_run, name):
     (own_run / name).unlink()
 
     with pytest.raises(FileNotFoundError, match=f"holds no {name}"):
-        files_to_publish(read_run(own_run))
+        find_files(read_run(own_run))
 
 
 def test_link_out_of_the_run_is_refused(own_run, tmp_path):
@@ -399,7 +402,7 @@ def test_link_out_of_the_run_is_refused(own_run, tmp_path):
     (own_run / "recipe.yaml").symlink_to(tmp_path / "recipe.yaml")
 
     with pytest.raises(ValueError, match=r"recipe\.yaml is a link to .*, outside of the run"):
-        files_to_publish(read_run(own_run))
+        find_files(read_run(own_run))
 
 
 def test_trainers_log_of_an_older_run_is_published_without_its_path(publisher, own_run):
@@ -449,7 +452,7 @@ def test_converted_model_is_published_with_where_it_comes_from_and_without_curve
     ],
 )
 def test_only_what_is_published_from_here_is_ever_stale(name, is_stale):
-    assert stale_files([name, "config.json"], {"config.json"}) == ([name] if is_stale else [])
+    assert find_stale([name, "config.json"], {"config.json"}) == ([name] if is_stale else [])
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from small_aasist import converted_aasist
 
 from hub_cards import card as card_module
 from hub_cards.card import render_card
-from hub_cards.checks import LICENSES
 from hub_cards.citations import find_citations
 from hub_cards.recipe import find_recipe, load_recipe, systems
 from hub_cards.run_folder import read_run
@@ -616,7 +615,7 @@ def test_card_with_a_broken_link_is_refused(run_folder, monkeypatch, tmp_path):
 def test_card_with_a_path_or_a_token_is_refused(run_folder, text):
     change(run_folder / "recipe.yaml", description=text)
 
-    with pytest.raises(ValueError, match="not fit to be published"):
+    with pytest.raises(ValueError, match="The card cannot be published"):
         text_of(run_folder)
 
 
@@ -632,7 +631,7 @@ def test_reference_of_ones_own_is_text():
 def test_licences_of_the_systems_are_the_hubs():
     stated = {load_recipe(find_recipe(system)[0]).card.get("license") for system in systems()}
 
-    assert stated - {None} <= LICENSES
+    assert stated == {None, "mit"}
 
 
 def test_corpora_are_called_as_results_call_them():
