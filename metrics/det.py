@@ -90,10 +90,10 @@ def count_rejected(bonafide_sorted: np.ndarray, spoof_sorted: np.ndarray) -> tup
     return np.arange(bonafide_sorted.size + 1), np.append(below, spoof_sorted.size)
 
 
-def find_equal_error_counts(rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) -> tuple[int, int]:
+def find_equal_error(rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) -> tuple[float, int, int]:
     """
-    Number of rejected bona fide and rejected spoofed trials at the first threshold where FRR and FAR are
-    nearest.
+    EER as a fraction, and how many bona fide and how many spoofed trials its threshold rejects: the first one
+    where FRR and FAR are nearest.
 
     Args:
         rejected_bonafide, rejected_spoof: of [`count_rejected`]. A trial may count several times, as in a
@@ -114,10 +114,9 @@ def find_equal_error_counts(rejected_bonafide: np.ndarray, rejected_spoof: np.nd
     else:
         spoof = -(-num_spoof * (num_bonafide - bonafide) // num_bonafide)
         candidates = [(bonafide, spoof - 1), (bonafide, spoof)]
-    return min(
-        candidates,
-        key=lambda rejected: abs(rejected[0] / num_bonafide - (num_spoof - rejected[1]) / num_spoof),
-    )
+    rates = [(b / num_bonafide, (num_spoof - s) / num_spoof) for b, s in candidates]
+    nearest = min((0, 1), key=lambda i: abs(rates[i][0] - rates[i][1]))
+    return sum(rates[nearest]) / 2, *candidates[nearest]
 
 
 def equal_error_rate(bonafide_scores, spoof_scores) -> tuple[float, float]:
@@ -128,9 +127,8 @@ def equal_error_rate(bonafide_scores, spoof_scores) -> tuple[float, float]:
     Args and errors as [`det_curve`].
     """
     bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
-    counts = find_equal_error_counts(*count_rejected(bonafide, spoof))
-    eer = (counts[0] / bonafide.size + (spoof.size - counts[1]) / spoof.size) / 2
-    return eer, find_threshold(bonafide, spoof, *counts)
+    eer, *rejected = find_equal_error(*count_rejected(bonafide, spoof))
+    return eer, find_threshold(bonafide, spoof, *rejected)
 
 
 def find_threshold(

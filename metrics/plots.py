@@ -127,8 +127,7 @@ def plot_score_histograms(
         axes.hist(scores, edges, weights=shares, label=f"{name} ({len(scores):,})", **style)
     if threshold is not None:
         axes.axvline(threshold, color=LINE, linestyle="--", linewidth=1.2, label="EER threshold")
-    axes.set_xlabel("Score (higher = more bona fide)")
-    axes.set_ylabel("Share of the class's trials (%)")
+    axes.set(xlabel="Score (higher = more bona fide)", ylabel="Share of the class's trials (%)")
     axes.legend(frameon=False, fontsize=9)
     return figure
 
@@ -161,30 +160,16 @@ def plot_breakdown(
         highest = max(highest, top)
         axes.text(position, top, f"{height:.3g}", ha="center", va="bottom", fontsize=8, bbox=NOTE)
     axes.axhline(100 * pooled_eer, color=BONAFIDE, linestyle="--", linewidth=1.2, zorder=2.5)
-    axes.text(
-        1.005,
-        100 * pooled_eer,
-        f"all\n{100 * pooled_eer:.3g}",
-        transform=axes.get_yaxis_transform(),
-        color=BONAFIDE,
-        fontsize=8,
-        va="center",
-    )
+    beside = axes.get_yaxis_transform()
+    note = f"all\n{100 * pooled_eer:.3g}"
+    axes.text(1.005, 100 * pooled_eer, note, transform=beside, color=BONAFIDE, fontsize=8, va="center")
     labels = [f"{group}\n({values['num_spoof']:,})" for group, values in groups.items()]
-    slanted = max(map(len, groups), default=0) > 8
-    axes.set_xticks(
-        range(len(groups)),
-        labels,
-        fontsize=8,
-        rotation=45 if slanted else 0,
-        ha="right" if slanted else "center",
-        parse_math=False,
-    )
+    slanted = {"rotation": 45, "ha": "right"} if max(map(len, groups), default=0) > 8 else {}
+    axes.set_xticks(range(len(groups)), labels, fontsize=8, parse_math=False, **slanted)
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.margins(y=0.12)
     axes.set_ylim(0, None if highest > 0 else 1)  # without errors there is nothing to scale by
-    axes.set_xlabel(f"{name} (number of spoofed trials)")
-    axes.set_ylabel("EER (%)")
+    axes.set(xlabel=f"{name} (number of spoofed trials)", ylabel="EER (%)")
     return figure
 
 
@@ -223,8 +208,7 @@ def plot_timeline(
         axes.axhline(threshold, color=LINE, linestyle="--", linewidth=1, label="threshold of single crops")
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_xlim(0, (starts[-1] + window_seconds) / per_unit)
-    axes.set_xlabel(f"Middle of the {window_seconds:g} s window ({unit})")
-    axes.set_ylabel("Score")
+    axes.set(xlabel=f"Middle of the {window_seconds:g} s window ({unit})", ylabel="Score")
     return figure
 
 

@@ -10,13 +10,13 @@ of the system, the ASV system's error rates, and the choice of attacks. Where no
 resample has one, and the interval is [0, 0]: that does not mean that errors are impossible.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from .costs import DetectionCost
-from .det import check_scores, find_equal_error_counts
+from .det import check_scores, find_equal_error
 
 
 @dataclass(frozen=True)
@@ -86,25 +86,27 @@ class _System:
 
     bonafide_order: np.ndarray
     spoof_rank: np.ndarray
-    costs: Mapping[str, DetectionCost] = field(default_factory=dict)
+    costs: Mapping[str, DetectionCost]
 
     @classmethod
-    def from_scores(cls, bonafide_scores, spoof_scores, costs: Mapping[str, DetectionCost]) -> "_System":
-        bonafide, spoof = check_scores(bonafide_scores, spoof_scores)
+    def from_scores(cls, bonafide, spoof, costs: Mapping[str, DetectionCost] | None) -> "_System":
+        bonafide, spoof = check_scores(bonafide, spoof)
         order = np.argsort(bonafide)
-        return cls(order, np.searchsorted(bonafide[order], spoof, side="right"), costs)
+        return cls(order, np.searchsorted(bonafide[order], spoof, side="right"), costs or {})
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Number of bona fide and of spoofed trials."""
+        return len(self.bonafide_order), len(self.spoof_rank)
 
     def measure(self, bonafide_counts: np.ndarray, spoof_counts: np.ndarray) -> np.ndarray:
         """EER and the minimum of each cost, over the trials taken so many times each."""
         rejected_bonafide = np.concatenate([[0], np.cumsum(bonafide_counts[self.bonafide_order])])
         between = np.bincount(self.spoof_rank, spoof_counts, minlength=len(rejected_bonafide))
         rejected_spoof = np.cumsum(between).astype(np.int64)
-        num_bonafide, num_spoof = rejected_bonafide[-1], rejected_spoof[-1]
-        bonafide, spoof = find_equal_error_counts(rejected_bonafide, rejected_spoof)
-        eer = (bonafide / num_bonafide + (num_spoof - spoof) / num_spoof) / 2
-        return np.array(
-            [eer, *(cost.find_minimum(rejected_bonafide, rejected_spoof)[0] for cost in self.costs.values())]
-        )
+        rejected = rejected_bonafide, rejected_spoof
+        costs = (cost.find_minimum(*rejected)[0] for cost in self.costs.values())
+        return np.array([find_equal_error(*rejected)[0], *costs])
 
 
 def confidence_intervals(
@@ -128,15 +130,10 @@ def confidence_intervals(
         ValueError: a class without trials, NaN or infinity, or not one speaker per trial; of [`Speakers`] a
             class of fewer than ten speakers.
     """
-    system = _System.from_scores(bonafide_scores, spoof_scores, costs or {})
-    sizes = len(system.bonafide_order), len(system.spoof_rank)
-    observed = system.measure(*(np.ones(size, np.int64) for size in sizes))
-    resampled = np.array([system.measure(*counts) for counts in _resamples(*sizes, speakers, bootstrap)])
-    low, high = _interval(resampled, bootstrap.level)
-    return {
-        name: Estimate(*map(float, values))
-        for name, *values in zip(("eer", *system.costs), observed, low, high, strict=True)
-    }
+    system = _System.from_scores(bonafide_scores, spoof_scores, costs)
+    observed, low, high, _ = _resample(system.measure, system.sizes, speakers, bootstrap)
+    columns = zip(("eer", *system.costs), observed, low, high, strict=True)
+    return {name: Estimate(*map(float, values)) for name, *values in columns}
 
 
 def paired_test(
@@ -158,39 +155,43 @@ def paired_test(
     Raises:
         ValueError: as [`confidence_intervals`]; different numbers of trials, or fewer than ten of a class.
     """
-    one, other = (_System.from_scores(*scores, costs or {}) for scores in (first, second))
-    sizes = len(one.bonafide_order), len(one.spoof_rank)
-    if sizes != (len(other.bonafide_order), len(other.spoof_rank)):
+    first, second = (_System.from_scores(*scores, costs) for scores in (first, second))
+    if first.sizes != second.sizes:
         raise ValueError(
-            f"The first system has scores of {sizes[0]} bona fide and {sizes[1]} spoofed trials, the second "
-            f"of {len(other.bonafide_order)} and {len(other.spoof_rank)}: both must be of the same trials."
+            "The first system has scores of {} bona fide and {} spoofed trials, the second of {} and {}: "
+            "both must be of the same trials.".format(*first.sizes, *second.sizes)
         )
-    if min(sizes) < MIN_TRIALS:
+    if min(first.sizes) < MIN_TRIALS:
         raise ValueError(
-            f"A paired test of {sizes[0]} bona fide and {sizes[1]} spoofed trials would say nothing: at "
-            f"least {MIN_TRIALS} of each are needed."
+            "A paired test of {} bona fide and {} spoofed trials would say nothing: at least {} of each are "
+            "needed.".format(*first.sizes, MIN_TRIALS)
         )
 
-    def difference(counts):
-        return one.measure(*counts) - other.measure(*counts)
+    def difference(*counts: np.ndarray) -> np.ndarray:
+        return first.measure(*counts) - second.measure(*counts)
 
-    observed = difference([np.ones(size, np.int64) for size in sizes])
-    resampled = np.array([difference(counts) for counts in _resamples(*sizes, speakers, bootstrap)])
-    low, high = _interval(resampled, bootstrap.level)
+    observed, low, high, resampled = _resample(difference, first.sizes, speakers, bootstrap)
     # Rounding must not decide whether a resample lies as far out as the observed difference.
     further = np.abs(resampled - observed) >= np.abs(observed) - 1e-12
     p_values = (1 + further.sum(0)) / (1 + len(resampled))
-    return {
-        name: Difference(*map(float, values))
-        for name, *values in zip(("eer", *one.costs), observed, low, high, p_values, strict=True)
-    }
+    columns = zip(("eer", *first.costs), observed, low, high, p_values, strict=True)
+    return {name: Difference(*map(float, values)) for name, *values in columns}
 
 
-def _interval(resampled: np.ndarray, level: float) -> np.ndarray:
-    return np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+def _resample(
+    measure: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    sizes: tuple[int, int],
+    speakers: Speakers | None,
+    bootstrap: Bootstrap,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What `measure` gives of the trials, the bounds of its interval, and what it gives of each resample."""
+    observed = measure(*(np.ones(size, np.int64) for size in sizes))
+    resampled = np.array([measure(*counts) for counts in _draw_counts(*sizes, speakers, bootstrap)])
+    quantiles = (1 - bootstrap.level) / 2, (1 + bootstrap.level) / 2
+    return observed, *np.quantile(resampled, quantiles, axis=0), resampled
 
 
-def _resamples(
+def _draw_counts(
     num_bonafide: int, num_spoof: int, speakers: Speakers | None, bootstrap: Bootstrap
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """How often each bona fide and each spoofed trial counts, for every resample."""
