@@ -17,7 +17,6 @@ from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
 from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, load_recipe, systems
 from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
-from modeling.recipe_settings import checked_settings
 from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
 from processing.base_model import RANDOM, record_base_model
 from processing.collation import AudioCollator, label_ids
@@ -201,7 +200,8 @@ def main(argv: list[str]) -> None:
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
             model, extractor, base_model = build_model(
-                *checked_settings(run.recipe, class_counts(splits["train"])),
+                run.recipe,
+                class_counts(splits["train"]),
                 weights=run.weights,
                 checkpoint=checkpoint,
                 base_model=run.model_args.base_model,

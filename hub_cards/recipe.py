@@ -1,11 +1,18 @@
 """A system's YAML: what its model card states, which is also the recipe that it is trained by."""
 
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 FOLDER = Path(__file__).parent
@@ -85,6 +92,70 @@ class Recipe:
         if demo:
             settings |= {"output_dir": f"runs/{self.system}-demo", **self.demo_training}
         return {k: v if v is None or isinstance(v, (dict, list)) else str(v) for k, v in settings.items()}
+
+    def build_config(self, train_counts: Mapping[str, int] | None = None, **changes) -> "PreTrainedConfig":
+        """
+        The config of the model, of a type that `import modeling` has registered.
+
+        Args:
+            train_counts: see [`~Recipe.weigh_classes`].
+            changes: fields that take precedence over what the recipe states.
+
+        Raises:
+            ValueError: see [`~Recipe.check_model`]; or a value that the config refuses.
+        """
+        config_class = self.check_model()
+        settings = {name: value for name, value in self.model.items() if name != "model_type"}
+        settings |= {"class_weights": self.weigh_classes(train_counts), **changes}
+        try:
+            return config_class(**settings)
+        except StrictDataclassError as error:
+            raise ValueError(f"{self.system}: {str(error).split('Error: ', 1)[-1]}") from error
+
+    def weigh_classes(self, train_counts: Mapping[str, int] | None = None) -> dict[str, float] | None:
+        """
+        Weight of each class in the loss, by label name. `balanced` weighs a class inversely to its share of
+        `train_counts`, the training split's utterances by label; without a training split that is no weights.
+        """
+        weights = self.model.get("class_weights")
+        if weights != "balanced":
+            return weights
+        total = sum((train_counts or {}).values())
+        return {name: total / (2 * count) for name, count in (train_counts or {}).items()} or None
+
+    def check_model(self) -> type:
+        """
+        The class of the model's config, once `model` and `feature_extractor` have no keys but those that it,
+        its encoder's config and the feature extractor take.
+
+        Raises:
+            ValueError: an architecture or a key that is not known.
+        """
+        from transformers import CONFIG_MAPPING
+
+        from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+
+        model_type = self.model.get("model_type")
+        config_class = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+        if not hasattr(config_class, "class_weights"):  # which all countermeasures have
+            known = sorted({load_recipe(find_recipe(name)[0]).model["model_type"] for name in systems()})
+            raise ValueError(f"{self.system}: model_type {model_type!r} is not one of {', '.join(known)}.")
+        valid = ["model_type", *(f.name for f in fields(config_class))]
+        check_keys(self.model, valid, f"{self.system}, model")
+        if "encoder_config" in config_class.sub_configs:
+            encoder = self.model.get("encoder_config")
+            encoder_type = encoder.get("model_type") if isinstance(encoder, dict) else None
+            if encoder_type not in config_class.encoder_types:
+                raise ValueError(
+                    f"{self.system}, encoder_config: its model_type must be stated, one of "
+                    f"{', '.join(config_class.encoder_types)}."
+                )
+            valid = ["model_type", *(f.name for f in fields(CONFIG_MAPPING[encoder_type]))]
+            check_keys(encoder, valid, f"{self.system}, encoder_config")
+        valid = inspect.signature(AntiSpoofingFeatureExtractor.__init__).parameters.keys()
+        valid -= {"self", "kwargs", "num_samples"}
+        check_keys(self.feature_extractor, valid, f"{self.system}, feature_extractor")
+        return config_class
 
 
 def systems() -> list[str]:

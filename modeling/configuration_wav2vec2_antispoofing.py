@@ -1,6 +1,7 @@
 """wav2vec 2.0 anti-spoofing model configuration."""
 
 import copy
+from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, Wav2Vec2Config
@@ -8,7 +9,6 @@ from transformers import AutoConfig, PreTrainedConfig, Wav2Vec2Config
 from .configuration_countermeasure import CountermeasureConfig
 
 
-ENCODERS = ("wav2vec2", "hubert", "wavlm")  # model types; wav2vec2 includes XLS-R
 POOLINGS = ("mean", "attentive")
 # Of the encoder's own config: what masks its input or leaves blocks out.
 TURNED_OFF = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
@@ -67,6 +67,7 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
 
     model_type = "wav2vec2-antispoofing"
     sub_configs = {"encoder_config": AutoConfig}
+    encoder_types: ClassVar[tuple[str, ...]] = ("wav2vec2", "hubert", "wavlm")  # wav2vec2 includes XLS-R
 
     encoder_config: dict | PreTrainedConfig | None = None
     num_trainable_layers: int | str = 0
@@ -85,16 +86,19 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         elif isinstance(self.encoder_config, dict):
             settings = dict(self.encoder_config)
             model_type = settings.pop("model_type", None)
-            if model_type not in ENCODERS:
-                raise ValueError(
-                    f"encoder_config: model_type {model_type!r} is not one of {', '.join(ENCODERS)}."
-                )
+            self._check_encoder_type(model_type)
             self.encoder_config = AutoConfig.for_model(model_type, **settings)
         else:
             self.encoder_config = copy.deepcopy(self.encoder_config)
         for name, value in TURNED_OFF.items():
             setattr(self.encoder_config, name, value)
         super().__post_init__(**kwargs)
+
+    def _check_encoder_type(self, model_type: str | None) -> None:
+        if model_type not in self.encoder_types:
+            raise ValueError(
+                f"encoder_config: model_type {model_type!r} is not one of {', '.join(self.encoder_types)}."
+            )
 
     @property
     def num_frozen_layers(self) -> int:
@@ -112,11 +116,7 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
 
     def validate_encoder(self):
         """The encoder is one of the family and adds nothing to its own output."""
-        if self.encoder_config.model_type not in ENCODERS:
-            raise ValueError(
-                f"encoder_config: model_type {self.encoder_config.model_type!r} is not one of "
-                f"{', '.join(ENCODERS)}."
-            )
+        self._check_encoder_type(self.encoder_config.model_type)
         if getattr(self.encoder_config, "add_adapter", False):
             raise ValueError("encoder_config: add_adapter must be False; the head takes the blocks' frames.")
 

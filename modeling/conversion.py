@@ -16,19 +16,16 @@ from tempfile import TemporaryDirectory
 import torch
 import transformers
 import yaml
-from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.utils import logging
 
 from hub_cards.card import write_card
 from hub_cards.recipe import RECIPE_NAME, Recipe, changed_settings
 from hub_cards.run_folder import CONVERSION_NAME, read_run
-from modeling import ARCHITECTURES, AntiSpoofingFeatureExtractor
+from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
 from processing.origin import describe_conversion
-
-from .recipe_settings import checked_settings
 
 
 logger = logging.get_logger(__name__)
@@ -260,12 +257,7 @@ def new_model(recipe: Recipe) -> PreTrainedModel:
     Raises:
         ValueError: settings that are not valid.
     """
-    config_class, settings, _ = checked_settings(recipe)
-    try:
-        config = config_class(**settings)
-    except StrictDataclassError as error:
-        raise ValueError(f"{recipe.system}: {str(error).split('Error: ', 1)[-1]}") from None
-    return ARCHITECTURES[config_class](config).eval()
+    return AutoModelForAudioClassification.from_config(recipe.build_config()).eval()
 
 
 def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | None, record: Mapping) -> None:

@@ -2,16 +2,13 @@
 model's folder holds and that is trained on, and a trained one from a folder or the Hub."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    StrictDataclassError,
-)
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -35,6 +32,9 @@ from .files import write_text
 from .trials import KEYS
 
 
+if TYPE_CHECKING:
+    from hub_cards.recipe import Recipe
+
 # What a config says of its file, and what is only known at the end of a run.
 NOT_COMPARED = {"architectures", "auto_map", "decision_threshold", "dtype", "transformers_version"}
 
@@ -57,9 +57,8 @@ class Countermeasure:
 
 
 def build_model(
-    config_class: type,
-    settings: dict,
-    extractor_settings: dict,
+    recipe: "Recipe",
+    train_counts: Mapping[str, int],
     *,
     weights: Path | None = None,
     checkpoint: Path | None = None,
@@ -70,35 +69,33 @@ def build_model(
     The model that a run trains, its feature extractor, and what was loaded of a base model, where one was.
 
     Args:
-        config_class: of the model.
-        settings: of the config, as the recipe states them.
-        extractor_settings: of the feature extractor, likewise.
+        recipe: of the model.
+        train_counts: utterances of each class in the training split, for balanced class weights.
         weights: the folder of a trained model that is trained on; `None` starts a new one.
         checkpoint: of a run that is resumed, in that run's folder.
         base_model: what the encoder of a new model is taken from; see [`~base_model.follow_base_model`].
         attn_implementation: of the encoder; `None` for the library's choice.
 
     Raises:
-        ValueError: a bad value; a base model that does not fit; a checkpoint of another system.
+        ValueError: a bad key or value; a base model that does not fit; a checkpoint of another system.
         FileNotFoundError: a base model that is not found.
     """
+    recipe.check_model()  # before anything is fetched
     if weights is not None:
         config = AutoConfig.from_pretrained(weights)
-        config.class_weights, config.decision_threshold = settings.get("class_weights"), None
+        config.class_weights, config.decision_threshold = recipe.weigh_classes(train_counts), None
         extractor = AutoFeatureExtractor.from_pretrained(weights)
     else:
-        if "encoder_config" in settings:
-            settings["encoder_config"], extractor_settings = follow_base_model(
-                settings["encoder_config"], extractor_settings, base_model, checkpoint
+        changes, extractor_settings = {}, recipe.feature_extractor
+        if "encoder_config" in recipe.model:
+            changes["encoder_config"], extractor_settings = follow_base_model(
+                recipe.model["encoder_config"], extractor_settings, base_model, checkpoint
             )
         elif base_model is not None:
             raise ValueError(
-                f"--base_model {base_model}: {config_class.model_type} does not start from a base model."
+                f"--base_model {base_model}: {recipe.model['model_type']} does not start from a base model."
             )
-        try:
-            config = config_class(**settings)
-        except StrictDataclassError as error:
-            raise ValueError(f"model of the recipe: {str(error).split('Error: ', 1)[-1]}") from error
+        config = recipe.build_config(train_counts, **changes)
         extractor = AntiSpoofingFeatureExtractor(
             num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
         )
