@@ -49,7 +49,7 @@ from processing.results import (
     write_results,
 )
 from processing.scores import read_scores, scores_of_trials, trials_of_scores
-from processing.scoring import Batches, ScoringCheckpoint, digest_rows, score_rows
+from processing.scoring import Batches, ScoringCheckpoint, hash_rows, score_rows
 from processing.trials import KEYS, Corpus, ProtocolColumns, class_counts, columns_of
 
 
@@ -443,7 +443,7 @@ def open_checkpoint(
         "config_sha256": digest_config(countermeasure.folder),
         "corpus": evaluation.corpus.name,
         "split": evaluation.split,
-        "rows_sha256": digest_rows(rows),
+        "rows_sha256": hash_rows(rows),
         "batch_size": args.batch_size,
         "device": PartialState().device.type,
         "torch": torch.__version__,

@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 from transformers.hf_argparser import HfArg
 
 from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
 from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, load_recipe, systems
-from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
-from modeling.training_lfcc_gmm import USED_ARGUMENTS, EMArguments, LFCCGMMTrainer
+from modeling import LFCCGMMConfig
 from processing.base_model import RANDOM, record_base_model
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import (
@@ -28,15 +27,15 @@ from processing.command_line import (
     share_out_cores,
 )
 from processing.corpora import CorpusArguments, SplitArguments, load_corpus, split_specs, take_split
+from processing.em import EMSettings
 from processing.files import strip_folder
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
 from processing.report import describe_results, describe_split
-from processing.scoring import Batches, digest_rows
-from processing.training import AntiSpoofingTrainer, eer_metric, find_checkpoint
+from processing.training import GradientArguments, build_trainer, find_checkpoint
+from processing.training_lfcc_gmm import USED_ARGUMENTS, EMArguments
 from processing.training_record import save_and_evaluate, write_training_record
 from processing.trials import Corpus, class_counts
-from processing.trunk_cache import TrunkCollator, cache_trunk
 
 
 # Where the recipe is silent. The recipe overrides these, and the command line overrides both.
@@ -72,17 +71,6 @@ class ModelArguments:
     model: str = HfArg(
         help=f"A system ({', '.join(systems())}), a YAML file, or a trained model's folder to go on from."
     )
-    crop: str = HfArg(
-        default="start",
-        help="Where training crops: start or random.",
-        metadata={"choices": ["start", "random"]},
-    )
-    optimizer: str | None = HfArg(
-        default=None,
-        help="adam: torch.optim.Adam instead of --optim, its weight decay as an L2 term in the "
-        "gradient of every parameter.",
-        metadata={"choices": ["adam"]},
-    )
     base_model: str | None = HfArg(
         default=None,
         help="Where a system on a pretrained encoder takes the encoder's weights from: an id on "
@@ -91,14 +79,6 @@ class ModelArguments:
     attn_implementation: str | None = HfArg(
         default=None,
         help="Attention of a pretrained encoder: sdpa, flash_attention_2 or eager (WavLM: eager).",
-    )
-    cache_frozen_trunk: bool = HfArg(
-        default=False,
-        help="Compute what the frozen part of the model gives of every utterance once, keep it on "
-        "disk, and train on that.",
-    )
-    early_stopping_patience: int | None = HfArg(
-        default=None, help="Stop after so many evaluations in a row without a lower dev EER."
     )
     num_threads: int | None = HfArg(
         default=None,
@@ -122,9 +102,10 @@ class Run:
 
     recipe: Recipe
     weights: Path | None
-    model_args: ModelArguments
     corpus_args: CorpusArguments
     split_args: SplitArguments
+    model_args: ModelArguments
+    gradient_args: GradientArguments
     em_args: EMArguments
     args: TrainingArguments
     given: dict
@@ -137,7 +118,7 @@ class Run:
         Raises:
             ValueError: arguments that are not supported, have no effect, or cannot be combined.
         """
-        model_args, args = self.model_args, self.args
+        model_args, gradient_args, args = self.model_args, self.gradient_args, self.args
         if unused := sorted(self.given.keys() & find_unused_arguments(self.recipe)):
             raise ValueError(
                 f"--{unused[0]} has no effect on {self.recipe.model.get('model_type')}. Leave it out."
@@ -161,15 +142,27 @@ class Run:
         if (model_args.attn_implementation or "").startswith("flash"):
             if not (args.bf16 or args.fp16):
                 raise ValueError("--attn_implementation: flash attention needs --bf16 or --fp16.")
-            if model_args.cache_frozen_trunk:
+            if gradient_args.cache_frozen_trunk:
                 raise ValueError(
                     "--cache_frozen_trunk cannot be combined with flash attention: it computes in float32."
                 )
-        if model_args.cache_frozen_trunk and model_args.crop != "start":
+        if gradient_args.cache_frozen_trunk and gradient_args.crop != "start":
             raise ValueError(
                 "--cache_frozen_trunk cannot be combined with --crop random: it keeps one crop of each "
                 "utterance."
             )
+        self.choose_method()
+
+    def choose_method(self) -> GradientArguments | EMSettings:
+        """
+        How the model is trained, with the settings of that.
+
+        Raises:
+            ValueError: settings that EM does not allow.
+        """
+        if self.recipe.model.get("model_type") != LFCCGMMConfig.model_type:
+            return self.gradient_args
+        return self.em_args.make_settings(self.args, is_new=self.weights is None)
 
     def describe_recipe(self, corpus: Corpus, base_model: dict | None) -> tuple[dict, dict]:
         """The recipe as it was run, and what the command line changed of it, without local folders."""
@@ -210,7 +203,9 @@ def main(argv: list[str]) -> None:
             started_from = run.weights and describe_start(run.weights)  # as they are now, not after training
         is_new = run.weights is None and checkpoint is None
         PartialState().print(describe_parameters(model, base_model if is_new else None))
-        trainer, collator = build_trainer(run, model, extractor, splits)
+        ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
+        collator = AudioCollator(extractor, ids)
+        trainer = build_trainer(model, collator, splits, run.args, run.choose_method())
     except (ValueError, FileNotFoundError, FileExistsError, PublishingError) as error:
         sys.exit(f"train.py: error: {error}")
 
@@ -254,7 +249,8 @@ def parse_arguments(argv: list[str]) -> Run:
         ValueError, FileNotFoundError: a recipe that is not found or not valid; see [`Run.check`].
         SystemExit: an argument that is not known, with the nearest one, or not valid; `--help`.
     """
-    groups = (ModelArguments, CorpusArguments, SplitArguments, EMArguments, TrainerArguments)
+    settings = (ModelArguments, GradientArguments, EMArguments, TrainerArguments)
+    groups = (CorpusArguments, SplitArguments, *settings)
     parser = ArgumentParser(
         groups, prog="train.py", usage="%(prog)s --model MODEL [arguments]", description=__doc__
     )
@@ -264,24 +260,19 @@ def parse_arguments(argv: list[str]) -> Run:
         parser.parse(argv)  # which says so, or prints the help
     path, weights = find_recipe(early.model)
     recipe = load_recipe(path)
-    names = [
-        f.name for group in (ModelArguments, EMArguments, TrainerArguments) for f in dataclasses.fields(group)
-    ]
+    names = [f.name for group in settings for f in dataclasses.fields(group)]
     valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"} - ACCOUNT_ARGUMENTS
     recipe.check_training(valid - find_unused_arguments(recipe), str(path))
     recipe.drop_replaced(optim=early.optim, lr_scheduler_type=early.lr_scheduler_type)
     is_demo = CorpusArguments(early.dataset, early.data_dir).is_demo
     parser.set_defaults(**recipe.defaults(demo=is_demo))
-    (model_args, corpus_args, split_args, em_args, args), given = parser.parse(argv)
+    groups, given = parser.parse(argv)
+    args = groups[-1]
     not_settings = {"model", "output_dir", "resume_from_checkpoint", "num_threads"} | ACCOUNT_ARGUMENTS
     run = Run(
         recipe,
         weights,
-        model_args,
-        corpus_args,
-        split_args,
-        em_args,
-        args,
+        *groups,
         given=given,
         overrides={name: given[name] for name in names if name in given.keys() - not_settings},
         reduced={k: v for k, v in recipe.demo_training.items() if is_demo and k not in given},
@@ -292,84 +283,13 @@ def parse_arguments(argv: list[str]) -> Run:
     return run
 
 
-def build_trainer(run, model, extractor, splits):
-    ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
-    collator = AudioCollator(extractor, ids)
-    if isinstance(model, LFCCGMMForAudioClassification):
-        return LFCCGMMTrainer(
-            model=model,
-            args=run.args,
-            train_dataset=splits["train"],
-            eval_dataset=splits["dev"],
-            data_collator=collator,
-            processing_class=extractor,
-            em_args=run.em_args,
-            digest=digest_rows,
-            is_new=run.weights is None,
-        ), collator
-    check_batches(run.args, len(splits["train"]))
-    inputs = prepare_inputs(run, model, collator, splits)
-    patience = run.model_args.early_stopping_patience
-    if patience is not None and run.args.eval_strategy == "no":
-        PartialState().print("Without evaluation during training there is no early stopping.")
-        patience = None
-    return AntiSpoofingTrainer(
-        model=model,
-        args=run.args,
-        **inputs,
-        optimizer=run.model_args.optimizer,
-        processing_class=extractor,
-        compute_metrics=eer_metric(model.config.label2id),
-        callbacks=[] if patience is None else [EarlyStoppingCallback(patience)],
-    ), collator
-
-
-def prepare_inputs(
-    run: Run, model: PreTrainedModel, collator: AudioCollator, splits: dict[str, Dataset]
-) -> dict[str, Dataset | AudioCollator | TrunkCollator]:
-    """
-    What the Trainer trains and evaluates on: audio, or what the frozen part of the model gives of it.
-
-    Raises:
-        ValueError: see [`cache_trunk`].
-    """
-    crop = {"crop": run.model_args.crop, "seed": run.args.seed}
-    train, dev = splits["train"], splits["dev"]
-    collators = [AudioCollator(collator.feature_extractor, collator.label_ids, **crop), collator]
-    if run.model_args.cache_frozen_trunk:
-        batches = Batches(run.args.per_device_eval_batch_size, run.args.dataloader_num_workers)
-        train = cache_trunk(model, collators[0], train, batches=batches, description="train")
-        dev = cache_trunk(model, collators[1], dev, batches=batches, description="dev")
-        collators = [TrunkCollator(collator.label_ids)] * 2
-    return {
-        "train_dataset": train,
-        "eval_dataset": dev,
-        "data_collator": collators[0],
-        "eval_collator": collators[1],
-    }
-
-
-def check_batches(args: TrainingArguments, num_utterances: int) -> None:
-    """
-    Raises:
-        ValueError: not one whole batch, where others are dropped: nothing would be trained.
-    """
-    needed = args.train_batch_size * args.world_size
-    if args.dataloader_drop_last and num_utterances < needed:
-        raise ValueError(
-            f"The training split has {num_utterances:,} utterances, fewer than a batch of {needed:,}, and "
-            "batches that are not whole are left out (dataloader_drop_last): lower "
-            "--per_device_train_batch_size."
-        )
-
-
 def find_unused_arguments(recipe: Recipe) -> set[str]:
     """Names of the arguments that training of this system, by EM or by gradient, does not use."""
     of_em = {f.name for f in dataclasses.fields(EMArguments)}
     if recipe.model.get("model_type") != LFCCGMMConfig.model_type:
         return of_em
     used = {"model", "num_threads", *of_em, *USED_ARGUMENTS, *ACCOUNT_ARGUMENTS}
-    groups = (ModelArguments, TrainingArguments)
+    groups = (ModelArguments, GradientArguments, TrainingArguments)
     return {f.name for group in groups for f in dataclasses.fields(group)} - used
 
 

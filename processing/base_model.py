@@ -125,7 +125,7 @@ def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
         "name": folder.resolve().name if folder else source,
         "num_tensors": len(encoder.state_dict()),
         "unused": sorted(report["unexpected_keys"]),
-        "sha256": digest_tensors(encoder.state_dict().items()),
+        "sha256": hash_tensors(encoder.state_dict().items()),
     }
 
 
@@ -179,7 +179,7 @@ def recorded_base_model(folder: Path) -> dict | None:
     return json.loads(record.read_bytes()).get("base_model") if record.is_file() else None
 
 
-def digest_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     """SHA-256 of named tensors in their order: names, types, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in tensors:

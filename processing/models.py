@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from hub_cards.recipe import Recipe
 
 # What a config says of its file, and what is only known at the end of a run.
-NOT_COMPARED = {"architectures", "auto_map", "decision_threshold", "dtype", "transformers_version"}
+IGNORED_CONFIG_KEYS = {"architectures", "auto_map", "decision_threshold", "dtype", "transformers_version"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def check_same_system(
     for ours, theirs in pairs:
         ours, theirs = (json.loads(settings.to_json_string()) for settings in (ours, theirs))
         for key in sorted(ours.keys() | theirs.keys()):
-            if key not in NOT_COMPARED and ours.get(key) != theirs.get(key):
+            if key not in IGNORED_CONFIG_KEYS and ours.get(key) != theirs.get(key):
                 raise ValueError(
                     f"{checkpoint} was trained with {key} {theirs.get(key)}, but now it is {ours.get(key)}. "
                     "Resume with the settings of the run, or start another in a new --output_dir."

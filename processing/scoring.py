@@ -223,7 +223,7 @@ class ScoringCheckpoint:
         return {index: scores for index, scores in lines[1:]}
 
 
-def digest_rows(rows: Dataset) -> str:
+def hash_rows(rows: Dataset) -> str:
     """
     SHA-256 of the utterances in their order and of their audio: path, size and time of the last change of a
     file, the bytes where they are within the rows.

@@ -1,13 +1,15 @@
-"""What the `Trainer` needs to train a countermeasure: the crop of training, dev EER, and checkpoints that
-survive a kill."""
+"""Training by gradient: the crop of training, dev EER, and checkpoints that survive a kill; and which trainer
+a model has."""
 
 import json
 import re
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -16,21 +18,112 @@ from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerState,
+    TrainingArguments,
 )
+from transformers.hf_argparser import HfArg
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from metrics.det import equal_error_rate
 
 from .collation import AudioCollator
+from .em import EMSettings
 from .scores import compute_scores
-from .trunk_cache import TrunkCollator
+from .scoring import Batches
+from .training_lfcc_gmm import LFCCGMMTrainer
+from .trunk_cache import TrunkCollator, cache_trunk
 
 
 logger = logging.get_logger(__name__)
+
+
+@dataclass
+class GradientArguments:
+    """What training by gradient can be told beside `TrainingArguments`."""
+
+    _argument_group_name = "training by gradient, beside the Trainer's own"
+
+    crop: str = HfArg(
+        default="start",
+        help="Where training crops: start or random.",
+        metadata={"choices": ["start", "random"]},
+    )
+    optimizer: str | None = HfArg(
+        default=None,
+        help="adam: torch.optim.Adam instead of --optim, its weight decay as an L2 term in the "
+        "gradient of every parameter.",
+        metadata={"choices": ["adam"]},
+    )
+    cache_frozen_trunk: bool = HfArg(
+        default=False,
+        help="Compute what the frozen part of the model gives of every utterance once, keep it on "
+        "disk, and train on that.",
+    )
+    early_stopping_patience: int | None = HfArg(
+        default=None, help="Stop after so many evaluations in a row without a lower dev EER."
+    )
+
+
+def build_trainer(
+    model: PreTrainedModel,
+    collator: AudioCollator,
+    splits: dict[str, Dataset],
+    args: TrainingArguments,
+    method: GradientArguments | EMSettings,
+) -> Trainer:
+    """
+    The trainer of a model: by EM, or by gradient on audio or on what the frozen part of the model gives of
+    it. All that can be checked before training is checked.
+
+    Args:
+        model: to be trained.
+        collator: of evaluation.
+        splits: rows of "train" and "dev"; see `trials.FEATURES`.
+        args: of every trainer.
+        method: settings of training by gradient, or of EM.
+
+    Raises:
+        ValueError: a training split without one whole batch; see [`cache_trunk`] and [`LFCCGMMTrainer`].
+    """
+    train, dev = splits["train"], splits["dev"]
+    common = {"model": model, "args": args, "processing_class": collator.feature_extractor}
+    if isinstance(method, EMSettings):
+        return LFCCGMMTrainer(
+            settings=method, train_dataset=train, eval_dataset=dev, data_collator=collator, **common
+        )
+    needed = args.train_batch_size * args.world_size
+    if args.dataloader_drop_last and len(train) < needed:
+        raise ValueError(
+            f"The training split has {len(train):,} utterances, fewer than a batch of {needed:,}, and "
+            "batches that are not whole are left out (dataloader_drop_last): lower "
+            "--per_device_train_batch_size."
+        )
+    train_collator = AudioCollator(
+        collator.feature_extractor, collator.label_ids, crop=method.crop, seed=args.seed
+    )
+    if method.cache_frozen_trunk:
+        batches = Batches(args.per_device_eval_batch_size, args.dataloader_num_workers)
+        train = cache_trunk(model, train_collator, train, batches=batches, description="train")
+        dev = cache_trunk(model, collator, dev, batches=batches, description="dev")
+        train_collator = collator = TrunkCollator(collator.label_ids)
+    patience = method.early_stopping_patience
+    if patience is not None and args.eval_strategy == "no":
+        PartialState().print("Without evaluation during training there is no early stopping.")
+        patience = None
+    return AntiSpoofingTrainer(
+        train_dataset=train,
+        eval_dataset=dev,
+        data_collator=train_collator,
+        eval_collator=collator,
+        optimizer=method.optimizer,
+        early_stopping_patience=patience,
+        compute_metrics=make_eer_metric(model.config.label2id),
+        **common,
+    )
 
 
 class AntiSpoofingTrainer(Trainer):
@@ -42,18 +135,26 @@ class AntiSpoofingTrainer(Trainer):
         eval_collator: collates rows for evaluation; `data_collator` does so for training.
         optimizer: "adam" for `torch.optim.Adam` instead of the one that `args.optim` names. As in the field's
             published code, its weight decay is an L2 term in the gradient of every parameter.
+        early_stopping_patience: number of evaluations without a lower dev EER; `None` never stops early.
         **kwargs: of [`Trainer`].
     """
 
     def __init__(
-        self, *, eval_collator: AudioCollator | TrunkCollator, optimizer: str | None = None, **kwargs
+        self,
+        *,
+        eval_collator: AudioCollator | TrunkCollator,
+        optimizer: str | None = None,
+        early_stopping_patience: int | None = None,
+        **kwargs,
     ):
         if optimizer == "adam":
             args = kwargs["args"]
             settings = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
             kwargs["optimizer_cls_and_kwargs"] = (Adam, {"lr": args.learning_rate, **settings})
+        if early_stopping_patience is not None:
+            kwargs["callbacks"] = [EarlyStoppingCallback(early_stopping_patience)]
         super().__init__(**kwargs)
-        self.eval_collator = eval_collator
+        self.eval_collator, self.early_stopping_patience = eval_collator, early_stopping_patience
         if isinstance(self.data_collator, AudioCollator):
             self.add_callback(EpochCallback(self.data_collator))
 
@@ -79,7 +180,7 @@ class AntiSpoofingTrainer(Trainer):
         """
         if resume_from_checkpoint is not None:
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
-            if stopped_early(state, self._patience()):
+            if stopped_early(state, self.early_stopping_patience):
                 self.state = state
                 self._load_best_model()
                 return None
@@ -100,21 +201,17 @@ class AntiSpoofingTrainer(Trainer):
                 torch.distributed.broadcast(buffer, src=0)
         return super().evaluate(*args, **kwargs)
 
-    def _patience(self) -> int | None:
-        callbacks = self.callback_handler.callbacks
-        return next(
-            (c.early_stopping_patience for c in callbacks if isinstance(c, EarlyStoppingCallback)), None
-        )
+    # The methods below are the library's own, so they are to be looked at whenever its version is raised.
 
     def _load_callback_state(self) -> None:
-        patience = self._patience()  # of this run: the checkpoint brings its own
+        # The checkpoint brings the patience that it was saved with; that of this run counts.
         super()._load_callback_state()
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback):
-                callback.early_stopping_patience = patience
+                callback.early_stopping_patience = self.early_stopping_patience
 
     def _load_best_model(self) -> None:
-        # By the folder of this run: the state has the path that the run had when the checkpoint was saved.
+        # The state has the path that the run had when the checkpoint was saved; it may have been moved since.
         best = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}")
         if not any(best.glob("*.safetensors")):
             raise FileNotFoundError(f"The checkpoint with the lowest dev EER, {best}, is not there any more.")
@@ -122,19 +219,15 @@ class AntiSpoofingTrainer(Trainer):
         super()._load_best_model()
 
     def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
         # trainer_state.json, which is written next, says that the checkpoint is complete: on all ranks.
+        super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()
 
     def _save_checkpoint(self, model, trial) -> None:
         # An old checkpoint of the same step must not vouch, by its last file, for a half-written new one.
-        stale = Path(
-            self._get_output_dir(trial),
-            f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}",
-            "trainer_state.json",
-        )
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
-            stale.unlink(missing_ok=True)
+            Path(self._get_output_dir(trial), name, "trainer_state.json").unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
 
 
@@ -148,7 +241,7 @@ class EpochCallback(TrainerCallback):
         self.collator.epoch.fill_(int(state.epoch or 0))
 
 
-def eer_metric(label2id: dict[str, int]):
+def make_eer_metric(label2id: dict[str, int]):
     """`compute_metrics` for the [`Trainer`]: the EER, a fraction, and the numbers of trials."""
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
@@ -189,7 +282,7 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
             )
         return None
     if resume_from.lower() in ("last", "true"):
-        checkpoint = last_complete_checkpoint(output_dir)
+        checkpoint = find_last_checkpoint(output_dir)
         if checkpoint is None and finished:
             raise FileExistsError(
                 f"{output_dir} holds a finished model and no checkpoint to go on from. Choose another "
@@ -201,50 +294,45 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
             f"--resume_from_checkpoint {resume_from} is not a checkpoint of --output_dir {output_dir}. "
             "Give the folder of that run as --output_dir."
         )
-    if problem := checkpoint_problem(Path(resume_from)):
+    if problem := find_problem(Path(resume_from)):
         raise ValueError(
             f"--resume_from_checkpoint {resume_from}: no complete checkpoint ({problem}). Give a checkpoint "
             "folder, or `last`."
         )
-    if (newest := last_complete_checkpoint(output_dir)) != output_dir / Path(resume_from).name:
+    if (newest := find_last_checkpoint(output_dir)) != output_dir / Path(resume_from).name:
         raise FileExistsError(
             f"{newest} is newer than {resume_from} and would be overwritten. Remove it first."
         )
     return output_dir / Path(resume_from).name
 
 
-def last_complete_checkpoint(output_dir: Path) -> Path | None:
+def find_last_checkpoint(output_dir: Path) -> Path | None:
     """
-    The newest checkpoint that was written to its end; newer ones that were not are passed over with a
-    warning. `None` if there is no checkpoint.
+    The newest checkpoint that was written to its end; newer ones that were not are skipped with a warning.
+    `None` if there is no checkpoint.
     """
-    checkpoints = [
-        path for path in output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if re.search(r"-\d+$", path.name)
-    ]
-    for path in sorted(checkpoints, key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True):
-        problem = checkpoint_problem(path)
+    numbers = (re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in output_dir.glob("*"))
+    for number in sorted((int(match[1]) for match in numbers if match), reverse=True):
+        path = output_dir / f"{PREFIX_CHECKPOINT_DIR}-{number}"
+        problem = find_problem(path)
         if problem is None:
             return path
-        logger.warning(f"Checkpoint {path} is incomplete ({problem}) and is passed over.")
+        logger.warning(f"Checkpoint {path} is incomplete ({problem}) and is skipped.")
     return None
 
 
-def checkpoint_problem(path: Path) -> str | None:
+def find_problem(checkpoint: Path) -> str | None:
     """What keeps a checkpoint from being resumed from, or `None`. Nothing is unpickled."""
+    weights, random_states = (list(checkpoint.glob(each)) for each in ("*.safetensors", "rng_state*.pth"))
     try:
-        json.loads((path / "trainer_state.json").read_bytes())  # the file that the Trainer writes last
-        for name in path.glob("*.safetensors"):
-            with safe_open(name, framework="numpy"):  # checks the header against the length of the file
+        json.loads((checkpoint / "trainer_state.json").read_bytes())  # the file that the Trainer writes last
+        for path in weights:
+            with safe_open(path, framework="numpy"):  # checks the header against the length of the file
                 pass
-        random_states = list(path.glob("rng_state*.pth"))
-        for name in (path / "optimizer.pt", path / "scheduler.pt", *random_states):
-            with zipfile.ZipFile(name) as archive:
-                if archive.testzip():
-                    return f"{name.name} is damaged"
+        for path in (checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *random_states):
+            zipfile.ZipFile(path).close()  # reads the directory at its end
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, zipfile.BadZipFile) as error:
+    except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
         return f"cut off: {error}"
-    if not random_states or not any(path.glob("*.safetensors")):
-        return "weights or random states are missing"
-    return None
+    return None if weights and random_states else "weights or random states are missing"

@@ -20,9 +20,9 @@ from pyarrow import ArrowInvalid
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .base_model import NOT_OF_THE_ENCODER, digest_tensors
+from .base_model import NOT_OF_THE_ENCODER, hash_tensors
 from .collation import AudioCollator
-from .scoring import Batches, digest_rows
+from .scoring import Batches, hash_rows
 
 
 SHARD_SIZE = 256  # utterances; what a kill costs at most
@@ -194,9 +194,9 @@ def _key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
         "version": VERSION,
         "config": config,
         "encoder_config": encoder,
-        "weights": digest_tensors(tensors),
+        "weights": hash_tensors(tensors),
         "feature_extractor": {k: v for k, v in crop.items() if k != "auto_map"},
-        "rows": digest_rows(rows),
+        "rows": hash_rows(rows),
         "labels": hashlib.sha256(bytes(rows.with_format("numpy")["label"][:].astype(np.int8))).hexdigest(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

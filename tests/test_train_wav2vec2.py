@@ -20,7 +20,7 @@ from transformers import (
 
 import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
-from processing.base_model import digest_tensors
+from processing.base_model import hash_tensors
 from processing.collation import AudioCollator
 
 
@@ -142,7 +142,7 @@ def test_record_names_the_base_model_its_hash_and_what_is_not_used_of_it(on_audi
 
     state = Wav2Vec2Model.from_pretrained(base_model, mask_time_prob=0.0).state_dict()
     assert (record["name"], record["num_tensors"]) == ("w2v", len(state))
-    assert record["sha256"] == digest_tensors(state.items())
+    assert record["sha256"] == hash_tensors(state.items())
     assert "project_q.weight" in record["unused"] and "quantizer.codevectors" in record["unused"]
     assert f"Encoder: all {len(state)} tensors from w2v; not used of it: project_hid.bias" in output
 

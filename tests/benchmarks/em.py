@@ -16,10 +16,10 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
-from modeling.em import EMSettings, initialize_gmm, train_gmm
 from modeling.modeling_lfcc_gmm import DiagonalGMM
 from processing.collation import AudioCollator
 from processing.corpora import CorpusArguments, load_corpus
+from processing.em import EMSettings, initialize_gmm, train_gmm
 from processing.results import describe_environment
 
 

@@ -17,7 +17,7 @@ from tiny_base_model import save_base_model
 from transformers import HubertModel, SeamlessM4TFeatureExtractor, Wav2Vec2Model, WavLMModel
 
 from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
-from processing.base_model import digest_tensors, follow_base_model, load_base_model
+from processing.base_model import follow_base_model, hash_tensors, load_base_model
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
 
@@ -137,9 +137,9 @@ def test_digest_is_the_sha256_of_names_types_shapes_and_bytes():
 
     expected = hashlib.sha256(b"a torch.float32 (1, 2)" + tensor.numpy().tobytes()).hexdigest()
 
-    assert digest_tensors([("a", tensor)]) == expected
-    assert digest_tensors([("b", tensor)]) != expected
-    assert digest_tensors([("a", tensor.T)]) != expected
+    assert hash_tensors([("a", tensor)]) == expected
+    assert hash_tensors([("b", tensor)]) != expected
+    assert hash_tensors([("a", tensor.T)]) != expected
 
 
 # What of the config holds

@@ -13,7 +13,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
 from processing.collation import AudioCollator
-from processing.scoring import Batches, ScoringCheckpoint, digest_rows, score_rows
+from processing.scoring import Batches, ScoringCheckpoint, hash_rows, score_rows
 from processing.trials import FEATURES
 
 
@@ -156,12 +156,12 @@ def test_impossible_batches_are_refused(values):
 
 def test_digest_changes_with_order_and_with_the_audio(corpus):
     rows = rows_of(corpus)
-    before = digest_rows(rows)
+    before = hash_rows(rows)
 
-    assert digest_rows(rows) == before
-    assert digest_rows(rows.select(range(11, -1, -1))) != before
+    assert hash_rows(rows) == before
+    assert hash_rows(rows.select(range(11, -1, -1))) != before
     path, content = damage(corpus, "LA_E_0000003")
-    assert digest_rows(rows) != before
+    assert hash_rows(rows) != before
 
 
 def rows_with_audio_within(*contents: bytes, path: str | None = "a.flac") -> Dataset:
@@ -177,12 +177,12 @@ def rows_with_audio_within(*contents: bytes, path: str | None = "a.flac") -> Dat
 
 @pytest.mark.parametrize("path", ["a.flac", None])
 def test_digest_changes_with_the_bytes_of_audio_within_the_rows(path):
-    before = digest_rows(rows_with_audio_within(b"one", b"two", path=path))
+    before = hash_rows(rows_with_audio_within(b"one", b"two", path=path))
 
-    assert digest_rows(rows_with_audio_within(b"one", b"two", path=path)) == before
-    assert digest_rows(rows_with_audio_within(b"one", b"twO", path=path)) != before
-    assert digest_rows(rows_with_audio_within(b"two", b"one", path=path)) != before
-    assert digest_rows(rows_with_audio_within(b"one", path=path)) != before
+    assert hash_rows(rows_with_audio_within(b"one", b"two", path=path)) == before
+    assert hash_rows(rows_with_audio_within(b"one", b"twO", path=path)) != before
+    assert hash_rows(rows_with_audio_within(b"two", b"one", path=path)) != before
+    assert hash_rows(rows_with_audio_within(b"one", path=path)) != before
 
 
 def test_replaced_checkpoint_starts_anew(model, collator, corpus, tmp_path):

@@ -15,10 +15,10 @@ from processing import asvspoof2019
 from processing.collation import AudioCollator
 from processing.training import (
     AntiSpoofingTrainer,
-    checkpoint_problem,
-    eer_metric,
     find_checkpoint,
-    last_complete_checkpoint,
+    find_last_checkpoint,
+    find_problem,
+    make_eer_metric,
 )
 
 
@@ -36,22 +36,22 @@ def run(tmp_path):
 
 
 def test_newest_checkpoint_is_taken_by_its_number(run):
-    assert last_complete_checkpoint(run).name == "checkpoint-10"
+    assert find_last_checkpoint(run).name == "checkpoint-10"
 
 
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 )
 @pytest.mark.parametrize("kept", [None, 0, 1, 20, 0.5, -1])
-def test_checkpoint_with_a_cut_or_missing_file_is_passed_over(run, name, kept):
+def test_checkpoint_with_a_cut_or_missing_file_is_skipped(run, name, kept):
     path = run / "checkpoint-10" / name
     content = path.read_bytes()
     path.unlink()
     if kept is not None:
         path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
 
-    assert checkpoint_problem(run / "checkpoint-10") is not None
-    assert last_complete_checkpoint(run).name == "checkpoint-9"
+    assert find_problem(run / "checkpoint-10") is not None
+    assert find_last_checkpoint(run).name == "checkpoint-9"
 
 
 def test_last_starts_anew_where_there_is_no_checkpoint(tmp_path):
@@ -118,7 +118,7 @@ def small_trainer(
         eval_dataset=splits["dev"],
         data_collator=collators[0],
         eval_collator=collators[1],
-        compute_metrics=eer_metric(model.config.label2id),
+        compute_metrics=make_eer_metric(model.config.label2id),
     )
 
 

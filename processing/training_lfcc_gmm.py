@@ -1,0 +1,173 @@
+"""Training of LFCC-GMM by expectation-maximisation, where the other systems are trained by gradient."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from transformers import ProgressCallback, Trainer, TrainingArguments
+from transformers.hf_argparser import HfArg
+
+from .em import EMSettings, load_state, train_gmm
+from .models import IGNORED_CONFIG_KEYS
+from .scoring import hash_rows
+
+
+# The arguments of `TrainingArguments` that mean something to EM, beside those of the Hub.
+USED_ARGUMENTS = {
+    "output_dir",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "seed",
+    "use_cpu",
+    "disable_tqdm",
+    "report_to",
+    "run_name",
+    "log_level",
+    "log_level_replica",
+    "log_on_each_node",
+    "ddp_backend",
+    "ddp_timeout",
+    "resume_from_checkpoint",
+}
+
+
+@dataclass
+class EMArguments:
+    """Settings of EM beside its iterations (`num_train_epochs`) and its `seed`; see [`EMSettings`]."""
+
+    _argument_group_name = "lfcc-gmm only"
+    em_variance_floor: float = HfArg(
+        default=EMSettings.variance_floor,
+        help="lfcc-gmm: smallest variance of a component, relative to the variance of all frames.",
+    )
+    em_tolerance: float = HfArg(
+        default=EMSettings.tolerance,
+        help="lfcc-gmm: stop once an iteration gains less log-likelihood per frame, in nats.",
+    )
+    em_start_frames: int = HfArg(
+        default=EMSettings.sample_frames, help="lfcc-gmm: frames that are drawn for the start by k-means++."
+    )
+
+    def make_settings(self, args: TrainingArguments, *, is_new: bool = True) -> EMSettings:
+        """
+        The settings of EM of a run; `is_new`: from k-means++, and not from the mixtures that the model has.
+
+        Raises:
+            ValueError: `num_train_epochs` is no number of iterations, or another setting is not possible.
+        """
+        epochs = args.num_train_epochs
+        if epochs < 1 or epochs != int(epochs):
+            raise ValueError(f"num_train_epochs is {epochs}, but EM makes whole iterations, one at least.")
+        return EMSettings(
+            num_iterations=int(epochs),
+            tolerance=self.em_tolerance,
+            variance_floor=self.em_variance_floor,
+            sample_frames=self.em_start_frames,
+            seed=args.seed if is_new else None,
+        )
+
+
+class LFCCGMMTrainer(Trainer):
+    """
+    [`Trainer`] that fits the mixtures of an `LFCCGMMForAudioClassification` by EM, one label after the other:
+    `num_train_epochs` iterations, each a pass over the utterances of the label, of which
+    `per_device_train_batch_size` are read at a time. The state of EM is kept in `checkpoint-em` of the output
+    folder, from which the same run goes on.
+
+    Args:
+        settings: see [`EMArguments.make_settings`].
+        **kwargs: of [`Trainer`]; `train_dataset` has the columns of `trials.FEATURES`, `data_collator` gives
+            `input_values` and `attention_mask`.
+
+    Raises:
+        ValueError: settings that do not go with the model, or the state of another training or a damaged one;
+            see [`load_state`].
+    """
+
+    def __init__(self, *, settings: EMSettings, **kwargs):
+        super().__init__(**kwargs)
+        self.remove_callback(ProgressCallback)  # whose bar counts steps; a pass over the corpus has its own
+        self.settings = settings
+        self.rows = split_by_label(self.train_dataset)
+        self.states = {}  # by label: where the state of EM is kept, and what it is of
+        config = json.loads(self.model.config.to_json_string())
+        for name, gmm in self.model.gmms.items():
+            identity = {"label": name, "utterances": hash_rows(self.rows[name])}
+            identity |= {key: value for key, value in config.items() if key not in IGNORED_CONFIG_KEYS}
+            place = {"state_dir": Path(self.args.output_dir, "checkpoint-em", name), "identity": identity}
+            load_state(gmm, settings, **place)  # what can't be resumed is an error now, and not after hours
+            self.states[name] = place
+
+    def train(self, resume_from_checkpoint: str | None = None) -> None:
+        """
+        Fit the mixtures; log each iteration's log-likelihood per frame.
+
+        Raises:
+            ValueError: see [`train_gmm`].
+        """
+        self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        for name in self.model.gmms:
+            history = self.fit(name)
+            PartialState().print(
+                f"EM of {name}: {len(self.rows[name]):,} utterances, {len(history)} iterations, "
+                f"log-likelihood per frame {history[0]:.3f} to {history[-1]:.3f}"
+            )
+        self.callback_handler.on_train_end(self.args, self.state, self.control)
+
+    def fit(self, name: str) -> list[float]:
+        """Fit the mixture of a label; the log-likelihoods that [`train_gmm`] returns."""
+        key = f"log_likelihood_{name}"
+
+        def log(iteration: int, log_likelihood: float) -> None:
+            self.state.epoch = self.state.global_step = iteration
+            self.log({key: log_likelihood})
+
+        batches = FrameBatches(self, self.rows[name], description=f"EM of {name}")
+        history = train_gmm(
+            self.model.gmms[name], batches, self.settings, **self.states[name], on_iteration=log
+        )
+        # Those of the run that this one resumes are in the log, too.
+        others = [entry for entry in self.state.log_history if key not in entry]
+        own = [{key: value, "epoch": i, "step": i} for i, value in enumerate(history, start=1)]
+        self.state.log_history = [*others, *own]
+        return history
+
+
+class FrameBatches:
+    """Frames (frames, features) of utterances, batch by batch, the same on every pass; this process's own."""
+
+    def __init__(self, trainer: Trainer, rows: Dataset, *, description: str):
+        size, process = trainer.args.per_device_train_batch_size, PartialState()
+        batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+        self.model = trainer.model.to(process.device)
+        self.loader = DataLoader(
+            rows,
+            batch_sampler=batches[process.process_index :: process.num_processes],
+            collate_fn=trainer.data_collator,
+            num_workers=trainer.args.dataloader_num_workers,
+        )
+        is_shown = process.is_main_process and not trainer.args.disable_tqdm
+        self.bar = {"desc": description, "disable": not is_shown, "leave": False}
+
+    @torch.no_grad()
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for batch in tqdm(self.loader, **self.bar):
+            inputs = (batch[name].to(self.model.device) for name in ("input_values", "attention_mask"))
+            yield self.model.frames(*inputs)[0]
+
+
+def split_by_label(rows: Dataset) -> dict[str, Dataset]:
+    """The rows of each label, by its name."""
+    labels = np.asarray(rows.with_format("numpy")["label"][:])
+    names = rows.features["label"].names
+    return {name: rows.select(np.flatnonzero(labels == index)) for index, name in enumerate(names)}
