@@ -66,7 +66,7 @@ ACCOUNT_ARGUMENTS = {
 class ModelArguments:
     """What is trained, beyond `TrainingArguments`."""
 
-    _argument_group_name = "model and training"
+    _argument_group_name = "model"
 
     model: str = HfArg(
         help=f"A system ({', '.join(systems())}), a YAML file, or a trained model's folder to go on from."
@@ -102,9 +102,9 @@ class Run:
 
     recipe: Recipe
     weights: Path | None
+    model_args: ModelArguments
     corpus_args: CorpusArguments
     split_args: SplitArguments
-    model_args: ModelArguments
     gradient_args: GradientArguments
     em_args: EMArguments
     args: TrainingArguments
@@ -249,8 +249,8 @@ def parse_arguments(argv: list[str]) -> Run:
         ValueError, FileNotFoundError: a recipe that is not found or not valid; see [`Run.check`].
         SystemExit: an argument that is not known, with the nearest one, or not valid; `--help`.
     """
-    settings = (ModelArguments, GradientArguments, EMArguments, TrainerArguments)
-    groups = (CorpusArguments, SplitArguments, *settings)
+    settings = (GradientArguments, EMArguments, TrainerArguments)
+    groups = (ModelArguments, CorpusArguments, SplitArguments, *settings)
     parser = ArgumentParser(
         groups, prog="train.py", usage="%(prog)s --model MODEL [arguments]", description=__doc__
     )
@@ -260,7 +260,7 @@ def parse_arguments(argv: list[str]) -> Run:
         parser.parse(argv)  # which says so, or prints the help
     path, weights = find_recipe(early.model)
     recipe = load_recipe(path)
-    names = [f.name for group in settings for f in dataclasses.fields(group)]
+    names = [f.name for group in (ModelArguments, *settings) for f in dataclasses.fields(group)]
     valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"} - ACCOUNT_ARGUMENTS
     recipe.check_training(valid - find_unused_arguments(recipe), str(path))
     recipe.drop_replaced(optim=early.optim, lr_scheduler_type=early.lr_scheduler_type)

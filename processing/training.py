@@ -45,7 +45,7 @@ logger = logging.get_logger(__name__)
 class GradientArguments:
     """What training by gradient can be told beside `TrainingArguments`."""
 
-    _argument_group_name = "training by gradient, beside the Trainer's own"
+    _argument_group_name = "training by gradient (all systems but lfcc-gmm)"
 
     crop: str = HfArg(
         default="start",
