@@ -10,61 +10,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metrics.names import METRICS, format_value
+from processing.corpus_names import DEMO_NOTE
 from processing.files import write_figure
 
-from .run_folder import RunFolder, read_runs
+from .run_folder import RunFolder, describe_trials, find_common_trials, read_runs
 
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FOLDER = "learning_curves"  # in the folder of a run
 # A card shows a picture 700 to 800 pixels wide: 1600 stay sharp there, and 10 points become 13 pixels.
 INCHES, DPI = 8, 200
-MAX_RUNS = 7  # colours that the colour-blind tell apart
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")  # of the runs
+DIAMOND = {"marker": "D", "markersize": 9, "markeredgecolor": "black"}  # at the chosen epoch
+STYLES = ("-", "--")  # of the lines of one run in one panel
 FEW_POINTS = 25  # are marked each
 LOG_FROM_RATIO = 20  # of the highest to the lowest dev EER above 0
-CLASSES = {"log_likelihood_bonafide": "bona fide", "log_likelihood_spoof": "spoof"}
-
-FOLDER = "learning_curves"  # in the folder of a run
-
-Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class _Curves:
+class Panel:
     """
-    What is drawn of one run.
+    One of the plots of a figure.
 
     Attributes:
-        color: of all its lines.
-        lines: points (epoch, value) by what they are: a key of the Trainer's log.
-        chosen: the log's entry of the evaluation that the weights are of; `None` where none was chosen.
-        summary: the run in the legend.
+        title: of its vertical axis.
+        lines: keys of the Trainer's log and what they are; of the last, the chosen epoch's value is marked.
+        is_rate: whether fractions are drawn as per cent.
     """
 
-    color: str
-    lines: dict[str, Points]
-    chosen: dict | None
-    summary: str
+    title: str
+    lines: dict[str, str]
+    is_rate: bool = False
 
 
-def write_learning_curves(run: RunFolder, path: Path) -> None:
-    """
-    Write the PNG of one run, whole or not at all; its folder is made.
-
-    Raises:
-        ValueError, FileNotFoundError: see [`draw_learning_curves`].
-    """
-    _write(draw_learning_curves({run.system: run}), path)
-
-
-def add_learning_curves(run: RunFolder) -> None:
-    """Write the PNG of a run to where its card looks for it; where nothing can be drawn, say why."""
-    try:
-        write_learning_curves(run, run.folder / FOLDER / f"{run.system}.png")
-    except (OSError, ValueError) as error:
-        print(f"No learning curves of {run.system}: {error}")
+CLASSES = {"log_likelihood_bonafide": "bona fide", "log_likelihood_spoof": "spoof"}
+BY_ITERATION = (Panel("Log-likelihood per training frame (nats)", CLASSES),)
+BY_EPOCH = (
+    Panel("Loss", {"loss": "training loss", "eval_loss": "dev loss"}),
+    Panel(f"Dev {METRICS['eer'].title} (%)", {"eval_eer": "dev EER"}, is_rate=True),
+)
 
 
 def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
@@ -79,230 +67,160 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
         ValueError: no run, or too many; runs of different dev trials, or of EM beside others; a log without
             what is to be drawn.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes half a second
 
-    from metrics import plots  # loads torch, and matplotlib takes a second
-
-    if not 1 <= len(runs) <= MAX_RUNS:
-        raise ValueError(f"{len(runs)} runs: one figure shows 1 to {MAX_RUNS}. Draw several.")
-    logs = {name: _log(run) for name, run in runs.items()}
-    by_em = {name: any(key in entry for entry in log for key in CLASSES) for name, log in logs.items()}
-    if len(set(by_em.values())) > 1:
-        em, gradient = (next(name for name in by_em if by_em[name] is kind) for kind in (True, False))
+    if not 1 <= len(runs) <= len(COLORS):
+        raise ValueError(f"{len(runs)} runs: one figure shows 1 to {len(COLORS)}. Draw several.")
+    logs = {name: _read_log(run) for name, run in runs.items()}
+    by_em = [name for name, log in logs.items() if any(CLASSES.keys() & entry.keys() for entry in log)]
+    if by_em and (others := [name for name in runs if name not in by_em]):
         raise ValueError(
-            f"{em} was trained by EM, whose iterations have a log-likelihood, and {gradient} by gradient "
-            "descent, whose epochs have a loss: they have no axis in common. Draw them in two figures."
+            f"{by_em[0]} was trained by EM, whose iterations have a log-likelihood, and {others[0]} by "
+            "gradient descent, whose epochs have a loss: they have no axis in common. Draw two figures."
         )
-    is_em = any(by_em.values())
-    trials = _same_trials(runs, "train" if is_em else "dev")
-    colors = (*plots.CURVES, "#e69f00", "#56b4e9", plots.LINE)
-    of_run = _em_curves if is_em else _gradient_curves
-    curves = [of_run(name, run, logs[name], colors[i]) for i, (name, run) in enumerate(runs.items())]
+    for name, log in logs.items():
+        for key in CLASSES if by_em else ["eval_eer"]:
+            if not any(key in entry for entry in log):
+                path = runs[name].folder / "trainer_state.json"
+                raise ValueError(f"{path}: log_history has no {key}, so there is nothing to draw.")
+    panels = BY_ITERATION if by_em else BY_EPOCH
+    chosen = {name: _find_chosen(run, logs[name]) for name, run in runs.items()}
 
-    height = (4.4 if is_em else 6.8) + 0.2 * len(runs)
+    height = 2 + 2.4 * len(panels) + 0.2 * len(runs)
     figure = Figure(figsize=(INCHES, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    title = textwrap.wrap(", ".join(runs), 75) + textwrap.wrap(trials, 85)
-    figure.suptitle("\n".join(title), fontsize=11, parse_math=False)
-    panels = figure.subplots(1 if is_em else 2, 1, sharex=True, squeeze=False)[:, 0]
-    (_draw_em if is_em else _draw_gradient)(panels, curves)
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e6e6e6")
-        axes.tick_params(labelsize=10)
-    _add_legend(figure, curves)
-    return figure
+    figure.suptitle(_make_title(runs, "train" if by_em else "dev"), fontsize=11, parse_math=False)
+    plots = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, panel in zip(plots, panels, strict=True):
+        for name, color in zip(runs, COLORS, strict=False):
+            _draw_run(axes, panel, logs[name], chosen[name], color)
+        _finish_panel(axes, panel)
+    axes.set_xlabel("EM iteration" if by_em else "Epoch", fontsize=11)
+    first, last = axes.get_xlim()
+    axes.locator_params("x", nbins=10, integer=last - first > 2)
 
-
-def _log(run: RunFolder) -> list[dict]:
-    path = run.folder / "trainer_state.json"
-    if run.trainer_state is None:
-        raise FileNotFoundError(
-            f"There is no {path}, the log that learning curves are drawn from: train.py writes it beside the "
-            "weights; a converted model has none."
-        )
-    log = run.trainer_state.get("log_history")
-    if not log:
-        raise ValueError(f"{path}: log_history is empty, so there is nothing to draw.")
-    return log
-
-
-def _same_trials(runs: Mapping[str, RunFolder], role: str) -> str:
-    """Corpus, split and counts of the train or dev trials, which must be the same for all, in words."""
-    described = {}
-    for name, run in runs.items():
-        path = run.folder / "training.json"
-        if run.training is None:
-            raise FileNotFoundError(f"There is no {path}, which says what the {role} trials are: train anew.")
-        try:
-            corpus, split = run.training["corpus"], run.training["splits"][role]
-            counts = run.training["counts"][role]
-            described[name] = f"{corpus} {split}: {counts['bonafide']:,} bona fide, {counts['spoof']:,} spoof"
-        except KeyError as error:
-            raise ValueError(
-                f"{path} has no {error}: an older train.py wrote it, and what the {role} trials are is "
-                "not known. Train anew."
-            ) from None
-    (first, text), *others = described.items()
-    for name, other in others:
-        if other != text:
-            raise ValueError(
-                f"The {role} trials of {first} are {text}; those of {name} are {other}. Curves of different "
-                "trials can't be compared: draw them in two figures."
-            )
-    if any(run.is_demo for run in runs.values()):
-        text += "; a synthetic demo corpus: its numbers mean nothing about real speech"
-    return text
-
-
-def _points(log: Sequence[dict], key: str) -> Points:
-    return [(entry["epoch"], entry[key]) for entry in log if key in entry]
-
-
-def _gradient_curves(name: str, run: RunFolder, log: Sequence[dict], color: str) -> _Curves:
-    path = run.folder / "trainer_state.json"
-    lines = {key: _points(log, key) for key in ("loss", "eval_loss", "eval_eer")}
-    if not lines["eval_eer"]:
-        raise ValueError(f"{path}: no entry of log_history has an eval_eer: there was no evaluation on dev.")
-    lines["eval_eer"] = [(epoch, 100 * eer) for epoch, eer in lines["eval_eer"]]
-    step = run.chosen_step
-    if step is None:
-        return _Curves(color, lines, None, f"{name} (no epoch chosen)")
-    chosen = next((entry for entry in log if entry.get("step") == step and "eval_eer" in entry), None)
-    if chosen is None:
-        raise ValueError(f"{path}: best_global_step is {step}, but log_history has no evaluation there.")
-    by = run.training.get("chosen_by", "eer")
-    why = "" if by in ("eer", "eval_eer") else f" by {by}"
-    summary = f"{name}, chosen{why}: epoch {chosen['epoch']:.3g}, dev EER {100 * chosen['eval_eer']:.3f} %"
-    return _Curves(color, lines, chosen, summary)
-
-
-def _em_curves(name: str, run: RunFolder, log: Sequence[dict], color: str) -> _Curves:
-    lines = {key: _points(log, key) for key in CLASSES}
-    if missing := [key for key, points in lines.items() if not points]:
-        raise ValueError(
-            f"{run.folder / 'trainer_state.json'}: no entry of log_history has a {missing[0]}: both classes "
-            "must have been trained."
-        )
-    summary = f"{name}, after iteration {max(epoch for points in lines.values() for epoch, _ in points)}"
-    dev = run.evaluation(run.training["corpus"], run.training["splits"]["dev"])
-    eer = "not measured" if dev is None else f"{100 * dev.results['eer']:.3f} %"
-    return _Curves(color, lines, None, f"{summary}: dev EER {eer}")
-
-
-def _draw_gradient(panels: Sequence["Axes"], curves: Sequence[_Curves]) -> None:
-    loss, eer = panels
-    for of_run in curves:
-        _line(loss, of_run, "loss", "-")
-        _line(loss, of_run, "eval_loss", "--")
-        _line(eer, of_run, "eval_eer", "-")
-        if of_run.chosen:
-            _mark(loss, of_run, of_run.chosen.get("eval_loss"))
-            _mark(eer, of_run, 100 * of_run.chosen["eval_eer"])
-    loss.set_ylabel("Loss", fontsize=11)
-    _name_styles(loss, curves, {"loss": ("training loss", "-"), "eval_loss": ("dev loss", "--")})
-    _scale_of_eer(eer, [value for of_run in curves for _, value in of_run.lines["eval_eer"]])
-    eer.set_xlabel("Epoch", fontsize=11)
-    _whole_epochs(eer)
-
-
-def _draw_em(panels: Sequence["Axes"], curves: Sequence[_Curves]) -> None:
-    (axes,) = panels
-    styles = dict(zip(CLASSES, ("-", "--"), strict=True))
-    for of_run in curves:
-        for key, style in styles.items():
-            _line(axes, of_run, key, style)
-    axes.set_ylabel("Log-likelihood per training frame (nats)", fontsize=11)
-    _name_styles(axes, curves, {key: (CLASSES[key], style) for key, style in styles.items()})
-    axes.set_xlabel("EM iteration", fontsize=11)
-    _whole_epochs(axes)
-
-
-def _line(axes: "Axes", curves: _Curves, key: str, style: str) -> None:
-    """One line, with a dot at each point where they are few; its gid says what it is."""
-    points = curves.lines[key]
-    if not points:
-        return
-    marker = "o" if len(points) <= FEW_POINTS else ""
-    axes.plot(*zip(*points, strict=True), style, color=curves.color, linewidth=1.8, gid=key)
-    axes.lines[-1].set(marker=marker, markersize=4)
-
-
-def _mark(axes: "Axes", curves: _Curves, value: float | None) -> None:
-    """The chosen epoch: a dotted line and, where there is a value, a diamond."""
-    epoch = curves.chosen["epoch"]
-    axes.axvline(epoch, color=curves.color, linestyle=":", linewidth=1.2, zorder=1)
-    if value is not None:
-        axes.plot(epoch, value, gid="chosen", zorder=3, clip_on=False, **_diamond(curves.color))
-
-
-def _diamond(color: str) -> dict:
-    return {"marker": "D", "markersize": 9, "color": color, "markeredgecolor": "black", "linewidth": 0}
-
-
-def _name_styles(axes: "Axes", curves: Sequence[_Curves], styles: Mapping[str, tuple[str, str]]) -> None:
-    """A legend of what solid and dashed lines are, of those that are there."""
-    from matplotlib.lines import Line2D
-
+    markers = [DIAMOND if chosen[name] else {} for name in runs]
     handles = [
-        Line2D([], [], color="#333333", linestyle=style, linewidth=1.8, label=name)
-        for key, (name, style) in styles.items()
-        if any(of_run.lines[key] for of_run in curves)
+        axes.plot([], [], color=color, linewidth=2.2, **marker)[0]
+        for color, marker in zip(COLORS, markers, strict=False)
     ]
-    axes.legend(handles=handles, fontsize=10, loc="best", handlelength=3, framealpha=0.9)
-
-
-def _add_legend(figure: "Figure", curves: Sequence[_Curves]) -> None:
-    """The runs and their chosen epochs, below everything."""
-    from matplotlib.lines import Line2D
-
-    handles = []
-    for of_run in curves:
-        style = _diamond(of_run.color) | {"linewidth": 2.2}
-        handles.append(
-            Line2D([], [], **(style if of_run.chosen else {"color": of_run.color, "linewidth": 2.2}))
-        )
     # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
     legend = figure.legend(
         handles, range(len(handles)), loc="outside lower center", fontsize=10, frameon=False
     )
-    for text, of_run in zip(legend.get_texts(), curves, strict=True):
-        text.set(text="\n".join(textwrap.wrap(of_run.summary, 80)), parse_math=False)
+    describe = _describe_em if by_em else _describe_epochs
+    for text, (name, run) in zip(legend.get_texts(), runs.items(), strict=True):
+        summary = f"{name}{describe(run, logs[name], chosen[name])}"
+        text.set(text="\n".join(textwrap.wrap(summary, 80)), parse_math=False)
+    return figure
 
 
-def _scale_of_eer(axes: "Axes", percentages: Sequence[float]) -> None:
-    """From 0, or logarithmic where a linear axis would show a flat line."""
-    from matplotlib.ticker import FuncFormatter
-
-    lowest = min((value for value in percentages if value > 0), default=0)
-    name = "Dev EER (%)"
-    if lowest and max(percentages) > LOG_FROM_RATIO * lowest:
-        name += ", log scale"
-        if min(percentages) > 0:
-            axes.set_yscale("log")
-        else:  # 0 has its place below the decade of the lowest
-            axes.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(lowest)), linscale=0.4)
-            axes.set_ylim(bottom=0)
-    else:
-        axes.set_ylim(0, None if lowest else 1)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_ylabel(name, fontsize=11)
+def _read_log(run: RunFolder) -> list[dict]:
+    if run.trainer_state is None:
+        raise FileNotFoundError(
+            f"{run.folder / 'trainer_state.json'} not found, the log that learning curves are drawn from: "
+            "train.py writes it beside the weights; a converted model has none."
+        )
+    return run.trainer_state.get("log_history", [])
 
 
-def _whole_epochs(axes: "Axes") -> None:
-    """Ticks at whole epochs where there are some."""
-    from matplotlib.ticker import MaxNLocator
+def _find_chosen(run: RunFolder, log: Sequence[dict]) -> dict | None:
+    """The log's entry of the evaluation that the weights are of; `None` where none was chosen."""
+    step = run.chosen_step
+    if step is None:
+        return None
+    for entry in log:
+        if entry.get("step") == step and "eval_eer" in entry:
+            return entry
+    path = run.folder / "trainer_state.json"
+    raise ValueError(f"{path}: best_global_step is {step}, but log_history has no evaluation there.")
 
-    low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(MaxNLocator(10, integer=high - low > 2))
+
+def _make_title(runs: Mapping[str, RunFolder], role: str) -> str:
+    """Names and trials; those of the demo corpus never stand there like real ones."""
+    parts = [", ".join(runs), describe_trials(find_common_trials(runs, [role]), role)]
+    parts += [DEMO_NOTE] if any(run.is_demo for run in runs.values()) else []
+    return "\n".join(line for part in parts for line in textwrap.wrap(part, 75))
 
 
-def _write(figure: "Figure", path: Path) -> None:
+def _draw_run(axes: "Axes", panel: Panel, log: Sequence[dict], chosen: dict | None, color: str) -> None:
+    """The lines of one run, with a dot at each point where they are few; a gid says what a line is."""
+    scale = 100 if panel.is_rate else 1
+    for key, style in zip(panel.lines, STYLES, strict=False):
+        points = [(entry["epoch"], scale * entry[key]) for entry in log if key in entry]
+        marker = "o" if len(points) <= FEW_POINTS else ""
+        if points:
+            axes.plot(*zip(*points, strict=True), style, color=color, linewidth=1.8, gid=key)
+            axes.lines[-1].set(marker=marker, markersize=4, clip_on=False)
+    if chosen:
+        axes.axvline(chosen["epoch"], color=color, linestyle=":", linewidth=1.2, zorder=1)
+        if key in chosen:
+            at = chosen["epoch"], scale * chosen[key]
+            axes.plot(*at, color=color, linewidth=0, gid="chosen", zorder=3, clip_on=False, **DIAMOND)
 
+
+def _finish_panel(axes: "Axes", panel: Panel) -> None:
+    """Scale, names and legend, once all lines are drawn."""
+    axes.margins(y=0.1)  # room for a diamond
+    axes.set_ylabel(panel.title, fontsize=11)
+    if panel.is_rate:
+        _scale_rates(axes)
+    if len(panel.lines) > 1:
+        drawn = {line.get_gid() for line in axes.lines}
+        for (key, label), style in zip(panel.lines.items(), STYLES, strict=True):
+            if key in drawn:
+                axes.plot([], [], style, color="#333333", linewidth=1.8, label=label)
+        axes.legend(fontsize=10, loc="best", handlelength=3, framealpha=0.9)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6")
+    axes.tick_params(labelsize=10)
+
+
+def _scale_rates(axes: "Axes") -> None:
+    """From 0, and logarithmic where a linear axis would show a flat line."""
+    rates = [rate for line in axes.lines if line.get_gid() == "eval_eer" for rate in line.get_ydata()]
+    lowest = min((rate for rate in rates if rate > 0), default=0)
+    if lowest and max(rates) > LOG_FROM_RATIO * lowest:
+        # 0 has its place below the decade of the lowest.
+        axes.set_yscale("symlog", linthresh=10 ** math.floor(math.log10(lowest)), linscale=0.4)
+        axes.set_ylabel(f"{axes.get_ylabel()}, log scale", fontsize=11)
+    axes.set_ylim(0, None if lowest else 1)
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def _describe_epochs(run: RunFolder, log: Sequence[dict], chosen: dict | None) -> str:
+    if chosen is None:
+        return " (no epoch chosen)"
+    by = run.training.get("chosen_by", "eer")
+    why = "" if by in ("eer", "eval_eer") else f" by {by}"
+    return f", chosen{why}: epoch {chosen['epoch']:.3g}, dev EER {format_value('eer', chosen['eval_eer'])}"
+
+
+def _describe_em(run: RunFolder, log: Sequence[dict], chosen: dict | None) -> str:
+    last = max(entry["epoch"] for entry in log if CLASSES.keys() & entry.keys())
+    dev = run.evaluation(run.training["corpus"], run.training["splits"].get("dev", "dev"))
+    eer = format_value("eer", dev.results["eer"]) if dev else "not measured"
+    return f", after iteration {last}: dev EER {eer}"
+
+
+def write_learning_curves(runs: Mapping[str, RunFolder], path: Path) -> None:
+    """
+    Write the PNG of some runs, whole or not at all; its folder is made.
+
+    Raises:
+        ValueError, FileNotFoundError: see [`draw_learning_curves`]; another ending than .png.
+    """
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} does not end in .png, and a PNG is written.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_figure(path, figure, dpi=DPI)
+    write_figure(path, draw_learning_curves(runs), dpi=DPI)
+
+
+def add_learning_curves(run: RunFolder) -> None:
+    """Write the PNG of a run to where its card looks for it; where nothing can be drawn, say why."""
+    try:
+        write_learning_curves({run.system: run}, run.folder / FOLDER / f"{run.system}.png")
+    except (OSError, ValueError) as error:
+        print(f"No learning curves of {run.system}: {error}")
 
 
 def main(argv: list[str]) -> None:
@@ -313,7 +231,7 @@ def main(argv: list[str]) -> None:
     )
     args = parser.parse_args(argv)
     try:
-        _write(draw_learning_curves(read_runs(args.runs)), args.output.expanduser())
+        write_learning_curves(read_runs(args.runs), args.output.expanduser())
     except (ValueError, OSError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     print(f"Learning curves: {args.output}")

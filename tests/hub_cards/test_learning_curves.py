@@ -85,6 +85,8 @@ def test_curves_of_a_demo_model_say_that_they_mean_nothing(tmp_path):
 
     title = draw_learning_curves({"tiny": run}).get_suptitle()
 
+    assert "demo (synthetic) dev" in title
+    assert "Synthetic demo corpus" in title
     assert "mean nothing about real speech" in title.replace("\n", " ")
 
 
@@ -203,10 +205,10 @@ def test_run_without_its_log_or_record_is_refused_by_name(tmp_path, name):
 @pytest.mark.parametrize(
     ("log", "best", "message"),
     [
-        ([], None, "log_history is empty"),
-        ([{"epoch": 1.0, "step": 10, "loss": 1.0}], None, "has an eval_eer"),
+        ([], None, "log_history has no eval_eer"),
+        ([{"epoch": 1.0, "step": 10, "loss": 1.0}], None, "log_history has no eval_eer"),
         (gradient_log([1.0], [0.1]), 7, "best_global_step is 7"),
-        (em_log(2)[:2], None, "has a log_likelihood_spoof"),
+        (em_log(2)[:2], None, "log_history has no log_likelihood_spoof"),
     ],
     ids=["empty", "no evaluation", "no such step", "one class"],
 )
@@ -231,7 +233,7 @@ def test_picture_is_opaque_and_sharp_at_twice_a_cards_width(tmp_path):
     run = run_of(tmp_path / "run", gradient_log([1.0, 2.0], [0.2, 0.1]), 20)
     path = run.folder / "learning_curves" / "tiny.png"
 
-    write_learning_curves(run, path)
+    write_learning_curves({"tiny": run}, path)
 
     picture = image.imread(path)
     assert picture.shape[1] == 1600
