@@ -50,7 +50,7 @@ class AudioCollator:
             decode_audio(
                 row["audio"],
                 sampling_rate=rate,
-                start=self._crop_start(row),
+                start=self._choose_start(row),
                 num_samples=self.feature_extractor.num_samples,
             )
             for row in rows
@@ -60,13 +60,15 @@ class AudioCollator:
             batch["labels"] = torch.tensor([self.label_ids[row["label"]] for row in rows])
         return batch
 
-    def _crop_start(self, row: dict) -> int:
-        if self.crop == "start":
+    def _choose_start(self, row: dict) -> int:
+        """First sample of the crop of a row."""
+        num_samples = self.feature_extractor.num_samples
+        if self.crop == "start" or num_samples is None:
             return 0
         utterance = int.from_bytes(hashlib.sha256(row["utterance_id"].encode()).digest()[:8], "little")
         generator = np.random.default_rng([self.seed, int(self.epoch), utterance])
         length = count_samples(row["audio"], sampling_rate=self.feature_extractor.sampling_rate)
-        return self.feature_extractor.crop_start(length, generator)
+        return int(generator.integers(max(0, length - num_samples) + 1))
 
 
 def label_ids(rows_names: list[str], label2id: dict[str, int]) -> list[int]:

@@ -16,8 +16,7 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
     r"""
     Crops or pads mono waveforms to a fixed number of samples. It does not filter or resample.
 
-    Longer input is cropped at its start, shorter input is padded. Training may draw the start of the crop
-    instead: see [`~AntiSpoofingFeatureExtractor.crop_start`].
+    Longer input is cropped to its beginning, shorter input is padded.
 
     Args:
         num_samples (`int`, *optional*, defaults to 64000):
@@ -58,21 +57,11 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         self.padding = padding
         self.do_normalize = do_normalize
 
-    def crop_start(self, length: int, generator: np.random.Generator | None = None) -> int:
-        """
-        First sample of the crop of an utterance of `length` samples: 0, or drawn uniformly where a generator
-        is given.
-        """
-        if generator is None or self.num_samples is None or length <= self.num_samples:
-            return 0
-        return int(generator.integers(length - self.num_samples + 1))
-
     def __call__(
         self,
         raw_speech: np.ndarray | Sequence[float] | Sequence[np.ndarray] | Sequence[Sequence[float]],
         sampling_rate: int | None = None,
         return_tensors: str | TensorType | None = None,
-        generator: np.random.Generator | None = None,
     ) -> BatchFeature:
         """
         Args:
@@ -80,7 +69,6 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
                 [-1, 1].
             sampling_rate: of `raw_speech`, in Hz; checked, never converted.
             return_tensors: `"pt"` or `"np"`; lists of arrays otherwise.
-            generator: draws the start of the crop, for training; without it the crop is at the start.
 
         Returns:
             `input_values`, float32, (batch, num_samples); with `num_samples=None` (batch, longest) and
@@ -101,23 +89,25 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
                 f"Hz. Resample it first, e.g. by torchaudio.functional.resample(waveform, {sampling_rate}, "
                 f"{self.sampling_rate})."
             )
-        waveforms = [self._check(waveform, i) for i, waveform in enumerate(self._as_batch(raw_speech))]
+        waveforms = [
+            self._check_waveform(waveform, index)
+            for index, waveform in enumerate(self._list_waveforms(raw_speech))
+        ]
         if self.num_samples is None:
-            features = self._whole_utterances(waveforms)
+            features = self._pad_to_longest(waveforms)
         else:
-            features = {"input_values": [self._crop_or_pad(waveform, generator) for waveform in waveforms]}
+            features = {"input_values": [self._crop_or_pad(waveform) for waveform in waveforms]}
         return BatchFeature(features, tensor_type=return_tensors)
 
-    def _as_batch(self, raw_speech) -> list:
+    def _list_waveforms(self, raw_speech) -> list:
         if len(raw_speech) == 0:
             raise ValueError("Empty audio: there is no sample, or no waveform in the list.")
-        if not isinstance(raw_speech, (list, tuple)):
-            if np.ndim(raw_speech) == 2 and len(raw_speech) == 1:  # one channel, or a batch of one: the same
-                return [raw_speech[0]]
-            return [raw_speech]
-        return [raw_speech] if np.ndim(raw_speech[0]) == 0 else list(raw_speech)
+        if isinstance(raw_speech, (list, tuple)):
+            return [raw_speech] if np.ndim(raw_speech[0]) == 0 else list(raw_speech)
+        # One channel and a batch of one have the same shape, and mean the same.
+        return list(raw_speech) if np.ndim(raw_speech) == 2 and len(raw_speech) == 1 else [raw_speech]
 
-    def _check(self, waveform, index: int) -> np.ndarray:
+    def _check_waveform(self, waveform, index: int) -> np.ndarray:
         waveform = np.asarray(waveform)
         if waveform.ndim != 1:
             raise ValueError(
@@ -138,9 +128,8 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
             )
         return waveform
 
-    def _crop_or_pad(self, waveform: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-        start = self.crop_start(len(waveform), generator)
-        waveform = self._normalize(waveform[start : start + self.num_samples])
+    def _crop_or_pad(self, waveform: np.ndarray) -> np.ndarray:
+        waveform = self._normalize(waveform[: self.num_samples])
         if len(waveform) == self.num_samples:
             return waveform
         if self.padding == "repeat":
@@ -152,7 +141,7 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
             return waveform
         return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
 
-    def _whole_utterances(self, waveforms: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    def _pad_to_longest(self, waveforms: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
         longest = max(len(waveform) for waveform in waveforms)
         masks = [(np.arange(longest) < len(waveform)).astype(np.int64) for waveform in waveforms]
         padded = [np.pad(self._normalize(waveform), (0, longest - len(waveform))) for waveform in waveforms]

@@ -30,7 +30,7 @@ import torchaudio
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from processing.audio import _pyav_blocks, decode_audio  # noqa: E402
+from processing.audio import _read_by_ffmpeg, decode_audio  # noqa: E402
 
 
 CLIP = 64_000  # samples: 4 s at 16 kHz
@@ -62,7 +62,7 @@ def whole_by_soundfile(path: Path) -> np.ndarray:
 def clip_by_pyav(path: Path) -> np.ndarray:
     """What a file takes that libsndfile refuses, on files that it would read."""
     with path.open("rb") as stream:
-        blocks = _pyav_blocks(stream, str(path), lambda rate: (0, CLIP))
+        blocks = _read_by_ffmpeg(stream, str(path), lambda rate: (0, CLIP))
         return np.concatenate([mono for mono, _ in blocks])
 
 

@@ -1,9 +1,13 @@
 """Rows to a batch: the crop of training depends on seed, epoch and utterance, and on nothing else."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from processing import asvspoof2019
@@ -63,6 +67,56 @@ def test_random_crop_is_a_part_of_the_file(rows):
     whole, _ = soundfile.read(rows[0]["audio"]["path"], dtype="float32")
     windows = np.lib.stride_tricks.sliding_window_view(whole, 1000)
     assert (windows == crop).all(axis=1).sum() == 1
+
+
+def crop_of(waveform: np.ndarray, epoch: int = 0, seed: int = 0, **settings) -> np.ndarray:
+    """The random crop of an utterance; `settings` are the extractor's."""
+    file = BytesIO()
+    soundfile.write(file, waveform, 16_000, format="WAV", subtype="FLOAT")
+    collator = AudioCollator(AntiSpoofingFeatureExtractor(**settings), crop="random", seed=seed)
+    collator.epoch.fill_(epoch)
+    batch = collator([{"utterance_id": "x", "audio": {"path": None, "bytes": file.getvalue()}}])
+    return batch["input_values"][0].numpy()
+
+
+@given(length=st.integers(1, 200), num_samples=st.integers(1, 100), seed=st.integers(0, 2**32 - 1))
+def test_random_crop_is_a_slice_and_repeats_with_its_seed(length, num_samples, seed):
+    waveform = np.arange(length, dtype=np.float32)
+
+    crops = [crop_of(waveform, seed=seed, num_samples=num_samples) for _ in range(2)]
+
+    np.testing.assert_array_equal(crops[0], crops[1])
+    assert len(crops[0]) == num_samples
+    if length >= num_samples:
+        np.testing.assert_array_equal(np.diff(crops[0]), 1)
+    else:
+        assert crops[0][0] == 0
+
+
+def test_random_crop_reaches_the_first_and_the_last_sample():
+    waveform = np.arange(6, dtype=np.float32)
+
+    starts = {crop_of(waveform, epoch, num_samples=4)[0] for epoch in range(200)}
+
+    assert starts == {0, 1, 2}
+
+
+def test_random_crop_is_normalized_by_its_own_samples():
+    first, second = np.random.default_rng(0).uniform(-1, 1, (2, 1000))
+    waveform = np.concatenate([first, 10 + 5 * second]).astype(np.float32)  # unlike in mean and power
+    settings = {"num_samples": 500, "do_normalize": True}
+
+    values = crop_of(waveform, **settings)
+
+    at_start = AntiSpoofingFeatureExtractor(**settings)(waveform, sampling_rate=16_000)["input_values"][0]
+    assert not np.array_equal(values, at_start)
+    np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-4)
+
+
+def test_random_crop_of_whole_utterances_is_the_utterance():
+    waveform = np.arange(6, dtype=np.float32)
+
+    np.testing.assert_array_equal(crop_of(waveform, num_samples=None), waveform)
 
 
 def test_file_that_cannot_be_decoded_is_an_error_that_names_it(tmp_path):

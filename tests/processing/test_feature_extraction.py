@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor, Wav2Vec2FeatureExtractor
 
 import modeling  # noqa: F401  registers the feature extractor
@@ -48,33 +46,6 @@ def test_short_audio_is_zero_padded_where_asked(length):
     np.testing.assert_array_equal(values, np.concatenate([waveform, np.zeros(64_000 - length, np.float32)]))
 
 
-@given(length=st.integers(1, 200), num_samples=st.integers(1, 100), seed=st.integers(0, 2**32 - 1))
-def test_random_crop_is_a_slice_and_repeats_with_its_seed(length, num_samples, seed):
-    extractor = AntiSpoofingFeatureExtractor(num_samples=num_samples)
-    waveform = np.arange(length, dtype=np.float32)
-
-    crops = [
-        extractor(waveform, sampling_rate=16000, generator=np.random.default_rng(seed))["input_values"][0]
-        for _ in range(2)
-    ]
-
-    np.testing.assert_array_equal(crops[0], crops[1])
-    assert len(crops[0]) == num_samples
-    if length >= num_samples:
-        np.testing.assert_array_equal(np.diff(crops[0]), 1)
-    else:
-        assert crops[0][0] == 0
-
-
-def test_random_crop_reaches_the_first_and_the_last_sample():
-    extractor = AntiSpoofingFeatureExtractor(num_samples=4)
-    generator = np.random.default_rng(0)
-
-    starts = {extractor.crop_start(6, generator) for _ in range(200)}
-
-    assert starts == {0, 1, 2}
-
-
 def test_whole_utterances_are_zero_padded_to_the_longest_with_a_mask():
     extractor = AntiSpoofingFeatureExtractor(num_samples=None)
 
@@ -106,16 +77,6 @@ def test_short_audio_is_normalized_before_it_is_tiled():
 
     reference = Wav2Vec2FeatureExtractor(do_normalize=True)(waveform, sampling_rate=16000)["input_values"][0]
     np.testing.assert_allclose(values, np.concatenate([reference, reference[:300]]), atol=1e-6)
-
-
-def test_random_crop_is_normalized_by_its_own_samples():
-    waveform = np.concatenate([noise(1000), 10 + 5 * noise(1000)])  # the two halves differ in mean and power
-    extractor = AntiSpoofingFeatureExtractor(num_samples=500, do_normalize=True)
-
-    values = extractor(waveform, sampling_rate=16000, generator=np.random.default_rng(0))["input_values"][0]
-
-    assert extractor.crop_start(2000, np.random.default_rng(0)) > 0
-    np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-4)
 
 
 def test_whole_utterances_are_normalized_each_by_itself_without_its_padding():

@@ -67,7 +67,7 @@ def test_interrupted_scoring_goes_on_where_it_was_with_the_same_bits(
     batches = interrupted(model, collator, corpus, folder)
     seen = []
     counting = AudioCollator(collator.feature_extractor)
-    monkeypatch.setattr(counting, "_crop_start", lambda row: seen.append(row["utterance_id"]) or 0)
+    monkeypatch.setattr(counting, "_choose_start", lambda row: seen.append(row["utterance_id"]) or 0)
 
     scores = score_rows(
         model, counting, rows_of(corpus), batches=batches, checkpoint=ScoringCheckpoint(folder, IDENTITY)
