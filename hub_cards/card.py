@@ -1,63 +1,59 @@
 """The model card of a run, made from what lies in its folder and nothing else: python -m hub_cards.card RUN
-[--repo_id ORG/NAME]."""
+[--repo_id ORG/NAME]. Its prose is in card_template.md and what that includes; the numbers come from here."""
 
 import argparse
+import json
 import re
 import sys
+from collections.abc import Collection, Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from processing.files import write_text
 from processing.report import describe_caveats
 
-from .architecture import architecture_rows, input_rows, input_seconds
+from . import tables
 from .checks import check_card
 from .citations import find_citations
 from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
-from .limitations import notes_on, own_limitations
-from .metadata import (
-    base_model,
-    card_data,
-    has_published_weights,
-    is_demo,
-    is_of_published_weights,
-    stated_license,
-    threshold_trials,
-    training_corpus,
-)
-from .provenance import provenance, sources, why_not_trained
+from .metadata import make_header
 from .run_folder import Evaluation, RunFolder, read_run
-from .tables import (
-    IN_THE_WILD,
-    NOT_MEASURED,
-    breakdowns,
-    bullets,
-    display_name,
-    further_metrics_table,
-    number,
-    reported_table,
-    results_table,
-    size,
-    table,
-)
-from .training_table import (
-    data_rows,
-    inferred_rows,
-    is_gmm,
-    log_likelihoods,
-    machine_rows,
-    training_rows,
-)
 
 
-TEMPLATE = Path(__file__).with_name("card_template.md")
+TEMPLATE = "card_template.md"
 CARD_NAME = "README.md"
 # Pictures of an evaluation and what they show; others are there by their names.
 PICTURES = {"det": "DET plot", "scores": "Score histogram"}
+# Fields of every config that say nothing of the network.
+NOT_OF_THE_NETWORK = {
+    "architectures",
+    "auto_map",
+    "class_weights",
+    "decision_threshold",
+    "dtype",
+    "id2label",
+    "label2id",
+    "model_type",
+    "num_samples",
+    "sampling_rate",
+    "transformers_version",
+}
+
+
+class _Missing(StrictUndefined):
+    """A value that a template needs and that is not there: an error that names it."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        return f"lacks {self._undefined_name!r}"
 
 
 def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None = None) -> ModelCard:
@@ -75,271 +71,193 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
     """
     if repo_id is not None:
         validate_repo_id(repo_id)
-    folder = run.folder.resolve()
-    model_id = repo_id or folder.name
     title = repo_id.split("/")[-1] if repo_id else run.system
-    data = card_data(run, title)
-    card = ModelCard.from_template(
-        data,
-        template_path=str(TEMPLATE),
+    folder = run.folder.resolve()
+    body = _render(
+        TEMPLATE,
+        f"A record in {run.folder} {{}}, so there is no card.",
+        run=run,
         title=title,
-        demo=is_demo(run),
-        model_id=model_id,
+        model_id=repo_id or folder.name,
         revision=f', revision="{revision}"' if revision else "",
-        threshold=run.config.get("decision_threshold"),
-        **_about(run),
-        **_training(run),
-        **_results(run),
-        **_stated(run),
+        description=run.recipe.description if run.recipe else None,
+        stated=run.recipe.card if run.recipe else {},
+        reported=run.recipe.reported if run.recipe else {},
+        architecture=_describe_architecture(run.config),
+        **_gather_results(run),
+        **_gather_training(run),
+        **_gather_references(run),
     )
-    card = ModelCard(re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n")
-    if card.data.to_dict() != data.to_dict():
-        raise ValueError(f"The header of the card reads back as {card.data.to_dict()}, not {data.to_dict()}.")
+    header = make_header(run, title).to_yaml()
+    body = re.sub(r"\n{3,}", "\n\n", body).strip()
+    card = ModelCard(f"---\n{header}\n---\n\n{body}\n")
     if str(folder) in str(card):
         raise ValueError(f"The card would name the folder of this machine, {folder}.")
-    files = {path.relative_to(run.folder).as_posix() for path in _pictures_and_results(run)}
-    check_card(card, files)
+    check_card(card, {path.relative_to(run.folder).as_posix() for path in _linked_files(run)})
     return card
 
 
-def _about(run: RunFolder) -> dict:
-    """What the model is, where it comes from, what it takes and gives."""
-    recipe, base = run.recipe, base_model(run)
-    components = architecture_rows(run.config)
-    if base:
-        components.insert(
-            0, ("Base model", "none: random initial weights" if base == "none" else f"`{base}`")
-        )
-    components += [*input_rows(run.config, run.feature_extractor), *_size_rows(run)]
-    labels = ", ".join(f"{index} `{label}`" for index, label in sorted(run.config["id2label"].items()))
-    output = [
-        ("Label order (of the logits)", labels),
-        ("Score", "logit of bona fide minus logit of spoof: higher is more bona fide"),
-        ("Decision threshold", _threshold(run)),
-    ]
-    return {
-        "description": recipe.description if recipe else f"A {run.config.get('model_type')} countermeasure.",
-        "version": f"`{run.system}`",
-        "license": _license(run),
-        "license_notice": _license_notice(run),
-        "provenance": provenance(run),
-        "sources": bullets(sources(run)),
-        "architecture": table(["Component", "Value"], components),
-        "output": table(["Output", "Value"], output),
+def _render(template: str, problem: str, **values) -> str:
+    """
+    Render a file of this folder.
+
+    Raises:
+        ValueError: it uses a value that is not there: `problem`, with "lacks 'value'" in its place.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=_Missing,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": tables.format_any,
+        "count": tables.format_count,
+        "metric": tables.format_metric,
+        "size": tables.format_size,
+        "memory": tables.format_memory,
+        "duration": tables.format_duration,
+        "code": tables.format_code,
+        "argument": tables.format_argument,
+        "cell": tables.format_cell,
+        "corpus": tables.format_corpus,
+        "json": json.dumps,
+        "stages": _group_stages,
+        "one_line": lambda text: " ".join(str(text).split()),
     }
+    try:
+        return environment.select_template([template, "architecture/other.md"]).render(values)
+    except UndefinedError as error:
+        raise ValueError(problem.format(error)) from error
 
 
-def _license(run: RunFolder) -> str:
-    stated = run.recipe and run.recipe.card.get("license")
-    if stated and not stated_license(run):
-        return f"not known; the authors of the system publish theirs under {stated}"
-    return stated or "not stated by the source of this system"
+def _describe_architecture(config: Mapping) -> str:
+    """Rows of a table, of the parts of the network in the order in which data flows."""
+    model_type = str(config.get("model_type"))
+    rows = _render(
+        f"architecture/{model_type.replace('-', '_')}.md",
+        f"config.json of model type {model_type} {{}}: load the model and save it anew by save_pretrained.",
+        config=config,
+        not_of_the_network=NOT_OF_THE_NETWORK,
+    )
+    return "\n".join(line for line in rows.splitlines() if line.strip())
 
 
-def _license_notice(run: RunFolder) -> str | None:
-    """The notice that the licence of published weights asks for, also where training went on from them."""
-    return run.recipe.card.get("license_notice") if is_of_published_weights(run) else None
+def _group_stages(channels: Iterable[int]) -> list[tuple[int, int]]:
+    """Neighbouring blocks of as many channels are a stage: its channels, and its number of blocks."""
+    return [(width, len(list(group))) for width, group in groupby(channels)]
 
 
-def _size_rows(run: RunFolder) -> list[tuple[str, str]]:
-    trained = (run.training or {}).get("num_trainable_parameters")
-    if run.num_parameters is None:
-        parameters = f"{number(run.num_values)} numbers in the weights, fixed buffers included"
-    else:
-        parameters = f"{number(run.num_parameters)}"
-        if trained and trained != run.num_parameters:
-            parameters += f", {number(trained)} of them trained"
-    dtype = f", {run.config['dtype']}" if run.config.get("dtype") else ""
-    return [("Parameters", parameters), ("Checkpoint size", f"{size(run.num_bytes)}{dtype}")]
-
-
-def _threshold(run: RunFolder) -> str:
-    threshold = run.config.get("decision_threshold")
-    if threshold is None:
-        return "not measured: the config states none"
-    text = f"{threshold:.4f} (`config.decision_threshold`); above it, a recording is called bona fide"
-    trials = threshold_trials(run)
-    if trials is None:
-        return f"{text}. It is what the config states."
-    corpus, split = trials
-    corpus, evaluation = display_name(corpus or "corpus not recorded"), run.evaluation(corpus, split)
-    count = f" ({number(evaluation.results['num_trials'])} trials)" if evaluation else ""
-    return f"{text}. It is the EER threshold on {corpus}, split `{split}`{count}, of {scored_part(run)}."
-
-
-def scored_part(run: RunFolder) -> str:
-    """What of each recording the score is of."""
-    seconds = input_seconds(run.config, run.feature_extractor)
-    return "whole recordings" if seconds is None else f"the first {seconds:g} s of each recording"
-
-
-def _training(run: RunFolder) -> dict:
-    """How it was trained; nothing where that is not recorded."""
-    rows = inferred_rows(run)
-    about = {
-        "learning_curves": _learning_curves(run),
-        "inferred": table(["Value", "Why"], rows) if rows else None,
-    }
-    if run.training is None:
-        return {**about, "not_trained": why_not_trained(run)}
-    corpus = training_corpus(run)
-    return {
-        **about,
-        "training": table(["Hyperparameter", "Value"], training_rows(run)),
-        "data_note": f"Data: {display_name(corpus or 'corpus not recorded')}. No data augmentation.",
-        "data": table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], data_rows(run)),
-        "machine": table(["Machine", "Value"], machine_rows(run)),
-    }
-
-
-def _learning_curves(run: RunFolder) -> str:
-    own = run.folder / CURVES / f"{run.system}.png"
-    pictures = sorted(run.folder.glob(f"{CURVES}/*.png"), key=lambda path: (path != own, path.name))
-    if pictures:
-        return "\n\n".join(
-            _picture(run, path, f"Learning curves: {path.stem.replace('_', ' ')}") for path in pictures
-        )
-    if run.conversion:
-        return "None: the weights were converted from a checkpoint, which holds no log of its training."
-    if run.trainer_state is None:
-        return "Not measured: this model was not trained here."
-    if is_gmm(run):
-        histories = log_likelihoods(run)
-        if not histories:
-            return "Not measured."
-        iterations = range(max(map(len, histories.values())))
-        rows = [
-            [str(i + 1), *(f"{h[i]:.4f}" if i < len(h) else "–" for h in histories.values())]
-            for i in iterations
-        ]
-        header = ["Iteration", *(f"Log-likelihood per frame, {label}" for label in histories)]
-        return f"{table(header, rows)}\n\nDev EER by iteration: not measured."
-    return "Not measured: no curves were drawn of this run."
-
-
-def _results(run: RunFolder) -> dict:
-    """What was measured of it, and what was not."""
-    trials = _trials(run)
+def _gather_results(run: RunFolder) -> dict:
+    """What was measured of a model, and what was not."""
+    wanted = []  # dev and eval of the corpus of the training, In-the-Wild, and every other that was evaluated
+    if run.corpus is not None:
+        wanted = [(run.corpus, run.split(role)) for role in ("dev", "eval")]
+    wanted.append((tables.IN_THE_WILD, "eval"))
+    wanted += [evaluation.trials for evaluation in run.evaluations if evaluation.trials not in wanted]
+    trials = [(corpus, split, run.evaluation(corpus, split)) for corpus, split in wanted]
     measured = [evaluation for *_, evaluation in trials if evaluation]
-    methods = {}
+    methods: dict[str, list[str]] = {}
     for evaluation in measured:
         if found := evaluation.results.get("confidence_intervals"):
-            methods.setdefault(f"{100 * found['level']:g} % intervals: {found['method']}", []).append(
-                _title(evaluation)
-            )
-    note = f"Measured with these weights on {scored_part(run)}." if measured else "Not measured."
-    if methods:
-        note += " In brackets, confidence intervals."
-    notes = [f"{method} ({', '.join(of)})." for method, of in methods.items()]
-    if without := [_title(e) for e in measured if not e.results.get("confidence_intervals")]:
-        notes.append(f"No intervals: a class has too few trials ({'; '.join(without)}).")
-    if any(_has_no_error(evaluation) for evaluation in measured):
-        notes.append(
-            "Where no trial is an error, the bootstrap's interval is [0, 0] as well: that does not mean that "
-            "errors are impossible."
-        )
+            text = f"{100 * found['level']:g} % intervals: {found['method']}"
+            methods.setdefault(text, []).append(_title(evaluation))
     return {
-        "results_note": note,
-        "results": results_table(trials),
-        "further_results": further_metrics_table(measured) if measured else "",
-        "result_notes": bullets(notes),
-        "evaluations": [_evaluation(run, evaluation) for evaluation in measured],
+        "results_table": tables.results_table(trials),
+        "further_results": tables.further_metrics_table(measured),
+        "headline": [found for found in measured if found.trials != (run.corpus, run.split("dev"))]
+        or measured,
+        "interval_methods": methods,
+        "without_intervals": [_title(e) for e in measured if not e.results.get("confidence_intervals")],
+        "has_group_without_error": any(map(_has_group_without_error, measured)),
+        "evaluations": [_describe_evaluation(run, evaluation) for evaluation in measured],
+        "partly_scored": [
+            (evaluation, official)
+            for evaluation in run.evaluations
+            if (official := tables.official_trials(*evaluation.trials))
+            not in (None, evaluation.results["num_trials"])
+        ],
+        "threshold_trials": run.find_threshold(),
+        "in_the_wild": run.evaluation(tables.IN_THE_WILD, "eval"),
     }
 
 
-def _has_no_error(evaluation: Evaluation) -> bool:
+def _has_group_without_error(evaluation: Evaluation) -> bool:
     """Whether a group of trials has an EER of 0 with an interval; of all, `describe_caveats` says it."""
     results = evaluation.results
     groups = [group for name, value in results.items() if name.startswith("per_") for group in value.values()]
     return any(group.get("eer") == 0 and group.get("eer_interval") for group in groups)
 
 
-def _trials(run: RunFolder) -> list[tuple[str, str, Evaluation | None]]:
-    """Dev and eval of the corpus of the training, In-the-Wild, and every other corpus that was evaluated."""
-    corpus = training_corpus(run)
-    wanted = []
-    if corpus is not None:
-        splits = (run.training or {}).get("splits", {})
-        wanted = [(corpus, splits.get(role, role)) for role in ("dev", "eval")]
-    wanted.append((IN_THE_WILD, "eval"))
-    wanted += [evaluation.trials for evaluation in run.evaluations if evaluation.trials not in wanted]
-    return [(corpus, split, run.evaluation(corpus, split)) for corpus, split in wanted]
-
-
-def _evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
-    results = evaluation.results
-    about = [
-        f"{number(results['num_bonafide'])} bona fide and {number(results['num_spoof'])} spoofed trials"
-        + (f", {number(results['num_missing'])} without audio left out" if results.get("num_missing") else "")
-        + "."
-    ]
-    links = [(name, evaluation.folder / name) for name in ("results.json", "scores.txt")]
-    links = [f"[{name}]({_link(run, path)})" for name, path in links if path.is_file()]
-    about.append(f"All numbers and scores: {', '.join(links)}.")
-    pictures = [
-        _picture(run, path, f"{PICTURES.get(path.stem, _words(path.stem))}, {_title(evaluation)}")
-        for path in sorted(evaluation.plots, key=lambda path: (path.stem not in PICTURES, path.name))
-    ]
-    missing = [text for stem, text in PICTURES.items() if not (evaluation.folder / f"{stem}.png").is_file()]
-    if missing:
-        pictures.append(f"Not drawn: {', '.join(missing)}.")
+def _describe_evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
+    results, files = evaluation.results, (evaluation.folder / name for name in ("results.json", "scores.txt"))
+    older = {"constant_scores": False, "looks_inverted": False, "num_tied_across_classes": 0}
     return {
         "title": _title(evaluation),
-        "about": " ".join([*about, *_problems(results)]),
-        "pictures": "\n\n".join(pictures),
-        "breakdowns": breakdowns(evaluation),
+        "results": results,
+        "caveats": describe_caveats({**older, **results}),
+        "files": [(path.name, _link(run, path)) for path in files if path.is_file()],
+        "pictures": [
+            (PICTURES.get(path.stem, path.stem.replace("_", " ").capitalize()), _link(run, path))
+            for path in sorted(evaluation.plots, key=lambda path: (path.stem not in PICTURES, path.name))
+        ],
+        "not_drawn": [
+            PICTURES[stem] for stem in PICTURES if not (evaluation.folder / f"{stem}.png").is_file()
+        ],
+        "breakdowns": tables.breakdown_tables(evaluation),
     }
 
 
-def _problems(results: dict) -> list[str]:
-    """What must be known of results, as eval.py says it."""
-    older = {"constant_scores": False, "looks_inverted": False, "num_tied_across_classes": 0}
-    problems = describe_caveats({**older, **results})
-    if results.get("min_tdcf_2019") is None and "tdcf_left_out" not in results:
-        problems.append(f"The t-DCF was {NOT_MEASURED}.")
-    return problems
-
-
-def _stated(run: RunFolder) -> dict:
-    """What the recipe's source states, labelled as such, notes, limitations and citations."""
-    card = run.recipe.card if run.recipe else {}
-    reported = run.recipe.reported if run.recipe else {}
-    reported_rows = reported_table(reported)
-    entries = {
-        "Source": reported.get("source"),
-        "Epochs until it stopped": reported.get("epochs"),
-        "Parameters": reported.get("parameters"),
-        "Checkpoint size": reported.get("checkpoint_size"),
-        "Training data": card.get("corpus"),
-        "Baseline to beat": card.get("baseline"),
-    }
-    bibtex, references = find_citations(card.get("references", []))
-    stated_by = "What the study states of its own weights (its numbers are not this model's)"
-    if has_published_weights(run):
-        stated_by = "What their source states of these weights"
+def _gather_training(run: RunFolder) -> dict:
+    """How the model was trained, as far as that is recorded."""
+    own = run.folder / CURVES / f"{run.system}.png"
+    curves = sorted(run.folder.glob(f"{CURVES}/*.png"), key=lambda path: (path != own, path.name))
+    histories = tables.log_likelihoods(run) if run.is_gmm else {}
+    evaluations = [e for e in (run.trainer_state or {}).get("log_history", []) if "eval_loss" in e]
+    counts = (run.training or {}).get("counts", {}).get("train", {})
     return {
-        "stated_by": stated_by,
-        "reported": reported_rows,
-        "reported_by": reported.get("by", "the study for its own weights"),
-        "reported_notes": bullets(f"{name}: {value}" for name, value in entries.items() if value),
-        "notes": bullets([*notes_on(run), *card.get("notes", [])]),
-        "limitations": bullets(own_limitations(run)),
-        "stated_limitations": bullets(card.get("limitations", [])),
-        "bibtex": "\n\n".join(bibtex),
-        "references": bullets(references) if bibtex or references else "None is stated.",
+        "learning_curves": [(path.stem.replace("_", " "), _link(run, path)) for path in curves],
+        "log_likelihoods": histories,
+        "log_likelihoods_table": tables.log_likelihoods_table(histories) if histories else None,
+        "num_evaluations": len(evaluations),
+        "chosen": next((e for e in evaluations if e.get("step") == run.chosen_step), None),
+        "hyperparameters": tables.hyperparameters(run) if run.training else {},
+        "counts_table": tables.counts_table(run) if run.training else None,
+        "num_train": sum(counts.values()) or None,
+        "num_train_official": run.corpus and tables.official_trials(run.corpus, "train"),
+        "machine_arguments": tables.machine_arguments(run),
+        "inferred": tables.inferred_values(run),
+        "unused_tensors": _name_modules(**{"unused": (), "key_map": (), **(run.conversion or {})}),
     }
 
 
-def _pictures_and_results(run: RunFolder) -> list[Path]:
+def _name_modules(unused: Iterable[str], key_map: Collection[str], **_) -> list[str]:
+    """Names of tensors; of those in a module of which nothing is used, the module's."""
+    names = set()
+    for name in unused:
+        module = name.rpartition(".")[0]
+        is_used = not module or any(used.startswith(f"{module}.") for used in key_map)
+        names.add(name if is_used else module)
+    return sorted(names)
+
+
+def _gather_references(run: RunFolder) -> dict:
+    """Citations, and what the source of the system reports."""
+    card = run.recipe.card if run.recipe else {}
+    bibtex, references = find_citations(card.get("references", []))
+    return {
+        "bibtex": "\n\n".join(bibtex),
+        "references": references,
+        "reported_table": tables.reported_table(run.recipe.reported if run.recipe else {}),
+    }
+
+
+def _linked_files(run: RunFolder) -> list[Path]:
     """Files that a card may link to."""
     found = [*run.folder.glob(f"{CURVES}/*.png")]
     for evaluation in run.evaluations:
         found += [*evaluation.plots, evaluation.folder / "results.json", evaluation.folder / "scores.txt"]
     return [path for path in found if path.is_file()]
-
-
-def _picture(run: RunFolder, path: Path, text: str) -> str:
-    return f"![{text}]({_link(run, path)})"
 
 
 def _link(run: RunFolder, path: Path) -> str:
@@ -348,11 +266,7 @@ def _link(run: RunFolder, path: Path) -> str:
 
 def _title(evaluation: Evaluation) -> str:
     corpus, split = evaluation.trials
-    return f"{display_name(corpus)}, {split}"
-
-
-def _words(stem: str) -> str:
-    return stem.replace("_", " ").capitalize()
+    return f"{tables.format_corpus(corpus)}, {split}"
 
 
 def write_card(run: RunFolder, repo_id: str | None = None) -> Path:
@@ -368,14 +282,14 @@ def write_card(run: RunFolder, repo_id: str | None = None) -> Path:
 
 
 def write_trained_card(folder: Path) -> None:
-    """Write the learning curves and the card of a run that has just been trained. What prevents them is said
-    and not raised: the run is complete without."""
+    """Write the learning curves and the card of a run that has just been trained. What prevents them is
+    printed and not raised: the run is complete without."""
     try:
         run = read_run(folder)
         add_learning_curves(run)
         write_card(run)
     except (OSError, ValueError) as error:
-        print(f"There is no card yet: {error}\nWhen that is mended: python -m hub_cards.card {folder}")
+        print(f"There is no card yet: {error}\nOnce this is solved: python -m hub_cards.card {folder}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from processing.corpus_names import is_demo
+from processing.corpus_names import CORPORA, is_demo
 from processing.files import hash_file
+from processing.origin import UNKNOWN, describe_conversion, describe_training
 from processing.report import make_title
 
-from .recipe import RECIPE_NAME, Recipe, find_recipe, load_recipe, systems
+from .recipe import RECIPE_NAME, Recipe, changed_settings, find_recipe, load_recipe, systems
 
 
 CONVERSION_NAME = "conversion.json"  # beside weights that were converted and not trained here
@@ -103,13 +104,84 @@ class RunFolder:
         return self.trainer_state.get("best_global_step")
 
     @property
+    def corpus(self) -> str | None:
+        """The corpus that the model was trained on, as results call it; of converted weights, what the recipe
+        states. `None` where that is not recorded."""
+        if self.training and self.training.get("corpus"):
+            return self.training["corpus"]
+        # Records of older runs lack it, but train.py evaluated them on the same corpus.
+        dev = next((found for found in self.evaluations if found.folder.name == "dev"), None)
+        if self.training is not None and dev:
+            return dev.results["corpus"]
+        if self.recipe and (self.training is not None or self.conversion is not None):
+            known = CORPORA.get(self.recipe.corpus)
+            return known.title if known else self.recipe.corpus
+        return None
+
+    @property
     def is_demo(self) -> bool:
         """Whether the model was trained on the demo corpus, whose numbers mean nothing."""
-        return is_demo((self.training or {}).get("corpus"))
+        return is_demo(self.corpus)
+
+    @property
+    def is_gmm(self) -> bool:
+        """Whether the model is fitted by expectation-maximisation."""
+        return self.config.get("model_type") == "lfcc-gmm"
+
+    @property
+    def base_model(self) -> str | None:
+        """The name of the base model that training started from, where it had one."""
+        return ((self.training or {}).get("base_model") or {}).get("name")
+
+    @cached_property
+    def origin(self) -> dict:
+        """Where the weights come from; see [`processing.origin`]. Older records do not state it."""
+        card = self.recipe.card if self.recipe else {}
+        if record := self.conversion:
+            changed = changed_settings(self.recipe, record["sha256"]) if self.recipe else []
+            return record.get("origin") or describe_conversion(record, card, changed)
+        if record := self.training:
+            return record.get("origin") or describe_training(record, card)
+        return UNKNOWN
+
+    @property
+    def is_published_model(self) -> bool:
+        """Whether this is, converted, the model whose weights the authors of the system publish."""
+        origin = self.origin
+        return origin["kind"] == "converted" and origin["published"] and not origin["changed_settings"]
+
+    @property
+    def license(self) -> str | None:
+        """The licence that the recipe states; none of weights that may go back to somebody else's."""
+        return self.recipe.card.get("license") if self.recipe and self.origin["license_from_recipe"] else None
 
     @property
     def system(self) -> str:
         return self.recipe.system if self.recipe else self.folder.resolve().name
+
+    def split(self, role: str) -> str:
+        """The part of the corpus that training used as `train`, `dev` or `eval`."""
+        return (self.training or {}).get("splits", {}).get(role, role)
+
+    def input_setting(self, name: str) -> int | None:
+        """
+        `sampling_rate` or `num_samples`, as the feature extractor or else the config states it.
+
+        Raises:
+            ValueError: neither of both does.
+        """
+        for content in (self.feature_extractor, self.config):
+            if name in content:
+                return content[name]
+        raise ValueError(f"Neither preprocessor_config.json nor config.json states {name}.")
+
+    def find_threshold(self) -> tuple[str | None, str] | None:
+        """Corpus and split whose EER threshold is the decision threshold, as far as the folder tells."""
+        threshold, dev = self.config.get("decision_threshold"), (self.corpus, self.split("dev"))
+        thresholds = {found.trials: found.results.get("eer_threshold") for found in self.evaluations}
+        if self.training is not None and thresholds.get(dev) in (None, threshold):  # train.py sets it so
+            return dev
+        return next((trials for trials, found in thresholds.items() if found == threshold), None)
 
     def evaluation(self, corpus: str, split: str) -> Evaluation | None:
         """The evaluation on a corpus's split, by the names in `results.json`."""

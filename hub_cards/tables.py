@@ -1,80 +1,26 @@
-"""Numbers and tables of cards in Markdown: every number is formatted here, and none is shown without what it
-is of."""
+"""Numbers as a card writes them, Markdown tables, and the rows of a card's tables of results and training."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from processing.corpus_names import DEMO
+from metrics.names import METRICS, format_bounds, format_value
+from processing.corpus_names import CORPORA, find_corpus, is_demo
+from processing.files import strip_folder
 
-from .run_folder import Evaluation
+from .recipe import MACHINE_ARGUMENTS
+from .run_folder import Evaluation, RunFolder
 
 
 NOT_MEASURED = "not measured"
-# Metrics of `results.json` by the names that eval.py prints.
-METRICS = {
-    "eer": "EER",
-    "min_tdcf_2019": "min t-DCF (2019 form)",
-    "min_tdcf_2021": "min t-DCF (2021 form)",
-    "min_dcf": "minDCF (ASVspoof 5)",
-    "act_dcf": "actDCF (ASVspoof 5)",
-    "cllr": "Cllr (ASVspoof 5, bits)",
-}
-FEW_TRIALS = 1000  # of a class, below which a third decimal of a per cent is noise
+IN_THE_WILD = CORPORA["in-the-wild"].title
+MAIN_METRICS = ("eer", "min_tdcf_2019", "min_tdcf_2021")
+FURTHER_METRICS = ("min_dcf", "act_dcf", "cllr")
+# Hyperparameters that are said even where the recipe leaves them to the Trainer.
+SAID = ("num_train_epochs", "per_device_train_batch_size", "optim", "learning_rate", "lr_scheduler_type")
 
 
-@dataclass(frozen=True)
-class KnownCorpus:
-    """
-    A corpus that systems and results name.
-
-    Attributes:
-        name: in `results.json`.
-        hub_name: in a card's metadata.
-        config: the part of it, where one name of the Hub has several.
-    """
-
-    name: str
-    hub_name: str
-    config: str | None = None
-
-
-# By the name that --dataset takes and recipes have.
-CORPORA = {
-    "asvspoof2019-la": KnownCorpus("ASVspoof 2019 LA", "asvspoof2019", "LA"),
-    "asvspoof2021-la": KnownCorpus("ASVspoof 2021 LA", "asvspoof2021", "LA"),
-    "asvspoof2021-df": KnownCorpus("ASVspoof 2021 DF", "asvspoof2021", "DF"),
-    "asvspoof5": KnownCorpus("ASVspoof 5", "asvspoof5"),
-    "in-the-wild": KnownCorpus("In-the-Wild", "in-the-wild"),
-}
-# Trials of the official protocols of ASVspoof 2019 LA (bona fide and spoof): 2,580 + 22,800, 2,548 + 22,296,
-# 7,355 + 63,882.
-OFFICIAL_TRIALS = {CORPORA["asvspoof2019-la"].name: {"train": 25_380, "dev": 24_844, "eval": 71_237}}
-IN_THE_WILD = CORPORA["in-the-wild"].name
-
-
-def corpus_name(name: str) -> str:
-    """How results call the corpus that a recipe names."""
-    return CORPORA[name].name if name in CORPORA else name
-
-
-def known_corpus(name: str) -> KnownCorpus | None:
-    """The corpus that results call so, if it is one of those with a name."""
-    return next((corpus for corpus in CORPORA.values() if corpus.name == name), None)
-
-
-def official_trials(corpus: str, split: str) -> int | None:
-    """Trials of the official protocol's split, of which `split` may be a slice; `None` where not known."""
-    return OFFICIAL_TRIALS.get(corpus, {}).get(split.split("[")[0])
-
-
-def display_name(corpus: str) -> str:
-    """A corpus's name in a card: the demo corpus never stands there like a real one."""
-    return "Demo corpus (synthetic, no speech)" if corpus == DEMO else corpus
-
-
-def number(value: float) -> str:
-    """A number of a config: 64,000, 0.3, 7,876.92, 1e-5."""
+def format_any(value: float) -> str:
+    """Write a number of a config: 64,000, 0.3, 7,876.92, 1e-5."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
@@ -84,43 +30,38 @@ def number(value: float) -> str:
     return re.sub(r"e([+-])0*", r"e\1", f"{value:.6g}")
 
 
-def per_cent(value: float, trials: int | None = None) -> str:
-    """
-    A rate as per cent.
-
-    Args:
-        value: a fraction.
-        trials: of the smaller class, which say how many decimals mean something.
-    """
-    decimals = 2 if trials is not None and trials < FEW_TRIALS else 3
-    return f"{100 * value:.{decimals}f} %"
+def format_count(count: int, noun: str) -> str:
+    """Write a count with its noun: 1 evaluation, 1,200 trials."""
+    return f"{format_any(count)} {noun}{'' if count == 1 else 's'}"
 
 
-def as_stated(value: float) -> str:
-    """A rate that a source states, as per cent with its own digits."""
-    return f"{100 * value:.4g} %"
+def format_stated(rate: float) -> str:
+    """Write a rate that a source states, as per cent with its own digits."""
+    return f"{100 * rate:.4g} %"
 
 
-def metric(results: Mapping, name: str) -> str:
-    """A metric of results with its interval, or that it was not measured."""
+def format_metric(results: Mapping, name: str) -> str:
+    """Write a metric of results with its interval, or that it was not measured."""
     if results.get(name) is None:
         return NOT_MEASURED
     bounds = results.get("confidence_intervals", {}).get(name)
-    return _with_interval(name, results[name], bounds, _smaller_class(results))
+    return format_value(name, results[name]) + (f" {format_bounds(name, bounds)}" if bounds else "")
 
 
-def size(num_bytes: int) -> str:
-    """A file's size in bytes and decimal megabytes."""
+def format_size(num_bytes: int) -> str:
+    """Write a file's size in bytes and decimal megabytes."""
     return f"{num_bytes:,} bytes ({num_bytes / 1e6:,.1f} MB)"
 
 
-def gibibytes(num_bytes: int) -> str:
-    """An amount of memory."""
-    return f"{num_bytes / 2**30:.1f} GiB"
+def format_memory(num_bytes: int | None) -> str:
+    """Write an amount of memory in GiB."""
+    return NOT_MEASURED if num_bytes is None else f"{num_bytes / 2**30:.1f} GiB"
 
 
-def duration(seconds: float) -> str:
-    """Seconds, and hours and minutes where there are some."""
+def format_duration(seconds: float | None) -> str:
+    """Write seconds, and hours and minutes where there are some."""
+    if seconds is None:
+        return NOT_MEASURED
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:g} s"
@@ -128,67 +69,90 @@ def duration(seconds: float) -> str:
     return f"{whole:,} s ({f'{hours} h ' if hours else ''}{minutes} min)"
 
 
-def code(text: str) -> str:
-    """A name from elsewhere as code in Markdown, whatever is in it."""
+def format_code(text: str) -> str:
+    """Write a name from elsewhere as code in Markdown, whatever is in it."""
     text = "".join(c if c.isprintable() else "�" for c in text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def format_argument(value) -> str:
+    """Write the value of an argument of training; of a path of this machine, its last name."""
+    if isinstance(value, bool) or value is None:
+        return {True: "on", False: "off", None: "not stated"}[value]
+    if isinstance(value, (int, float)):
+        return format_any(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {format_argument(item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(format_argument, value))
+    return strip_folder(str(value))
+
+
+def format_cell(text: str) -> str:
+    """Write a text on one line, without what would end a cell of a table."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def format_corpus(corpus: str) -> str:
+    """Write a corpus's name; the demo corpus never stands there like a real one."""
+    return "Demo corpus (synthetic, no speech)" if is_demo(corpus) else corpus
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, align_right: bool = False) -> str:
     """
-    A Markdown table.
+    A Markdown table; `align_right` puts all columns but the first to the right.
 
     Raises:
         ValueError: an empty cell: what is not known must be said.
     """
-    lines = [list(header), ["---"] * len(header)]
+    lines = [list(header), ["---", *["---:" if align_right else "---"] * (len(header) - 1)]]
     for row in rows:
-        cells = [str(cell).replace("|", "\\|").replace("\n", " ").strip() for cell in row]
+        cells = [format_cell(cell) for cell in row]
         if len(cells) != len(header) or not all(cells):
             raise ValueError(f"A row of the table {' | '.join(header)} has an empty cell: {cells}.")
         lines.append(cells)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def bullets(lines: Iterable[str]) -> str:
-    """A Markdown list."""
-    return "\n".join(f"- {' '.join(str(line).split())}" for line in lines)
-
-
 def results_table(trials: Iterable[tuple[str, str, Evaluation | None]]) -> str:
     """The main metrics of evaluations: each a corpus, a split, and what was measured of it, if anything."""
-    names = ("eer", "min_tdcf_2019", "min_tdcf_2021")
     rows = []
     for corpus, split, evaluation in trials:
         results = evaluation.results if evaluation else {}
         counts = [f"{results[name]:,}" if results else "–" for name in ("num_bonafide", "num_spoof")]
-        rows.append([display_name(corpus), split, *(metric(results, name) for name in names), *counts])
-    header = ["Corpus", "Split", *(METRICS[name] for name in names), "Bona fide trials", "Spoof trials"]
-    return table(header, rows)
+        metrics = [format_metric(results, name) for name in MAIN_METRICS]
+        rows.append([format_corpus(corpus), split, *metrics, *counts])
+    titles = [METRICS[name].title for name in MAIN_METRICS]
+    return table(["Corpus", "Split", *titles, "Bona fide trials", "Spoof trials"], rows)
 
 
-def further_metrics_table(evaluations: Iterable[Evaluation]) -> str:
-    """The metrics of ASVspoof 5 track 1 of each evaluation."""
-    names = ("min_dcf", "act_dcf", "cllr")
+def further_metrics_table(evaluations: Iterable[Evaluation]) -> str | None:
+    """The metrics of ASVspoof 5 track 1 of each evaluation; `None` where none has them."""
     rows = [
-        [display_name(e.trials[0]), e.trials[1], *(metric(e.results, name) for name in names)]
+        [
+            *(format_corpus(e.results["corpus"]), e.results["split"]),
+            *(format_metric(e.results, name) for name in FURTHER_METRICS),
+        ]
         for e in evaluations
-        if any(e.results.get(name) is not None for name in names)
+        if any(e.results.get(name) is not None for name in FURTHER_METRICS)
     ]
-    if not rows:
-        return f"{', '.join(METRICS[name] for name in names)}: {NOT_MEASURED}."
-    return table(["Corpus", "Split", *(METRICS[name] for name in names)], rows)
+    titles = [METRICS[name].title for name in FURTHER_METRICS]
+    return table(["Corpus", "Split", *titles], rows) if rows else None
 
 
-def breakdowns(evaluation: Evaluation) -> dict[str, str]:
+def breakdown_tables(evaluation: Evaluation) -> dict[str, str]:
     """Tables of the EER by attack, codec … of an evaluation, by what they go by."""
     found = {}
     for key, groups in evaluation.results.items():
         name = key.removeprefix("per_").replace("_", " ")
         if not key.startswith("per_") or not groups or set(groups) <= {"-", "unknown"}:
             continue
-        rows = [[group, *_group(values)] for group, values in groups.items()]
+        rows = []
+        for group, values in groups.items():
+            intervals = {"confidence_intervals": {"eer": values.get("eer_interval")}}
+            eer = "one class only" if values.get("eer") is None else format_metric(values | intervals, "eer")
+            rows.append([group, eer, f"{values['num_bonafide']:,}", f"{values['num_spoof']:,}"])
         found[name] = table([name.capitalize(), "EER", "Bona fide trials", "Spoof trials"], rows)
     return found
 
@@ -202,38 +166,91 @@ def reported_table(reported: Mapping) -> str | None:
     """
     rows = []
     for corpus, splits in reported.items():
-        if not isinstance(splits, Mapping):
-            continue
-        for split, values in splits.items():
-            eer = as_stated(values["eer"]) if "eer" in values else "not reported"
-            rows.append([corpus_name(corpus), split, eer, _reported_tdcf(values)])
+        title = CORPORA[corpus].title if corpus in CORPORA else corpus
+        for split, values in splits.items() if isinstance(splits, Mapping) else ():
+            eer = format_stated(values["eer"]) if "eer" in values else "not reported"
+            costs = {
+                name.removeprefix("min_tdcf_").replace("_", " "): value
+                for name, value in values.items()
+                if name.startswith("min_tdcf_")
+            }
+            texts = [
+                f"{value:g} ({form if form == 'form unstated' else f'{form} form'})"
+                for form, value in costs.items()
+            ]
+            rows.append([title, split, eer, ", ".join(texts) or "not reported"])
     return table(["Corpus", "Split", "EER", "min t-DCF"], rows) if rows else None
 
 
-def _reported_tdcf(values: Mapping) -> str:
-    forms = {name.removeprefix("min_tdcf_"): v for name, v in values.items() if name.startswith("min_tdcf_")}
-    texts = [
-        f"{value:g} ({'form unstated' if form == 'form_unstated' else f'{form} form'})"
-        for form, value in forms.items()
+def counts_table(run: RunFolder) -> str:
+    """Each split that was used in training, the part of the corpus that it is, and its counts."""
+    missing, rows = run.training.get("missing"), []
+    for role, counts in run.training.get("counts", {}).items():
+        split = run.split(role)
+        absent = "not recorded" if missing is None else format_any(missing.get(split.split("[")[0], 0))
+        rows.append([role, f"`{split}`", format_any(counts["bonafide"]), format_any(counts["spoof"]), absent])
+    return table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], rows)
+
+
+def hyperparameters(run: RunFolder) -> dict:
+    """Every argument of training as it was run, by name, but those of the machine."""
+    defaults = {} if run.is_gmm else dict.fromkeys(SAID, "default of transformers' Trainer")
+    arguments = defaults | _arguments(run)
+    left_out = MACHINE_ARGUMENTS | {"base_model"} | ({"optim"} if arguments.get("optimizer") else set())
+    return {name: value for name, value in arguments.items() if name not in left_out}
+
+
+def machine_arguments(run: RunFolder) -> dict:
+    """The arguments of training that say how and where it ran, by name."""
+    return {name: value for name, value in _arguments(run).items() if name in MACHINE_ARGUMENTS}
+
+
+def _arguments(run: RunFolder) -> dict:
+    record, recipe = run.training or {}, run.recipe.training if run.recipe else {}
+    seed = {"seed": record["seed"]} if "seed" in record else {}
+    return {**recipe, **seed, **record.get("reduced_on_demo", {}), **record.get("overridden", {})}
+
+
+def inferred_values(run: RunFolder) -> dict[str, str]:
+    """
+    Values of the recipe that its source does not state, with the reason; not those that were changed, nor
+    those of a training that was not run.
+    """
+    if run.recipe is None:
+        return {}
+    record = run.training or {}
+    changed = {*record.get("overridden", {}), *record.get("reduced_on_demo", {})}
+    if "lr_scheduler_type" in changed:
+        changed.add("lr_scheduler_kwargs")
+    found = {}
+    for name, reason in run.recipe.inferred.items():
+        section, _, argument = name.partition(".")
+        if section != "training" or (run.training is not None and argument.split(".")[0] not in changed):
+            found[name] = reason
+    return found
+
+
+def log_likelihoods(run: RunFolder) -> dict[str, list[float]]:
+    """Log-likelihood per frame by iteration of EM, of each class in words."""
+    histories: dict[str, list[float]] = {}
+    for entry in (run.trainer_state or {}).get("log_history", []):
+        for name, value in entry.items():
+            if name.startswith("log_likelihood_"):
+                label = name.removeprefix("log_likelihood_").replace("bonafide", "bona fide")
+                histories.setdefault(label, []).append(value)
+    return histories
+
+
+def log_likelihoods_table(histories: Mapping[str, Sequence[float]]) -> str:
+    """Log-likelihoods of [`log_likelihoods`] by iteration."""
+    rows = [
+        [str(i + 1), *(f"{h[i]:.4f}" if i < len(h) else "–" for h in histories.values())]
+        for i in range(max(map(len, histories.values())))
     ]
-    return ", ".join(texts) or "not reported"
+    return table(["Iteration", *(f"Log-likelihood per frame, {label}" for label in histories)], rows)
 
 
-def _group(values: Mapping) -> list[str]:
-    eer = "one class only"
-    if values.get("eer") is not None:
-        eer = _with_interval("eer", values["eer"], values.get("eer_interval"), _smaller_class(values))
-    return [eer, f"{values['num_bonafide']:,}", f"{values['num_spoof']:,}"]
-
-
-def _with_interval(name: str, value: float, bounds: Sequence[float] | None, trials: int) -> str:
-    def text(number: float) -> str:
-        return per_cent(number, trials) if name == "eer" else f"{number:.4f}"
-
-    if bounds is None:
-        return text(value)
-    return f"{text(value)} [{', '.join(text(bound).removesuffix(' %') for bound in bounds)}]"
-
-
-def _smaller_class(counts: Mapping) -> int:
-    return min(counts["num_bonafide"], counts["num_spoof"])
+def official_trials(corpus: str, split: str) -> int | None:
+    """Trials of the official protocol's split, of which `split` may be a slice; `None` where not known."""
+    known = find_corpus(corpus)
+    return known.num_trials.get(split.split("[")[0]) if known else None

@@ -9,6 +9,7 @@ from hub_cards.recipe import find_recipe
 from modeling import AasistConfig, AasistForAudioClassification
 from modeling.conversion import names_of_places
 from modeling.convert_aasist_checkpoint import convert, modules
+from processing.files import hash_file
 
 
 SIZES = {
@@ -20,10 +21,11 @@ SIZES = {
 }
 
 
-def write_recipe(path: Path, **model) -> Path:
-    """The YAML of aasist with `SIZES`, and other values of the model."""
+def write_recipe(path: Path, *, card: dict | None = None, **model) -> Path:
+    """The YAML of aasist with `SIZES`, and other values of its card and of the model."""
     content = yaml.safe_load(find_recipe("aasist")[0].read_text())
     content["model"] |= {**SIZES, **model}
+    content["card"] |= card or {}
     path.write_text(yaml.safe_dump({**content, "system": "small"}))
     return path
 
@@ -38,8 +40,10 @@ def published_weights() -> tuple[AasistForAudioClassification, dict[str, torch.T
     return model, {name: places[place] for name, place in key_map.items()}
 
 
-def converted_aasist(folder: Path) -> Path:
-    """The folder of a converted model, made under `folder`."""
+def converted_aasist(folder: Path, *, is_published: bool = False) -> Path:
+    """The folder of a converted model, made under `folder`; perhaps of the file that its recipe says is
+    published."""
     torch.save(published_weights()[1], folder / "best.pth")
-    convert(folder / "best.pth", folder / "converted", str(write_recipe(folder / "small.yaml")))
+    card = {"checkpoint_sha256": hash_file(folder / "best.pth")} if is_published else {}
+    convert(folder / "best.pth", folder / "converted", str(write_recipe(folder / "small.yaml", card=card)))
     return folder / "converted"

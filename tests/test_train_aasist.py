@@ -57,12 +57,12 @@ def test_card_names_the_optimizer_and_what_is_left_out_of_the_authors_recipe(run
     card = (run / "README.md").read_text()
 
     assert (
-        "| Optimizer | torch.optim.Adam, weight decay as an L2 term in the gradient of every parameter |"
-        in card
+        "| `optimizer` | adam (torch.optim.Adam, weight decay as an L2 term in the gradient of every "
+        "parameter) |" in card
     )
-    assert card.count("| Optimizer |") == 1 and "| Gradient clipping (norm) | none |" in card
+    assert "| `optim` |" not in card and "| `max_grad_norm` | 0 (no gradient clipping) |" in card
     assert "stochastic weight averaging" in card and "`train.py` does not" in card
-    assert "These are not the weights that the reported numbers below are of" in card
+    assert "These are not the weights that the reported numbers above are of" in card
     assert (run / "learning_curves" / "small.png").is_file()
 
 

@@ -93,6 +93,14 @@ def test_command_line_writes_the_card_for_the_hub(run_folder):
     assert card.data.model_name == "my-model"
 
 
+def test_card_is_written_without_loading_torch():
+    code = "import sys, hub_cards.card; print(sys.modules.keys() & {'torch', 'transformers', 'matplotlib'})"
+
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert process.stdout == "set()\n", process.stderr
+
+
 def test_command_line_names_what_is_wrong(tmp_path):
     process = subprocess.run(
         [sys.executable, "-m", "hub_cards.card", tmp_path], cwd=ROOT, capture_output=True, text=True
