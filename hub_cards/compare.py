@@ -5,15 +5,33 @@ import argparse
 import dataclasses
 import itertools
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from processing.files import write_text
+from jinja2 import Environment, StrictUndefined
 
-from .comparison_table import METRICS, ROLES, describe_classes, render_markdown
-from .run_folder import Evaluation, RunFolder, read_runs
-from .tables import IN_THE_WILD
+from metrics.costs import AsvErrorRates
+from metrics.names import METRICS, format_bounds, format_number
+from metrics.statistics import MIN_TRIALS
+from processing.corpus_names import CORPORA, DEMO_NOTE
+from processing.files import write_text
+from processing.report import describe_counts
+
+from .run_folder import Evaluation, RunFolder, find_common_trials, read_runs
+from .tables import MAIN_METRICS, NOT_MEASURED, format_corpus, table
+
+
+TEMPLATE = Path(__file__).with_name("comparison_template.md")
+ROLES = {
+    "dev": "dev",
+    "eval": "eval",
+    "in_the_wild": "In-the-Wild",
+}  # of evaluations, and how they are called
+COLUMNS = (("dev", "eer"), *(("eval", metric) for metric in MAIN_METRICS), ("in_the_wild", "eer"))
+TITLES = {name: METRICS[name].title + (" (%)" if METRICS[name].is_rate else "") for name in MAIN_METRICS}
 
 
 def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) -> dict:
@@ -31,247 +49,284 @@ def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) ->
     """
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run: a comparison is of two or more.")
-    trained_on = _trained_on(runs)
-    evaluations = {name: _evaluations(run) for name, run in runs.items()}
+    common = find_common_trials(runs, ["train", "dev"])
+    evaluations = {role: {} for role in ROLES}
+    for name, run in runs.items():
+        splits = {"eval": "eval", **run.training["splits"]}
+        trials = [(common["corpus"], splits[role]) for role in ("dev", "eval")]
+        trials.append((CORPORA["in-the-wild"].title, "eval"))
+        for role, (corpus, split) in zip(ROLES, trials, strict=True):
+            if evaluation := run.evaluation(corpus, split):
+                evaluations[role][name] = evaluation
     systems = {
         name: {
             "parameters": run.num_parameters,
             "bytes": run.num_bytes,
-            **{role: _numbers(found) for role, found in evaluations[name].items()},
-            "time": _time(run, evaluations[name]["eval"]),
+            **{role: _list_numbers(found.get(name)) for role, found in evaluations.items()},
+            "time": _measure_time(run, evaluations["eval"].get(name)),
         }
         for name, run in runs.items()
     }
-    evals = {name: of_run["eval"] for name, of_run in evaluations.items()}
-    speakers = None if protocol is None else _speakers(protocol)
-    tests = [_test(evals, pair, speakers) for pair in itertools.combinations(runs, 2)]
-    notes = [*_notes(systems), *_notes_on_trials(evaluations)]
-    demo = any(run.is_demo for run in runs.values())
-    return {**trained_on, "demo": demo, "systems": systems, "paired_tests": tests, "notes": notes}
-
-
-def _trained_on(runs: Mapping[str, RunFolder]) -> dict:
-    """The corpus, splits and counts of training, the same for all."""
-    found = {}
-    for name, run in runs.items():
-        path = run.folder / "training.json"
-        if run.training is None:
-            raise FileNotFoundError(
-                f"There is no {path}, so what {name} was trained on is not known: only models that train.py "
-                "trained are compared."
-            )
+    scores = {
+        role: {name: _read_scores(evaluation) for name, evaluation in found.items()}
+        for role, found in evaluations.items()
+    }
+    speakers = None if protocol is None else _read_speakers(protocol)
+    tests = []
+    for first, second in itertools.combinations(runs, 2):
+        test = {"first": first, "second": second}
         try:
-            found[name] = {
-                "corpus": run.training["corpus"],
-                "splits": {role: run.training["splits"][role] for role in ("train", "dev")},
-                "counts": {role: run.training["counts"][role] for role in ("train", "dev")},
-            }
-        except KeyError as error:
-            raise ValueError(
-                f"{path} has no {error}: an older train.py wrote it, and what {name} was trained on is not "
-                "known. Train anew."
-            ) from None
-    (first, expected), *others = found.items()
-    for name, trained_on in others:
-        if trained_on != expected:
-            raise ValueError(
-                f"{first} was trained on {_describe(expected)}, {name} on {_describe(trained_on)}: only "
-                "systems trained on the same trials are compared."
-            )
-    return expected
-
-
-def _describe(trained_on: Mapping) -> str:
-    counts = (
-        f"{trained_on['splits'][role]} ({describe_classes(trained_on['counts'][role])})"
-        for role in ("train", "dev")
-    )
-    return f"{trained_on['corpus']}: {', '.join(counts)}"
-
-
-def _evaluations(run: RunFolder) -> dict[str, Evaluation | None]:
-    """The evaluations of the columns, on the corpus of training and on In-the-Wild."""
-    corpus, splits = run.training["corpus"], run.training["splits"]
+            test |= _test_pair(first, second, evaluations["eval"], scores["eval"], speakers)
+        except ValueError as error:
+            test["left_out"] = str(error).rstrip(".")
+        tests.append(test)
     return {
-        "dev": run.evaluation(corpus, splits["dev"]),
-        "eval": run.evaluation(corpus, splits.get("eval", "eval")),
-        "in_the_wild": run.evaluation(IN_THE_WILD, "eval"),
+        **common,
+        "demo": any(run.is_demo for run in runs.values()),
+        "systems": systems,
+        "paired_tests": tests,
+        "notes": [*_note_numbers(systems), *_note_different_trials(evaluations, scores)],
     }
 
 
-def _numbers(evaluation: Evaluation | None) -> dict | None:
+def _list_numbers(evaluation: Evaluation | None) -> dict | None:
     if evaluation is None:
         return None
     results = evaluation.results
     intervals = results.get("confidence_intervals", {})
     return {
-        "corpus": results["corpus"],
-        "split": results["split"],
-        "num_bonafide": results["num_bonafide"],
-        "num_spoof": results["num_spoof"],
-        **{metric: results.get(metric) for metric in METRICS},
+        **{name: results[name] for name in ("corpus", "split", "num_bonafide", "num_spoof")},
+        **{metric: results.get(metric) for metric in MAIN_METRICS},
         "tdcf_left_out": results.get("tdcf_left_out"),
-        "intervals": {metric: intervals.get(metric) for metric in METRICS},
+        "intervals": {metric: intervals.get(metric) for metric in MAIN_METRICS},
         "level": intervals.get("level"),
         "method": intervals.get("method"),
     }
 
 
-def _time(run: RunFolder, evaluation: Evaluation | None) -> dict | None:
+def _measure_time(run: RunFolder, evaluation: Evaluation | None) -> dict | None:
     """Milliseconds per file of the eval trials, by which script they were measured, and on what hardware."""
     results = {} if evaluation is None else evaluation.results
     if not results.get("seconds") or results.get("num_scored_before"):
         return None
-    hardware = results.get("hardware", {})
-    parts = [f"{hardware.get('num_gpus', 1)} x {hardware['gpu']}"] if "gpu" in hardware else []
-    threads = hardware.get("threads", "?")
-    parts += [hardware.get("cpu") or "unknown CPU", f"{threads} thread{'' if threads == 1 else 's'}"]
     by_eval = "num_scored_before" in results
+    hardware = results.get("hardware", {})
+    threads = hardware.get("threads", "?")
     processes = (results if by_eval else run.training).get("num_processes", 1)
+    parts = [f"{hardware.get('num_gpus', 1)} x {hardware['gpu']}"] if "gpu" in hardware else []
+    parts += [hardware.get("cpu") or "unknown CPU", f"{threads} thread{'' if threads == 1 else 's'}"]
+    parts += [f"{processes} processes"] if processes > 1 else []
     return {
         "milliseconds_per_file": 1000 * results["seconds"] / results["num_trials"],
         "by": "eval.py" if by_eval else "train.py",
-        "hardware": ", ".join([*parts, *([f"{processes} processes"] if processes > 1 else [])]),
+        "hardware": ", ".join(parts),
     }
 
 
-def _speakers(protocol: Path) -> dict[str, str]:
+def _read_speakers(protocol: Path) -> dict[str, str]:
     """Speaker by utterance."""
-    from processing.corpora import read_protocol
+    from processing.corpora import read_protocol  # loads torch
 
-    splits = read_protocol(protocol).splits.values()
-    return {
-        utterance: speaker
-        for columns in splits
-        for utterance, speaker in zip(columns.utterance_id, columns.speaker_id, strict=True)
-    }
+    speakers = {}
+    for trials in read_protocol(protocol).splits.values():
+        speakers |= zip(trials.utterance_id, trials.speaker_id, strict=True)
+    return speakers
 
 
-def _test(
-    evaluations: Mapping[str, Evaluation | None], pair: tuple[str, str], speakers: Mapping[str, str] | None
-) -> dict:
-    """The paired test of two systems on their eval trials, or the reason why there is none."""
-    first, second = pair
-    test = {"first": first, "second": second}
-    without = [name for name in (first, second) if evaluations[name] is None]
-    if without:
-        return {**test, "left_out": f"{' and '.join(without)} was not evaluated on eval"}
+def _read_scores(evaluation: Evaluation):
+    """The scores of an evaluation, or why they cannot be used, which names the file from the run's folder on:
+    the page may be published."""
+    from processing.scores import read_scores  # takes a second
+
+    path = evaluation.folder.resolve() / "scores.txt"
+    name, expected = "/".join(path.parts[-4:]), evaluation.results["num_trials"]
     try:
-        return {**test, **_differences(evaluations[first], evaluations[second], speakers)}
-    except (ValueError, FileNotFoundError) as error:
-        return {**test, "left_out": str(error).rstrip(".")}
+        scores = read_scores(path)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error).replace(str(path), name)
+    if len(scores.score) != expected:
+        return f"{name} holds {len(scores.score):,} scores, its results.json {expected:,}"
+    return scores
 
 
-def _differences(first: Evaluation, second: Evaluation, speakers: Mapping[str, str] | None) -> dict:
+def _test_pair(
+    first: str,
+    second: str,
+    evaluations: Mapping[str, Evaluation],
+    scores: Mapping,
+    speakers: Mapping[str, str] | None,
+) -> dict:
     """
+    The paired test of two systems.
+
     Raises:
-        FileNotFoundError, ValueError: score files that are missing, damaged or not of the same trials, or too
-            few trials; paths in the message begin in the runs' folders.
+        ValueError: no evaluation or usable scores of one of them, different trials, or too few.
     """
-    from metrics.costs import AsvErrorRates
-    from metrics.statistics import MIN_TRIALS
-    from processing.results import compare_scores
+    from processing.results import compare_scores  # loads torch
     from processing.scores import scores_of_trials, trials_of_scores
 
-    counts = [first.results[f"num_{key}"] for key in ("bonafide", "spoof")]
-    if min(counts) < MIN_TRIALS:
-        raise ValueError(
-            f"{counts[0]} bona fide and {counts[1]} spoofed trials are too few: at least {MIN_TRIALS} of "
-            "each are needed"
-        )
-    one, other = _scores(first), _scores(second)
-    trials = trials_of_scores(one)
+    if missing := [name for name in (first, second) if name not in evaluations]:
+        raise ValueError(f"{' and '.join(missing)} was not evaluated on eval")
+    for name in (first, second):
+        if isinstance(scores[name], str):
+            raise ValueError(scores[name])
+    trials = trials_of_scores(scores[first])
     try:
-        of_other = scores_of_trials(other, trials, source=str(one.path))
+        of_second = scores_of_trials(scores[second], trials, source=first)
     except ValueError:
-        raise ValueError(f"{one.path} and {other.path} are not of the same trials") from None
+        raise ValueError(f"the scores of {first} and {second} are not of the same trials") from None
     if speakers is not None:
-        trials.speaker_id = [_speaker(speakers, utterance) for utterance in trials.utterance_id]
-    rates = [evaluation.results.get("asv") for evaluation in (first, second)]
-    same = rates[0] is not None and rates[0] == rates[1]
-    asv = AsvErrorRates(**rates[0]) if same else None
-    differences, method = compare_scores(trials, one.score, of_other, asv=asv)
-    result = {
-        "num_bonafide": trials.key.count("bonafide"),
-        "num_spoof": trials.key.count("spoof"),
+        if unknown := set(trials.utterance_id) - speakers.keys():
+            raise ValueError(f"the protocol does not list {min(unknown)}")
+        trials.speaker_id = [speakers[utterance] for utterance in trials.utterance_id]
+    results = evaluations[first].results
+    rates = [results.get("asv"), evaluations[second].results.get("asv")]
+    asv = AsvErrorRates(**rates[0]) if rates[0] and rates[0] == rates[1] else None
+    differences, method = compare_scores(trials, scores[first].score, of_second, asv=asv)
+    test = {
+        "num_bonafide": results["num_bonafide"],
+        "num_spoof": results["num_spoof"],
         "method": method,
         "differences": {
-            metric: dataclasses.asdict(differences[metric]) for metric in METRICS if metric in differences
+            name: dataclasses.asdict(differences[name]) for name in MAIN_METRICS if name in differences
         },
     }
-    if None not in rates and not same:
-        result["tdcf_left_out"] = "the ASV error rates of the two evaluations differ"
-    return result
+    if all(rates) and asv is None:
+        test["tdcf_left_out"] = "the ASV error rates of the two evaluations differ"
+    return test
 
 
-def _speaker(speakers: Mapping[str, str], utterance: str) -> str:
-    if utterance not in speakers:
-        raise ValueError(f"the protocol does not list {utterance}")
-    return speakers[utterance]
-
-
-def _scores(evaluation: Evaluation):
-    """The score file of an evaluation, named from the run's folder on: the table may be published."""
-    from processing.scores import read_scores
-
-    folder = evaluation.folder.resolve()
-    name = Path(folder.parts[-3], *folder.parts[-2:], "scores.txt")
-    try:
-        file = read_scores(folder / name.name)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no {name}") from None
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(folder / name.name), str(name))) from None
-    if len(file.score) != evaluation.results["num_trials"]:
-        raise ValueError(
-            f"{name} holds {len(file.score):,} scores, its results.json {evaluation.results['num_trials']:,}"
-        )
-    return dataclasses.replace(file, path=name)
-
-
-def _notes(systems: Mapping[str, dict]) -> list[str]:
-    """What must be known of single numbers."""
-    from metrics.statistics import MIN_TRIALS
-
-    by_reason: dict[str, list[str]] = {}
+def _note_numbers(systems: Mapping[str, dict]) -> list[str]:
+    """What must be known of single numbers: each reason once, with the systems."""
+    places = defaultdict(list)
     for name, system in systems.items():
         for role, title in ROLES.items():
             if (numbers := system[role]) is None:
                 continue
-            where = f"{name} on {title}"
+            reasons = []
             if numbers["method"] is None:
                 few = min(numbers["num_bonafide"], numbers["num_spoof"]) < MIN_TRIALS
-                reason = f"fewer than {MIN_TRIALS} trials of a class" if few else "none was computed"
-                by_reason.setdefault(f"No interval: {reason}", []).append(where)
+                why = f"fewer than {MIN_TRIALS} trials of a class" if few else "none was computed"
+                reasons.append(f"No interval: {why}")
             elif numbers["eer"] == 0:
-                reason = "No trial is an error, which does not mean that errors are impossible"
-                by_reason.setdefault(reason, []).append(where)
+                reasons.append("No trial is an error, which does not mean that errors are impossible")
             if role == "eval" and numbers["min_tdcf_2019"] is None:
-                reason = numbers["tdcf_left_out"] or "the results were written without it"
-                by_reason.setdefault(f"No min t-DCF: {reason}", []).append(where)
-    return [f"{reason} ({'; '.join(places)})." for reason, places in by_reason.items()]
+                why = numbers["tdcf_left_out"] or "the results were written without it"
+                reasons.append(f"No min t-DCF: {why}")
+            for reason in reasons:
+                places[reason].append(f"{name} on {title}")
+    return [f"{reason} ({'; '.join(names)})." for reason, names in places.items()]
 
 
-def _notes_on_trials(evaluations: Mapping[str, Mapping[str, Evaluation | None]]) -> list[str]:
+def _note_different_trials(
+    evaluations: Mapping[str, Mapping[str, Evaluation]], scores: Mapping[str, Mapping]
+) -> list[str]:
     """Where the numbers of a column are of different trials, or of different ASV systems."""
     notes = []
-    for role, title in ROLES.items():
-        found = [of_run[role] for of_run in evaluations.values() if of_run[role] is not None]
-        counts = {tuple(one.results[f"num_{key}"] for key in ("bonafide", "spoof")) for one in found}
-        utterances = {listed for one in found if (listed := _utterances(one)) is not None}
-        if len(counts) > 1 or len(utterances) > 1:
-            notes.append(f"The {title} numbers are of different trials: they can't be compared.")
-        if role == "eval" and len({str(one.results["asv"]) for one in found if one.results.get("asv")}) > 1:
-            notes.append("The eval min t-DCF are with different ASV error rates: they can't be compared.")
+    for role, found in evaluations.items():
+        results = [evaluation.results for evaluation in found.values()]
+        counts = {(of_one["num_bonafide"], of_one["num_spoof"]) for of_one in results}
+        files = [file for file in scores[role].values() if not isinstance(file, str)]
+        if len(counts) > 1 or len({frozenset(file.utterance_id) for file in files}) > 1:
+            notes.append(f"The {ROLES[role]} numbers are of different trials: they cannot be compared.")
+        if role == "eval" and len({str(of_one["asv"]) for of_one in results if of_one.get("asv")}) > 1:
+            notes.append("The eval min t-DCF are with different ASV error rates: they cannot be compared.")
     return notes
 
 
-def _utterances(evaluation: Evaluation) -> frozenset[str] | None:
-    """Of the score file; `None` where there is none that fits the results."""
-    try:
-        return frozenset(_scores(evaluation).utterance_id)
-    except (ValueError, FileNotFoundError):
-        return None
+def render_markdown(comparison: Mapping) -> str:
+    """What [`compare_runs`] found, as a Markdown page."""
+    systems, tests = comparison["systems"], comparison["paired_tests"]
+    times = [system["time"] for system in systems.values() if system["time"]]
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        dict(comparison, corpus=format_corpus(comparison["corpus"])),
+        demo_note=DEMO_NOTE,
+        describe_counts=describe_counts,
+        evaluations={title: _describe_evaluations(systems, role) for role, title in ROLES.items()},
+        systems_table=_make_systems_table(systems, times),
+        scripts=_find_values(times, "by"),
+        hardware=_find_values(times, "hardware"),
+        interrupted=any(system["eval"] and not system["time"] for system in systems.values()),
+        tests_table=_make_tests_table(tests),
+        methods=_find_values([test for test in tests if "method" in test], "method"),
+        num_tests=sum(len(test.get("differences", ())) for test in tests),
+    )
+    return re.sub(r"\n{3,}", "\n\n", page).rstrip() + "\n"
+
+
+def _find_values(records: Iterable[Mapping], key: str) -> list:
+    """The different values of a key."""
+    return list(dict.fromkeys(record[key] for record in records))
+
+
+def _describe_evaluations(systems: Mapping[str, dict], role: str) -> dict[str, list[str]]:
+    """Corpus, split, counts and the method of the intervals of evaluations, with the systems of each."""
+    described = defaultdict(list)
+    for name, system in systems.items():
+        if numbers := system[role]:
+            counts = describe_counts(numbers["num_bonafide"], numbers["num_spoof"])
+            text = f"{numbers['corpus']} {numbers['split']}, {counts}"
+            if numbers["method"]:
+                text += f"; in brackets {100 * numbers['level']:g} % intervals: {numbers['method']}"
+            described[text].append(name)
+    return described
+
+
+def _make_systems_table(systems: Mapping[str, dict], times: Sequence[Mapping]) -> str:
+    header = ["system", "parameters", "checkpoint (MB)"]
+    header += [f"{ROLES[role]} {TITLES[metric]}" for role, metric in COLUMNS]
+    header += ["ms per file", f"trials of {' / '.join(ROLES.values())} (bona fide + spoof)"]
+    rows = []
+    for name, system in systems.items():
+        time = NOT_MEASURED
+        if system["time"]:  # beside the number what differs between the systems
+            beside = [system["time"]["hardware"]] if len(_find_values(times, "hardware")) > 1 else []
+            beside += [f"by {system['time']['by']}"] if len(_find_values(times, "by")) > 1 else []
+            time = f"{system['time']['milliseconds_per_file']:.1f}"
+            time += f" ({'; '.join(beside)})" if beside else ""
+        rows.append(
+            [
+                name,
+                NOT_MEASURED if system["parameters"] is None else f"{system['parameters']:,}",
+                f"{system['bytes'] / 1e6:.2f}",
+                *(_format_value(system[role], metric) for role, metric in COLUMNS),
+                time,
+                " / ".join(_format_trials(system[role]) for role in ROLES),
+            ]
+        )
+    return table(header, rows, align_right=True)
+
+
+def _make_tests_table(tests: Sequence[Mapping]) -> str:
+    rows = []
+    for test in tests:
+        cells = [*["not tested"] * len(MAIN_METRICS), test.get("left_out")]
+        if "differences" in test:
+            cells = [_format_difference(test, metric) for metric in MAIN_METRICS] + [_format_trials(test)]
+        rows.append([f"{test['first']} minus {test['second']}", *cells])
+    return table(["difference", *TITLES.values(), "trials (bona fide + spoof)"], rows, align_right=True)
+
+
+def _format_value(numbers: Mapping | None, metric: str) -> str:
+    if numbers is None or numbers[metric] is None:
+        return NOT_MEASURED
+    interval = numbers["intervals"][metric]
+    bounds = format_bounds(metric, interval) if interval else "(no interval)"
+    return f"{format_number(metric, numbers[metric])} {bounds}"
+
+
+def _format_difference(test: Mapping, metric: str) -> str:
+    if metric not in test["differences"]:
+        return f"{NOT_MEASURED}: {test['tdcf_left_out']}" if "tdcf_left_out" in test else NOT_MEASURED
+    difference = test["differences"][metric]
+    number = ("+" if difference["value"] > 0 else "") + format_number(metric, difference["value"])
+    bounds = format_bounds(metric, (difference["low"], difference["high"]))
+    return f"{number} {bounds}, p = {difference['p_value']:.3g}"
+
+
+def _format_trials(numbers: Mapping | None) -> str:
+    return f"{numbers['num_bonafide']:,} + {numbers['num_spoof']:,}" if numbers else NOT_MEASURED
 
 
 def main(argv: list[str]) -> None:
