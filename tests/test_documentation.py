@@ -7,9 +7,10 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("*/*/README.md"))]
-PAGES += sorted((ROOT / "metrics").glob("*.md"))
-PAGES = {page.relative_to(ROOT).as_posix(): page for page in PAGES if page.is_file()}
+FOLDERS = (".", "hub_cards", "metrics", "modeling", "processing", "tests/benchmarks")
+PAGES = [page for folder in FOLDERS for page in sorted((ROOT / folder).glob("[A-Z]*.md"))]
+PAGES += sorted((ROOT / "metrics").glob("[a-z]*.md"))
+PAGES = {page.relative_to(ROOT).as_posix(): page for page in PAGES}
 
 
 def read_prose(page: str) -> str:
