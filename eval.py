@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import PartialState
 from datasets import Dataset
@@ -18,8 +19,8 @@ from transformers.hf_argparser import HfArg
 
 import modeling  # noqa: F401  registers the architectures
 from hub_cards.recipe import systems
+from metrics.costs import AsvErrorRates
 from metrics.statistics import MIN_TRIALS, Bootstrap
-from processing.asv_scores import AsvScores
 from processing.collation import AudioCollator
 from processing.command_line import ArgumentParser, count_cores, keep_freed_memory, share_out_cores
 from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_split
@@ -38,19 +39,18 @@ from processing.report import (
 )
 from processing.results import (
     SCORE_OF_MODEL,
-    asv_error_rates,
     compare_scores,
     describe_environment,
     describe_model,
     digest_config,
     evaluate_corpus,
     evaluate_trials,
-    find_asv_scores,
+    find_asv_rates,
     write_results,
 )
-from processing.scores import read_scores, scores_of_trials, trials_of_scores
+from processing.scores import list_scored_trials, match_scores, read_scores
 from processing.scoring import Batches, ScoringCheckpoint, hash_rows, score_rows
-from processing.trials import KEYS, Corpus, ProtocolColumns, class_counts, columns_of
+from processing.trials import Corpus, count_classes, list_trials
 
 
 DIRECTIONS = ["bonafide", "spoof"]
@@ -159,8 +159,8 @@ class Evaluation:
 
     corpus: Corpus
     split: str
-    trials: ProtocolColumns
-    asv: AsvScores | None
+    trials: pd.DataFrame
+    asv: AsvErrorRates | None
     asv_files: list[str]
     compared: dict[str, np.ndarray]
     folder: Path
@@ -234,10 +234,12 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         )
     split = args.split or "eval"
     rows = take_split(corpus, split)
-    evaluation = prepare_evaluation(args, corpus, split, columns_of(rows), countermeasure)
+    evaluation = prepare_evaluation(args, corpus, split, list_trials(rows), countermeasure)
     evaluation.folder.mkdir(parents=True, exist_ok=True)
     about = describe_countermeasure(countermeasure)
-    announce(evaluation, about["model"], countermeasure.model.num_parameters(), class_counts(rows))
+    announce(
+        evaluation, about["model"], countermeasure.model.num_parameters(), count_classes(evaluation.trials)
+    )
     checkpoint = open_checkpoint(args, evaluation, countermeasure, rows)
     num_workers = args.num_workers
     if num_workers is None:
@@ -272,10 +274,15 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
 
 def evaluate_score_file(args: EvaluationArguments) -> None:
     """Evaluate anybody's scores of the trials that the file itself or a protocol describes."""
-    file = read_scores(Path(args.score_file))
+    file = Path(args.score_file)
+    scored = read_scores(file)
     if args.protocol is None:
-        corpus, split, trials = Corpus(file.path.name, {}), args.split or "all", trials_of_scores(file)
-        elsewhere, scores = set(), file.score
+        corpus, split, trials = (
+            Corpus(file.name, {}),
+            args.split or "all",
+            list_scored_trials(scored, file=file),
+        )
+        elsewhere, scores = set(), scored["score"].to_numpy()
     else:
         protocol = read_protocol(Path(args.protocol))
         corpus = Corpus(protocol.corpus, {}, breakdowns=protocol.breakdowns)
@@ -286,17 +293,19 @@ def evaluate_score_file(args: EvaluationArguments) -> None:
                 "Choose one by --split."
             )
         trials = protocol.splits[split]
-        others = [columns.utterance_id for name, columns in protocol.splits.items() if name != split]
+        others = [others["utterance_id"] for name, others in protocol.splits.items() if name != split]
         elsewhere = set().union(*others)
-        scores = scores_of_trials(file, trials, source=f"{args.protocol}, split {split}", elsewhere=elsewhere)
-        if left_out := len(file.utterance_id) - len(scores):
+        scores = match_scores(
+            scored, trials, file=file, source=f"{args.protocol}, split {split}", elsewhere=elsewhere
+        )
+        if left_out := len(scored) - len(scores):
             print(f"Left out: {left_out:,} scores of other splits of the protocol than {split}.")
     evaluation = prepare_evaluation(args, corpus, split, trials, elsewhere=elsewhere)
     scores = scores if args.higher_is == "bonafide" else -scores
     results = {
         "corpus": corpus.name,
         "split": split,
-        "score_file": file.path.name,
+        "score_file": file.name,
         "protocol": args.protocol and Path(args.protocol).name,
         "score": "as in the file" if args.higher_is == "bonafide" else "negated: the file's higher is spoof",
         **evaluate_trials(
@@ -305,7 +314,7 @@ def evaluate_score_file(args: EvaluationArguments) -> None:
         "asv_score_files": evaluation.asv_files,
         **describe_environment(),
     }
-    finish_evaluation(args, evaluation, results, {file.path.stem: scores})
+    finish_evaluation(args, evaluation, results, {file.stem: scores})
 
 
 def score_files(args: EvaluationArguments) -> int:
@@ -353,7 +362,7 @@ def prepare_evaluation(
     args: EvaluationArguments,
     corpus: Corpus,
     split: str,
-    trials: ProtocolColumns,
+    trials: pd.DataFrame,
     countermeasure: Countermeasure | None = None,
     elsewhere: Collection[str] = (),
 ) -> Evaluation:
@@ -368,9 +377,8 @@ def prepare_evaluation(
         FileExistsError: the output folder holds results, and --overwrite is not given.
         ValueError: ASV scores of other trials, or a score file that does not match.
     """
-    asv, asv_files = find_asv_scores(corpus, split, args.asv_score_file and Path(args.asv_score_file))
-    if asv is not None:
-        asv_error_rates(asv, trials)
+    asv_file = args.asv_score_file and Path(args.asv_score_file)
+    asv, asv_files = find_asv_rates(corpus, split, trials, asv_file)
     if args.compare is not None:
         elsewhere = {*elsewhere, *(name for rows in corpus.splits.values() for name in rows["utterance_id"])}
     compared = read_compared(args, trials, f"{corpus.name} {split}", elsewhere)
@@ -379,7 +387,7 @@ def prepare_evaluation(
 
 
 def read_compared(
-    args: EvaluationArguments, trials: ProtocolColumns, source: str, elsewhere: Collection[str]
+    args: EvaluationArguments, trials: pd.DataFrame, source: str, elsewhere: Collection[str]
 ) -> dict[str, np.ndarray]:
     """
     The scores of the system that is compared with, if there is one, by its name.
@@ -389,11 +397,11 @@ def read_compared(
     """
     if args.compare is None:
         return {}
-    if min(trials.key.count(key) for key in KEYS) < MIN_TRIALS:
+    if min(count_classes(trials).values()) < MIN_TRIALS:
         raise ValueError(f"--compare needs at least {MIN_TRIALS} bona fide and {MIN_TRIALS} spoofed trials.")
-    file = read_scores(Path(args.compare))
-    scores = scores_of_trials(file, trials, source=source, elsewhere=elsewhere)
-    return {f"{file.path.stem} (compared)": scores if args.compare_higher_is == "bonafide" else -scores}
+    file = Path(args.compare)
+    scores = match_scores(read_scores(file), trials, file=file, source=source, elsewhere=elsewhere)
+    return {f"{file.stem} (compared)": scores if args.compare_higher_is == "bonafide" else -scores}
 
 
 def find_output_dir(

@@ -35,7 +35,7 @@ from processing.report import describe_results, describe_split
 from processing.training import GradientArguments, build_trainer, find_checkpoint
 from processing.training_lfcc_gmm import USED_ARGUMENTS, EMArguments
 from processing.training_record import save_and_evaluate, write_training_record
-from processing.trials import Corpus, class_counts
+from processing.trials import Corpus, count_classes, list_trials
 
 
 # Where the recipe is silent. The recipe overrides these, and the command line overrides both.
@@ -194,7 +194,7 @@ def main(argv: list[str]) -> None:
         with PartialState().main_process_first():  # which fetches what is on the Hub
             model, extractor, base_model = build_model(
                 run.recipe,
-                class_counts(splits["train"]),
+                count_classes(list_trials(splits["train"])),
                 weights=run.weights,
                 checkpoint=checkpoint,
                 base_model=run.model_args.base_model,
@@ -225,7 +225,7 @@ def main(argv: list[str]) -> None:
         "reduced_on_demo": run.reduced,
         "corpus": corpus.name,
         "splits": specs,
-        "counts": {split: class_counts(rows) for split, rows in splits.items()},
+        "counts": {split: count_classes(list_trials(rows)) for split, rows in splits.items()},
         "missing": corpus.missing,
         **({"note": corpus.note} if corpus.note else {}),
         **({"base_model": base_model} if base_model else {}),
@@ -304,7 +304,7 @@ def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, 
     for key, value in run.overrides.items():
         say(f"From the command line: {key} {value}")
     for split, rows in splits.items():
-        say(f"Corpus: {describe_split(corpus, specs[split], class_counts(rows))}")
+        say(f"Corpus: {describe_split(corpus, specs[split], count_classes(list_trials(rows)))}")
     if "eval" not in splits:
         say("There is no eval split: only the dev EER, by which the model is chosen, will be known.")
     for split, missing in corpus.missing.items():

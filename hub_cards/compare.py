@@ -129,7 +129,7 @@ def _read_speakers(protocol: Path) -> dict[str, str]:
 
     speakers = {}
     for trials in read_protocol(protocol).splits.values():
-        speakers |= zip(trials.utterance_id, trials.speaker_id, strict=True)
+        speakers |= zip(trials["utterance_id"], trials["speaker_id"], strict=True)
     return speakers
 
 
@@ -144,8 +144,8 @@ def _read_scores(evaluation: Evaluation):
         scores = read_scores(path)
     except (FileNotFoundError, ValueError) as error:
         return str(error).replace(str(path), name)
-    if len(scores.score) != expected:
-        return f"{name} holds {len(scores.score):,} scores, its results.json {expected:,}"
+    if len(scores) != expected:
+        return f"{name} holds {len(scores):,} scores, its results.json {expected:,}"
     return scores
 
 
@@ -163,26 +163,26 @@ def _test_pair(
         ValueError: no evaluation or usable scores of one of them, different trials, or too few.
     """
     from processing.results import compare_scores  # loads torch
-    from processing.scores import scores_of_trials, trials_of_scores
+    from processing.scores import list_scored_trials, match_scores
 
     if missing := [name for name in (first, second) if name not in evaluations]:
         raise ValueError(f"{' and '.join(missing)} was not evaluated on eval")
     for name in (first, second):
         if isinstance(scores[name], str):
             raise ValueError(scores[name])
-    trials = trials_of_scores(scores[first])
+    trials = list_scored_trials(scores[first], file=first)
     try:
-        of_second = scores_of_trials(scores[second], trials, source=first)
+        of_second = match_scores(scores[second], trials, file=second, source=first)
     except ValueError:
         raise ValueError(f"the scores of {first} and {second} are not of the same trials") from None
     if speakers is not None:
-        if unknown := set(trials.utterance_id) - speakers.keys():
+        if unknown := set(trials["utterance_id"]) - speakers.keys():
             raise ValueError(f"the protocol does not list {min(unknown)}")
-        trials.speaker_id = [speakers[utterance] for utterance in trials.utterance_id]
+        trials["speaker_id"] = trials["utterance_id"].map(speakers)
     results = evaluations[first].results
     rates = [results.get("asv"), evaluations[second].results.get("asv")]
     asv = AsvErrorRates(**rates[0]) if rates[0] and rates[0] == rates[1] else None
-    differences, method = compare_scores(trials, scores[first].score, of_second, asv=asv)
+    differences, method = compare_scores(trials, scores[first]["score"], of_second, asv=asv)
     test = {
         "num_bonafide": results["num_bonafide"],
         "num_spoof": results["num_spoof"],

@@ -2,10 +2,11 @@
 or a data set on the Hub with an audio column and a label column."""
 
 import os
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, DatasetBuilder, Value, load_dataset_builder
@@ -13,35 +14,27 @@ from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 
-from .trials import FEATURES, KEY_OF_LABEL, KEYS, Corpus, ProtocolColumns, as_word, check_columns
+from .trials import FEATURES, KEY_OF_LABEL, KEYS, Corpus, as_word, check_trials
 
 
-# What PyAV decodes besides the endings that `datasets` takes for audio, and would pass over without a word.
+# What PyAV decodes besides the endings that `datasets` takes for audio, and would skip without a word.
 MORE_EXTENSIONS = [".m4a", ".aac", ".mp4", ".mka", ".webm", ".wma", ".amr", ".3gp"]
 AUDIO_EXTENSIONS = frozenset([*AudioFolder.EXTENSIONS, *MORE_EXTENSIONS])
 SPLIT_NAMES = {"validation": "dev", "test": "eval"}  # `datasets` name: ours
 
 
-@dataclass(frozen=True)
-class ColumnNames:
-    """Names of the columns of a data set; what is `None` is guessed."""
-
-    audio: str | None = None
-    label: str | None = None
-    utterance_id: str | None = None
-    speaker_id: str | None = None
-    attack: str | None = None
-
-
+# What a column may be called, in any case, by what it holds; `--<role>_column` names it.
 GUESSES = {
+    "audio": ("audio",),
     "label": ("key", "label", "labels", "class"),
-    "utterance_id": ("utterance_id", "utterance", "file_id"),
-    "speaker_id": ("speaker_id", "speaker"),
+    "id": ("utterance_id", "utterance", "file_id"),
+    "speaker": ("speaker_id", "speaker"),
     "attack": ("attack", "attack_id", "system_id"),
 }
+Columns = Mapping[str, str | None]  # names of columns by the roles in GUESSES; what is not given is guessed
 
 
-def load_folder(data_dir: Path, columns: ColumnNames = ColumnNames()) -> Corpus:
+def load_folder(data_dir: Path, columns: Columns = MappingProxyType({})) -> Corpus:
     """
     Load a folder in the audiofolder layout: `<split>/<label>/<file>`, `<label>/<file>`, or any tree with a
     `metadata.csv` of `file_name` and a label column.
@@ -52,7 +45,7 @@ def load_folder(data_dir: Path, columns: ColumnNames = ColumnNames()) -> Corpus:
 
 
 def load_hub(
-    dataset_id: str, columns: ColumnNames = ColumnNames(), configuration: str | None = None
+    dataset_id: str, columns: Columns = MappingProxyType({}), configuration: str | None = None
 ) -> Corpus:
     """
     Load a data set of the Hub by its id, and by the name of its configuration where it has several.
@@ -78,7 +71,7 @@ class UndecodedAudio(Audio):
         return {"bytes": None, "path": value} if isinstance(value, str) else value
 
 
-def _to_corpus(builder: DatasetBuilder, name: str, columns: ColumnNames) -> Corpus:
+def _to_corpus(builder: DatasetBuilder, name: str, columns: Columns) -> Corpus:
     if isinstance(builder, FolderBasedBuilder):
         builder.BASE_FEATURE = UndecodedAudio
         builder.EXTENSIONS = [*builder.EXTENSIONS, *MORE_EXTENSIONS]
@@ -97,102 +90,84 @@ def _to_corpus(builder: DatasetBuilder, name: str, columns: ColumnNames) -> Corp
     return Corpus(name, splits)
 
 
-def _to_rows(rows: Dataset, source: str, names: ColumnNames) -> Dataset:
+def _to_rows(rows: Dataset, source: str, columns: Columns) -> Dataset:
     """The rows of one split with the columns of `trials.FEATURES`; audio bytes are not touched."""
-    audio_name = _find_audio(rows, source, names.audio)
+    found = {role: _find_column(rows, source, role, columns.get(role)) for role in GUESSES}
     try:
-        rows = rows.cast_column(audio_name, Audio(decode=False))
+        rows = rows.cast_column(found["audio"], Audio(decode=False))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError) as error:
-        raise ValueError(
-            f"{source}: column {audio_name} holds no audio; the columns are {_describe(rows)}. Name another "
-            "with --audio_column."
-        ) from error
-    paths = _audio_paths(rows, source, audio_name)
-    found = {role: _find(rows, source, role, getattr(names, role)) for role in GUESSES}
-    columns = ProtocolColumns(key=_keys(rows, source, found["label"]))
-    columns.speaker_id = _texts(rows, found["speaker_id"]) or ["-"] * len(rows)
-    columns.attack = ["-" if key == "bonafide" else "unknown" for key in columns.key]
-    if attacks := _texts(rows, found["attack"]):
-        columns.attack = [
-            "-" if key == "bonafide" else attack if attack != "-" else "unknown"
-            for key, attack in zip(columns.key, attacks, strict=True)
-        ]
-    columns.utterance_id = _texts(rows, found["utterance_id"]) or _ids_from_paths(paths, columns.key)
-    check_columns(columns, f"{source} (utterance ids can be given by --id_column)")
-
-    audio = rows.select_columns([audio_name])
-    if audio_name != "audio":
-        audio = audio.rename_column(audio_name, "audio")
-    described = pa.table(
-        {
-            "utterance_id": columns.utterance_id,
-            "speaker_id": columns.speaker_id,
-            "attack": columns.attack,
-            "label": pa.array([KEYS.index(key) for key in columns.key], pa.int64()),
-        }
+        raise _column_error(rows, source, "audio", f"column {found['audio']} holds no audio") from error
+    paths = _find_recordings(rows, source, found["audio"])
+    texts = {role: _read_column(rows, name) for role, name in found.items() if name and role != "audio"}
+    trials = pd.DataFrame({"key": _read_keys(texts["label"], source, found["label"])})
+    trials["speaker_id"] = texts["speaker"].map(as_word) if "speaker" in texts else "-"
+    trials["attack"] = (
+        texts["attack"].map(as_word).replace("-", "unknown") if "attack" in texts else "unknown"
     )
-    for column in described.column_names:
-        audio = audio.add_column(column, described[column], feature=FEATURES[column])
-    return audio.select_columns(list(FEATURES))
+    trials["attack"] = trials["attack"].mask(trials["key"] == "bonafide", "-")
+    trials["utterance_id"] = (
+        texts["id"].map(as_word) if "id" in texts else _name_utterances(paths, trials["key"])
+    )
+    check_trials(trials, f"{source} (utterance ids can be given by --id_column)")
+    trials["label"] = trials["key"].map(KEYS.index)
+
+    rows = rows.select_columns([found["audio"]])
+    if found["audio"] != "audio":
+        rows = rows.rename_column(found["audio"], "audio")
+    for name, feature in FEATURES.items():
+        if name != "audio":
+            rows = rows.add_column(name, pa.array(trials[name], feature.pa_type), feature=feature)
+    return rows.select_columns(list(FEATURES))
 
 
-def _find_audio(rows: Dataset, source: str, name: str | None) -> str:
-    candidates = [name] if name else [c for c, feature in rows.features.items() if isinstance(feature, Audio)]
-    if not candidates and "audio" in rows.column_names:
-        candidates = ["audio"]
-    if len(candidates) != 1 or candidates[0] not in rows.column_names:
-        raise ValueError(
-            f"{source}: {name or 'one audio column'} was not found among the columns {_describe(rows)}. Name "
-            "it with --audio_column."
-        )
-    return candidates[0]
-
-
-def _find(rows: Dataset, source: str, role: str, name: str | None) -> str | None:
-    if name is not None and name not in rows.column_names:
-        raise ValueError(f"{source}: there is no column {name}; the columns are {_describe(rows)}.")
+def _find_column(rows: Dataset, source: str, role: str, name: str | None) -> str | None:
     if name is not None:
+        if name not in rows.column_names:
+            raise _column_error(rows, source, role, f"there is no column {name}")
         return name
     lower = {column.lower(): column for column in rows.column_names}
-    candidates = [lower[guess] for guess in GUESSES[role] if guess in lower]
-    if role == "label" and len(candidates) != 1:
-        raise ValueError(
-            f"{source}: {len(candidates)} columns could be the label, of the columns {_describe(rows)}. Name "
-            "it with --label_column."
-        )
-    return candidates[0] if candidates else None
+    found = [lower[guess] for guess in GUESSES[role] if guess in lower]
+    if role == "audio":
+        found = [column for column, feature in rows.features.items() if isinstance(feature, Audio)] or found
+    if role in ("audio", "label") and len(found) != 1:
+        raise _column_error(rows, source, role, f"{len(found)} columns could be the {role}")
+    return found[0] if found else None
 
 
-def _keys(rows: Dataset, source: str, column: str) -> list[str]:
-    """Key of each row; the label's spelling decides, its index or order never does."""
-    feature, values = rows.features[column], rows.with_format(None)[column][:]
+def _column_error(rows: Dataset, source: str, role: str, what: str) -> ValueError:
+    kinds = {
+        name: feature.dtype if isinstance(feature, Value) else getattr(feature, "_type", "struct")
+        for name, feature in rows.features.items()
+    }
+    described = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    return ValueError(f"{source}: {what}; the columns are {described}. Name it with --{role}_column.")
+
+
+def _read_column(rows: Dataset, name: str) -> pd.Series:
+    """A column as text, "" where it has no value."""
+    feature, values = rows.features[name], rows.with_format(None)[name][:]
     if isinstance(feature, ClassLabel):
         values = [feature.names[value] if value is not None and value >= 0 else None for value in values]
-    keys = [KEY_OF_LABEL.get(value.strip().lower()) if isinstance(value, str) else None for value in values]
-    if None in keys:
-        counts = Counter(map(str, values)).most_common(10)
+    return pd.Series(["" if value is None else str(value) for value in values], dtype="str")
+
+
+def _read_keys(labels: pd.Series, source: str, name: str) -> pd.Series:
+    """Key of each row; the label's spelling decides, its index or order never does."""
+    keys = labels.str.strip().str.lower().map(KEY_OF_LABEL)
+    if keys.isna().any():
+        counts = labels.value_counts()[:10].items()
         raise ValueError(
-            f"{source}: the labels in column {column} must be spelt {'/'.join(k for k in KEY_OF_LABEL)} (in "
-            f"any case), but found were {', '.join(f'{value!r} ({count:,}x)' for value, count in counts)}. "
-            "Rename them in the data set, or name another column with --label_column."
+            f"{source}: the labels in column {name} must be spelt {'/'.join(KEY_OF_LABEL)} (in any case), "
+            f"but found were {', '.join(f'{label!r} ({count:,}x)' for label, count in counts)}. Rename them "
+            "in the data set, or name another column with --label_column."
         )
     return keys
 
 
-def _texts(rows: Dataset, column: str | None) -> list[str] | None:
-    """A column as words without white space, as a score file needs them: a space is %20, no value "-"."""
-    if column is None:
-        return None
-    feature, values = rows.features[column], rows.with_format(None)[column][:]
-    if isinstance(feature, ClassLabel):
-        values = [feature.names[value] if value is not None and value >= 0 else None for value in values]
-    return [as_word("" if value is None else str(value)) for value in values]
-
-
-def _audio_paths(rows: Dataset, source: str, audio_name: str) -> list[str | None]:
+def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:
     """Path of each recording, which must be a file unless the data set holds the recording itself."""
-    audio = rows.with_format("arrow")[:][audio_name]  # in chunks, memory-mapped: never to be combined
-    paths, embedded = (pc.struct_field(audio, name) for name in ("path", "bytes"))
+    audio = rows.with_format("arrow")[:][name]  # in chunks, memory-mapped: never to be combined
+    paths, embedded = (pc.struct_field(audio, field) for field in ("path", "bytes"))
     paths, embedded = paths.to_pylist(), embedded.is_valid().to_pylist()
     absent = [
         path
@@ -207,17 +182,7 @@ def _audio_paths(rows: Dataset, source: str, audio_name: str) -> list[str | None
     return paths
 
 
-def _ids_from_paths(paths: list[str | None], keys: list[str]) -> list[str]:
+def _name_utterances(paths: list[str | None], keys: pd.Series) -> pd.Series:
     """File names without ending; qualified by the key where the same name stands under both labels."""
-    stems = [as_word(Path(path).stem) if path else f"row{i}" for i, path in enumerate(paths)]
-    if len(set(stems)) == len(stems):
-        return stems
-    return [f"{key}-{stem}" for key, stem in zip(keys, stems, strict=True)]
-
-
-def _describe(rows: Dataset) -> str:
-    kinds = {
-        c: f.dtype if isinstance(f, Value) else getattr(f, "_type", "struct")
-        for c, f in rows.features.items()
-    }
-    return ", ".join(f"{column} ({kind})" for column, kind in kinds.items())
+    names = pd.Series([as_word(Path(path).stem) if path else f"row{i}" for i, path in enumerate(paths)])
+    return names if names.is_unique else keys + "-" + names

@@ -4,27 +4,28 @@ audio."""
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from datasets import Dataset, ReadInstruction
 from transformers.hf_argparser import HfArg
 
-from . import asvspoof5, asvspoof2019, asvspoof2021, demo, in_the_wild
-from .audio_folder import ColumnNames, load_folder, load_hub
+from . import asvspoof2019, asvspoof2021, demo
+from .asvspoof5 import ASVSPOOF5
+from .audio_folder import GUESSES, load_folder, load_hub
 from .corpus_names import DEMO, DEMO_NOTE
-from .trials import Corpus, ProtocolColumns, check_one_class
+from .in_the_wild import IN_THE_WILD
+from .trials import Corpus, count_classes, list_trials
 
 
-# Each of these has NAME, SOURCE, PROTOCOLS (official file name by split), BREAKDOWNS, find_root(data_dir),
-# read_protocol(path) and load(data_dir, allow_missing=...).
-BY_NAME = {
-    "asvspoof2019-la": asvspoof2019,
+LAYOUTS = {
+    "asvspoof2019-la": asvspoof2019.LA,
     "asvspoof2021-la": asvspoof2021.LA,
     "asvspoof2021-df": asvspoof2021.DF,
-    "asvspoof5": asvspoof5,
-    "in-the-wild": in_the_wild,
+    "asvspoof5": ASVSPOOF5,
+    "in-the-wild": IN_THE_WILD,
 }
 # Those whose protocols are told apart by the number of fields of a line.
-BY_NUM_FIELDS = {
-    len(corpus.COLUMNS): corpus for corpus in (asvspoof2019, asvspoof2021.LA, asvspoof2021.DF, asvspoof5)
+LAYOUT_OF_NUM_FIELDS = {
+    len(layout.columns): layout for layout in LAYOUTS.values() if layout is not IN_THE_WILD
 }
 
 
@@ -36,7 +37,7 @@ class CorpusArguments:
 
     dataset: str | None = HfArg(
         default=None,
-        help=f"Corpus: {', '.join([*BY_NAME, DEMO])}, a folder, or the id of a data set on the Hub. "
+        help=f"Corpus: {', '.join([*LAYOUTS, DEMO])}, a folder, or the id of a data set on the Hub. "
         "Without it, the layout of --data_dir decides; without both, the demo corpus is used.",
     )
     data_dir: str | None = HfArg(default=None, help="Folder of the corpus.")
@@ -81,7 +82,7 @@ class Protocol:
     """
 
     corpus: str
-    splits: dict[str, ProtocolColumns]
+    splits: dict[str, pd.DataFrame]
     breakdowns: tuple[str, ...]
 
 
@@ -90,8 +91,8 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
     Load the corpus that the arguments name.
 
     Raises:
-        FileNotFoundError: a folder or audio files that are not there; the message says where the corpus is to
-            be had.
+        FileNotFoundError: a folder or audio files that are not there; the message says where to
+            download the corpus.
         ValueError: a layout or label that is not understood, or a folder that holds several named corpora.
     """
     if "" in (arguments.dataset, arguments.data_dir):
@@ -102,43 +103,39 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
     if arguments.is_demo:
         if data_dir:
             raise ValueError("The demo corpus is made by this package: leave --data_dir out.")
-        corpus = asvspoof2019.load(demo.demo_corpus())
-        return Corpus("demo", corpus.splits, corpus.missing, note=DEMO_NOTE)
-    columns = ColumnNames(
-        arguments.audio_column,
-        arguments.label_column,
-        arguments.id_column,
-        arguments.speaker_column,
-        arguments.attack_column,
-    )
-    if name in BY_NAME:
-        module = BY_NAME[name]
+        corpus = asvspoof2019.LA.load(demo.demo_corpus())
+        return Corpus(DEMO, corpus.splits, corpus.missing, note=DEMO_NOTE)
+    if name in LAYOUTS:
         if data_dir is None:
+            corpus = LAYOUTS[name].name
             raise ValueError(
-                f"--dataset {name} needs --data_dir, the folder of {module.NAME}. It is to be had at "
-                f"{module.SOURCE}."
+                f"--dataset {name} needs --data_dir, the folder of {corpus.title}. Download it from "
+                f"{corpus.source}."
             )
-        _must_exist(data_dir)
-        return module.load(data_dir, allow_missing=arguments.allow_missing)
+        _check_exists(data_dir)
+        return LAYOUTS[name].load(data_dir, allow_missing=arguments.allow_missing)
     if name is not None and data_dir is not None:
         raise ValueError(
-            f"--dataset {name} is not one of the named corpora {', '.join([*BY_NAME, DEMO])}; a folder or a "
+            f"--dataset {name} is not one of the named corpora {', '.join([*LAYOUTS, DEMO])}; a folder or a "
             "Hub id is given by --dataset alone."
         )
+    columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
     folder = data_dir or Path(name).expanduser()
     if data_dir is None and not folder.exists():
         if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            _must_exist(folder)
+            _check_exists(folder)
         return load_hub(name, columns, arguments.dataset_config)
-    _must_exist(folder)
-    found = [name for name, module in BY_NAME.items() if module.find_root(folder)]
+    _check_exists(folder)
+    roots = {name: root for name, layout in LAYOUTS.items() if (root := layout.find_root(folder))}
+    # Protocols of several corpora may lie beside the audio of one.
+    found = [name for name, root in roots.items() if LAYOUTS[name].has_audio(root)] or [*roots]
     if len(found) > 1:
         raise ValueError(
             f"{folder} holds several corpora: {', '.join(found)}. Say which one is meant with --dataset "
             f"NAME, e.g. --dataset {found[0]} --data_dir {folder}."
         )
     if found:
-        return BY_NAME[found[0]].load(folder, allow_missing=arguments.allow_missing)
+        return LAYOUTS[found[0]].load(folder, allow_missing=arguments.allow_missing)
     return load_folder(folder, columns)
 
 
@@ -155,21 +152,17 @@ def read_protocol(path: Path) -> Protocol:
         raise FileNotFoundError(f"There is no protocol {path}.")
     with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
         num_fields = len(next((line.split() for line in lines if not line.isspace()), []))
-    module = in_the_wild if in_the_wild.has_header(path) else BY_NUM_FIELDS.get(num_fields)
-    if module is None:
+    layout = IN_THE_WILD if IN_THE_WILD.has_header(path) else LAYOUT_OF_NUM_FIELDS.get(num_fields)
+    if layout is None:
         found = f"has {num_fields} fields in its first line" if num_fields else "is empty"
-        known = ", ".join(f"{known.NAME} ({number})" for number, known in BY_NUM_FIELDS.items())
+        known = ", ".join(f"{known.name.title} ({number})" for number, known in LAYOUT_OF_NUM_FIELDS.items())
         raise ValueError(
             f"{path} {found}. The layouts known, by the number of fields of a line: {known}; and "
-            f"{in_the_wild.NAME}, by the header {','.join(in_the_wild.HEADER)}."
+            f"{IN_THE_WILD.name.title}, by the header {','.join(IN_THE_WILD.columns)}."
         )
-    columns = module.read_protocol(path)
-    official = [split for split, name in module.PROTOCOLS.items() if name == path.name]
-    if "subset" in columns.extra:
-        splits = asvspoof2021.split_by_subset(columns)
-    else:
-        splits = {official[0] if official else "all": columns}
-    return Protocol(module.NAME if official else path.name, splits, module.BREAKDOWNS)
+    splits = layout.split_trials(layout.read_protocol(path), path)
+    is_official = path.name in layout.protocols.values()
+    return Protocol(layout.name.title if is_official else path.name, splits, layout.breakdowns)
 
 
 def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
@@ -200,10 +193,15 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
     if instruction.from_ is not None or instruction.to is not None:
         start, stop = instruction.from_ or 0, instruction.to if instruction.to is not None else len(rows)
         rows = rows.select(range(start, stop) if start < stop else [])
-    check_one_class(rows, f"{corpus.name}, split {spec}")
+    counts = count_classes(list_trials(rows))
+    if not all(counts.values()):
+        found = ", ".join(f"{count:,} {key}" for key, count in counts.items())
+        raise ValueError(
+            f"{corpus.name}, split {spec}: bona fide and spoofed trials are needed, but there are {found}."
+        )
     return rows
 
 
-def _must_exist(folder: Path) -> None:
+def _check_exists(folder: Path) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}.")

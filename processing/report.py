@@ -17,9 +17,11 @@ from .files import write_figure
 
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from .models import Countermeasure
     from .recordings import Recording
-    from .trials import Corpus, ProtocolColumns
+    from .trials import Corpus
 
 
 REMEDY_OF_MODEL = "check the order of id2label in the model's config.json"
@@ -112,7 +114,7 @@ def describe_comparison(differences: Mapping[str, Difference], names: tuple[str,
 
 
 def write_plots(
-    folder: Path, results: Mapping, trials: "ProtocolColumns", systems: Mapping[str, np.ndarray]
+    folder: Path, results: Mapping, trials: "pd.DataFrame", systems: Mapping[str, np.ndarray]
 ) -> None:
     """
     Write `det.png`, `scores.png` and one bar plot for each breakdown, `per_attack.png`.
@@ -126,7 +128,7 @@ def write_plots(
     from metrics import plots  # matplotlib takes a second to load
 
     title = make_title(results)
-    is_bonafide = np.array(trials.key) == "bonafide"
+    is_bonafide = (trials["key"] == "bonafide").to_numpy()
     by_class = {name: (scores[is_bonafide], scores[~is_bonafide]) for name, scores in systems.items()}
     first = next(iter(by_class))
     points = {}

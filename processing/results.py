@@ -1,15 +1,16 @@
 """`results.json`: every number with what it is of."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -30,15 +31,15 @@ from metrics.statistics import (
     MIN_TRIALS,
     Bootstrap,
     Difference,
+    Estimate,
     Speakers,
     confidence_intervals,
     paired_test,
 )
 
-from .asv_scores import AsvScores, read_asv_scores
 from .files import hash_files, write_text
-from .scores import write_scores
-from .trials import Corpus, ProtocolColumns
+from .scores import ASV_KEYS, read_asv_scores, write_scores
+from .trials import Corpus, count_classes
 
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "safetensors", "numpy")
@@ -46,48 +47,13 @@ SCORE_OF_MODEL = "logit of bonafide minus logit of spoof, single crop; higher is
 UNNAMED_ATTACKS = {"-", "unknown"}
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """Trials as arrays: scores, keys and speakers, (num_trials,) each."""
-
-    scores: np.ndarray
-    is_bonafide: np.ndarray
-    speakers: np.ndarray
-
-    @classmethod
-    def of(cls, trials: ProtocolColumns, scores) -> "_Scored":
-        is_bonafide = np.array(trials.key) == "bonafide"
-        return cls(np.asarray(scores, dtype=np.float64), is_bonafide, np.array(trials.speaker_id))
-
-    def select(self, chosen: np.ndarray) -> "_Scored":
-        return _Scored(self.scores[chosen], self.is_bonafide[chosen], self.speakers[chosen])
-
-    def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scores of the bona fide and of the spoofed trials."""
-        return check_scores(self.scores[self.is_bonafide], self.scores[~self.is_bonafide])
-
-    def are_enough(self) -> bool:
-        """Whether there are enough trials of each class for a confidence interval."""
-        return min(map(len, self.classes())) >= MIN_TRIALS
-
-    def drawn(self) -> tuple[Speakers | None, str]:
-        """The speakers, where they are known and enough to be drawn, and in words what is drawn."""
-        bonafide, spoof = self.speakers[self.is_bonafide], self.speakers[~self.is_bonafide]
-        kinds = set(bonafide.tolist()), set(spoof.tolist())
-        if "-" in kinds[0] | kinds[1]:
-            return None, "trials in each class (speakers are not known)"
-        if min(map(len, kinds)) < MIN_SPEAKERS:
-            return None, f"trials in each class (fewer than {MIN_SPEAKERS} speakers)"
-        return Speakers(bonafide, spoof), f"{len(kinds[0] | kinds[1]):,} speakers"
-
-
 def evaluate_corpus(
     corpus: Corpus,
     split: str,
-    trials: ProtocolColumns,
+    trials: pd.DataFrame,
     scores: np.ndarray,
     *,
-    asv: AsvScores | None = None,
+    asv: AsvErrorRates | None = None,
     bootstrap: Bootstrap | None = Bootstrap(),
 ) -> dict:
     """
@@ -108,10 +74,10 @@ def evaluate_corpus(
 
 
 def evaluate_trials(
-    trials: ProtocolColumns,
+    trials: pd.DataFrame,
     scores: np.ndarray,
     *,
-    asv: AsvScores | None = None,
+    asv: AsvErrorRates | None = None,
     breakdowns: Sequence[str] = (),
     bootstrap: Bootstrap | None = Bootstrap(),
 ) -> dict:
@@ -120,112 +86,111 @@ def evaluate_trials(
     columns that `breakdowns` names; with confidence intervals where each class has at least ten trials.
 
     Args:
-        trials: their keys, attacks and speakers, and the columns of `breakdowns` in `extra`.
+        trials: see [`~processing.trials`].
         scores: (num_trials,), higher = more bona fide.
-        asv: scores of the ASV system on the same corpus and split; without them there is no t-DCF.
+        asv: what [`find_asv_rates`] finds for the same corpus and split; without it there is no t-DCF.
         bootstrap: how intervals are computed; `None` leaves them out.
 
     Raises:
-        ValueError: a class without trials, NaN or infinity, or ASV scores of other attacks than the trials'.
+        ValueError: a class without trials, NaN or infinity.
     """
-    scored = _Scored.of(trials, scores)
-    bonafide, spoof = scored.classes()
+    trials = trials.assign(score=np.asarray(scores, dtype=np.float64))
+    bonafide, spoof = _split_scores(trials)
     eer, threshold = equal_error_rate(bonafide, spoof)
-    description = describe_scores(bonafide, spoof)
-    rates = None if asv is None else asv_error_rates(asv, trials)
-    costs = {}
-    if rates is not None and description["num_distinct_scores"] >= 3:
-        costs = {f"min_tdcf_{form}": tdcf_cost(rates, form) for form in FORMS}
+    tdcf_costs = _list_tdcf_costs(asv, (bonafide, spoof))
     results = {
-        "num_trials": len(scored.scores),
+        "num_trials": len(trials),
         "num_bonafide": len(bonafide),
         "num_spoof": len(spoof),
         "eer": eer,
         "eer_threshold": threshold,
-        **_tdcf(bonafide, spoof, rates, costs),
+        **_compute_tdcf(bonafide, spoof, asv, tdcf_costs),
     }
     results["min_dcf"], results["min_dcf_threshold"] = min_dcf(bonafide, spoof)
-    results |= {"act_dcf": act_dcf(bonafide, spoof), "cllr": cllr(bonafide, spoof), **description}
-    if bootstrap is not None and scored.are_enough():
-        speakers, drawn = scored.drawn()
-        intervals = confidence_intervals(
-            bonafide,
-            spoof,
-            costs={**costs, "min_dcf": ASVSPOOF5_COST},
-            speakers=speakers,
-            bootstrap=bootstrap,
-        )
+    results |= {"act_dcf": act_dcf(bonafide, spoof), "cllr": cllr(bonafide, spoof)}
+    results |= describe_scores(bonafide, spoof)
+    if intervals := _find_intervals(trials, {**tdcf_costs, "min_dcf": ASVSPOOF5_COST}, bootstrap):
         results["confidence_intervals"] = {
             "level": bootstrap.level,
-            "method": _method(drawn, bootstrap),
+            "method": _describe_method(trials, bootstrap),
             "seed": bootstrap.seed,
             **{name: [interval.low, interval.high] for name, interval in intervals.items()},
         }
-    groups = {
-        "attack": np.array(trials.attack),
-        **{name: np.array(trials.extra[name]) for name in breakdowns},
-    }
-    for name, values in groups.items():
-        results[f"per_{name}"] = _breakdown(values, scored, bootstrap)
+    for name in ("attack", *breakdowns):
+        results[f"per_{name}"] = _break_down(trials, name, bootstrap)
     return results
 
 
 def compare_scores(
-    trials: ProtocolColumns,
+    trials: pd.DataFrame,
     first: np.ndarray,
     second: np.ndarray,
     *,
-    asv: AsvScores | AsvErrorRates | None = None,
+    asv: AsvErrorRates | None = None,
     bootstrap: Bootstrap = Bootstrap(),
 ) -> tuple[dict[str, Difference], str]:
     """
     Paired test of two systems' scores of the same trials, and in words how it was made; see
     [`metrics.statistics.paired_test`].
 
-    Args as [`evaluate_trials`]; `asv` may also be the error rates that results state.
+    Args as [`evaluate_trials`].
 
     Raises:
         ValueError: as [`evaluate_trials`]; fewer than ten trials of a class.
     """
-    scored = [_Scored.of(trials, scores) for scores in (first, second)]
-    systems = [system.classes() for system in scored]
-    costs = {"min_dcf": ASVSPOOF5_COST}
-    if asv is not None and all(describe_scores(*s)["num_distinct_scores"] >= 3 for s in systems):
-        rates = asv if isinstance(asv, AsvErrorRates) else asv_error_rates(asv, trials)
-        costs = {**{f"min_tdcf_{form}": tdcf_cost(rates, form) for form in FORMS}, **costs}
-    speakers, drawn = scored[0].drawn()
+    systems = [_split_scores(trials.assign(score=scores)) for scores in (first, second)]
+    costs = {**_list_tdcf_costs(asv, *systems), "min_dcf": ASVSPOOF5_COST}
+    speakers, _ = _find_speakers(trials)
     differences = paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
-    return differences, _method(drawn, bootstrap)
+    return differences, _describe_method(trials, bootstrap)
 
 
-def find_asv_scores(
-    corpus: Corpus, split: str, file: Path | None = None
-) -> tuple[AsvScores | None, list[str]]:
+def find_asv_rates(
+    corpus: Corpus, split: str, trials: pd.DataFrame, file: Path | None = None
+) -> tuple[AsvErrorRates | None, list[str]]:
     """
-    The ASV scores of a split, and the names of their files: those given, or those found in the corpus folder.
+    Error rates of the ASV system that was attacked as the trials were, and the names of the files of its
+    scores: those given, or those found in the corpus folder.
 
     Raises:
         FileNotFoundError: the file given is not there.
-        ValueError: see [`read_asv_scores`].
+        ValueError: see [`~processing.scores.read_asv_scores`] and [`compute_asv_rates`].
     """
     split = split.split("[")[0]
     if file is not None and not file.is_file():
         raise FileNotFoundError(f"There is no ASV score file {file}.")
-    files = corpus.asv_score_files.get(split, ()) if file is None else asv_score_files(file)
+    files = corpus.asv_score_files.get(split, ()) if file is None else find_asv_score_files(file)
     if not files:
         return None, []
-    return read_asv_scores(files, split=split), [path.name for path in files]
+    return compute_asv_rates(read_asv_scores(files, split=split), trials), [path.name for path in files]
 
 
-def asv_score_files(file: Path) -> tuple[Path, ...]:
+def find_asv_score_files(file: Path) -> tuple[Path, ...]:
     """The file, and the `trial_metadata.txt` that goes with it in the keys of ASVspoof 2021 LA."""
     metadata = file.parent.parent / "trial_metadata.txt"
     return (file, metadata) if file.name == "score.txt" and metadata.is_file() else (file,)
 
 
-def write_results(folder: Path, results: Mapping, trials: ProtocolColumns, scores: np.ndarray) -> None:
+def compute_asv_rates(asv_scores: pd.DataFrame, trials: pd.DataFrame) -> AsvErrorRates:
+    """
+    Error rates of an ASV system, by what [`~processing.scores.read_asv_scores`] read.
+
+    Raises:
+        ValueError: the trials are of attacks that the ASV scores are not of.
+    """
+    by_key = asv_scores.groupby("key")
+    attacks = set(by_key.get_group("spoof")["attack"])
+    if other := set(trials["attack"]) - UNNAMED_ATTACKS - attacks:
+        raise ValueError(
+            f"The ASV scores are of the attacks {', '.join(sorted(attacks))}, but there are trials of "
+            f"{', '.join(sorted(other))}. The ASV scores must be of the same corpus and split: dev with dev, "
+            "eval with eval."
+        )
+    return AsvErrorRates.from_scores(*(by_key.get_group(key)["score"] for key in ASV_KEYS))
+
+
+def write_results(folder: Path, results: Mapping, trials: pd.DataFrame, scores: np.ndarray) -> None:
     """Write `scores.txt` and `results.json` into `folder`, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_scores(folder / "scores.txt", trials, scores)
     write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
 
@@ -261,65 +226,82 @@ def _cpu_name() -> str:
     )
 
 
-def asv_error_rates(asv: AsvScores, trials: ProtocolColumns) -> AsvErrorRates:
-    """
-    Error rates of an ASV system that was attacked as the trials were.
-
-    Raises:
-        ValueError: the trials are of attacks that the ASV scores are not of.
-    """
-    other = set(trials.attack) - UNNAMED_ATTACKS - asv.attacks
-    if other:
-        raise ValueError(
-            f"The ASV scores are of the attacks {', '.join(sorted(asv.attacks))}, but there are trials of "
-            f"{', '.join(sorted(other))}. The ASV scores must be of the same corpus and split: dev with dev, "
-            "eval with eval."
-        )
-    return AsvErrorRates.from_scores(asv.target, asv.nontarget, asv.spoof)
+def _split_scores(trials: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the bona fide and of the spoofed trials."""
+    is_bonafide = trials["key"] == "bonafide"
+    return check_scores(trials.loc[is_bonafide, "score"], trials.loc[~is_bonafide, "score"])
 
 
-def _method(drawn: str, bootstrap: Bootstrap) -> str:
+def _find_speakers(trials: pd.DataFrame) -> tuple[Speakers | None, str]:
+    """The speakers, where they are known and enough to be drawn, and in words what is drawn."""
+    is_bonafide = trials["key"] == "bonafide"
+    bonafide, spoof = (
+        trials.loc[chosen, "speaker_id"].to_numpy(str) for chosen in (is_bonafide, ~is_bonafide)
+    )
+    if (trials["speaker_id"] == "-").any():
+        return None, "trials in each class (speakers are not known)"
+    if min(len(set(bonafide)), len(set(spoof))) < MIN_SPEAKERS:
+        return None, f"trials in each class (fewer than {MIN_SPEAKERS} speakers)"
+    return Speakers(bonafide, spoof), f"{trials['speaker_id'].nunique():,} speakers"
+
+
+def _describe_method(trials: pd.DataFrame, bootstrap: Bootstrap) -> str:
+    _, drawn = _find_speakers(trials)
     return f"bootstrap of {drawn}, percentiles of {bootstrap.num_resamples} resamples"
 
 
-def _tdcf(
-    bonafide: np.ndarray, spoof: np.ndarray, rates: AsvErrorRates | None, costs: Mapping[str, DetectionCost]
+def _find_intervals(
+    trials: pd.DataFrame, costs: Mapping[str, DetectionCost], bootstrap: Bootstrap | None
+) -> dict[str, Estimate]:
+    """Confidence intervals of the EER and of the costs, where there are enough trials of each class."""
+    if bootstrap is None or min(count_classes(trials).values()) < MIN_TRIALS:
+        return {}
+    speakers, _ = _find_speakers(trials)
+    return confidence_intervals(*_split_scores(trials), costs=costs, speakers=speakers, bootstrap=bootstrap)
+
+
+def _list_tdcf_costs(
+    asv: AsvErrorRates | None, *systems: tuple[np.ndarray, np.ndarray]
+) -> dict[str, DetectionCost]:
+    """Both forms of the t-DCF, which need an ASV system, and scores instead of decisions."""
+    if asv is None or any(describe_scores(*classes)["num_distinct_scores"] < 3 for classes in systems):
+        return {}
+    return {f"min_tdcf_{form}": tdcf_cost(asv, form) for form in FORMS}
+
+
+def _compute_tdcf(
+    bonafide: np.ndarray, spoof: np.ndarray, asv: AsvErrorRates | None, costs: Mapping[str, DetectionCost]
 ) -> dict:
     """Both forms of the min t-DCF, or why there is none."""
     if not costs:
         reason = "there are no ASV scores"
-        if rates is not None:
+        if asv is not None:
             reason = "there are fewer than three distinct scores, and it needs scores, not decisions"
         return {**{f"min_tdcf_{form}": None for form in FORMS}, "tdcf_left_out": reason}
     values = {}
     for form in FORMS:
-        values[f"min_tdcf_{form}"], values[f"min_tdcf_{form}_threshold"] = min_tdcf(
-            bonafide, spoof, rates, form
-        )
-    asv = {name: getattr(rates, name) for name in ("p_miss", "p_fa", "p_fa_spoof", "threshold")}
-    return {**values, "asv": asv}
+        name = f"min_tdcf_{form}"
+        values[name], values[f"{name}_threshold"] = min_tdcf(bonafide, spoof, asv, form)
+    return {**values, "asv": dataclasses.asdict(asv)}
 
 
-def _breakdown(values: np.ndarray, scored: _Scored, bootstrap: Bootstrap | None) -> dict[str, dict]:
+def _break_down(trials: pd.DataFrame, name: str, bootstrap: Bootstrap | None) -> dict[str, dict]:
     """
     EER of each group of trials with the same value: against the bona fide trials of the same group where the
     column is a condition of both classes (codec), against all of them where it belongs to the attack.
     """
-    of_spoof = values[~scored.is_bonafide]
-    of_both = bool(set(values[scored.is_bonafide]) & set(of_spoof))
+    is_bonafide = trials["key"] == "bonafide"
+    bonafide, spoof = trials[is_bonafide], trials[~is_bonafide]
+    of_both = spoof[name].isin(bonafide[name]).any()
     groups = {}
-    names = sorted(set(values if of_both else of_spoof))
-    for group in tqdm(names, desc="EER by group", leave=False, delay=2):
-        chosen = values == group
-        trials = scored.select(chosen if of_both else chosen | scored.is_bonafide)
-        num_bonafide = int(trials.is_bonafide.sum())
-        result = {"num_bonafide": num_bonafide, "num_spoof": len(trials.scores) - num_bonafide, "eer": None}
-        groups[str(group)] = result
-        if not result["num_bonafide"] or not result["num_spoof"]:
-            continue
-        result["eer"], _ = equal_error_rate(*trials.classes())
-        if bootstrap is not None and trials.are_enough():
-            speakers, _ = trials.drawn()
-            interval = confidence_intervals(*trials.classes(), speakers=speakers, bootstrap=bootstrap)["eer"]
-            result["eer_interval"] = [interval.low, interval.high]
+    for value, group in tqdm(
+        (trials if of_both else spoof).groupby(name), desc="EER by group", leave=False, delay=2
+    ):
+        group = group if of_both else pd.concat([bonafide, group])
+        counts = count_classes(group)
+        groups[value] = {"num_bonafide": counts["bonafide"], "num_spoof": counts["spoof"], "eer": None}
+        if all(counts.values()):
+            groups[value]["eer"], _ = equal_error_rate(*_split_scores(group))
+            if intervals := _find_intervals(group, {}, bootstrap):
+                groups[value]["eer_interval"] = [intervals["eer"].low, intervals["eer"].high]
     return groups

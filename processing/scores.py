@@ -1,15 +1,21 @@
-"""Logits to scores, and score files: ours, in the format of the official ASVspoof tools, and anybody's."""
+"""
+Logits to scores, and score files as tables: a countermeasure's, ours in the format of the official ASVspoof
+tools and anybody's, and those of the organisers' automatic speaker verification (ASV) system for the t-DCF.
+"""
 
 import math
-from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from .files import write_text
-from .trials import KEY_OF_LABEL, ProtocolColumns
+from .trials import KEY_OF_LABEL, SUBSET_OF_NAME, read_fields, read_table, refuse_lines
+
+
+ASV_KEYS = ("target", "nontarget", "spoof")
+SCORE_LINES = "`utterance score`, `utterance key score` or `utterance attack key score`, between white space"
 
 
 def compute_scores(logits: np.ndarray, label2id: dict[str, int]) -> np.ndarray:
@@ -26,7 +32,7 @@ def compute_scores(logits: np.ndarray, label2id: dict[str, int]) -> np.ndarray:
     return logits[:, int(label2id["bonafide"])] - logits[:, int(label2id["spoof"])]
 
 
-def write_scores(path: Path, trials: ProtocolColumns, scores: Sequence[float]) -> None:
+def write_scores(path: Path, trials: pd.DataFrame, scores: Sequence[float]) -> None:
     """
     Write a score file, `utterance_id attack key score` on each line; 9 significant digits, which a float32
     survives. The file appears whole or not at all.
@@ -34,35 +40,18 @@ def write_scores(path: Path, trials: ProtocolColumns, scores: Sequence[float]) -
     Raises:
         ValueError: not one score per trial.
     """
-    columns = zip(trials.utterance_id, trials.attack, trials.key, scores, strict=True)
+    columns = zip(trials["utterance_id"], trials["attack"], trials["key"], scores, strict=True)
     write_text(path, "".join(f"{u} {attack} {key} {score:.9g}\n" for u, attack, key, score in columns))
 
 
-@dataclass(frozen=True)
-class ScoreFile:
-    """
-    What a score file says, in its order.
-
-    Attributes:
-        path: the file.
-        utterance_id: (num_trials,).
-        score: (num_trials,), float64.
-        key: "bonafide" or "spoof" of each trial; `None` where the file has no such column.
-        attack: of each trial; `None` where the file has no such column.
-    """
-
-    path: Path
-    utterance_id: list[str]
-    score: np.ndarray
-    key: list[str] | None = None
-    attack: list[str] | None = None
-
-
-def read_scores(path: Path) -> ScoreFile:
+def read_scores(path: Path) -> pd.DataFrame:
     """
     Read a score file of two, three or four columns between white space: the utterance first, then in any
     order the score and, where there are, a key (bonafide, bona-fide, genuine, real; spoof, fake) and an
-    attack. A first line that names the columns, among them a score, is passed over.
+    attack. A first line that names the columns, among them a score, is skipped.
+
+    Returns:
+        utterance_id, score (float64) and, where the file has them, key ("bonafide" or "spoof") and attack.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -71,106 +60,178 @@ def read_scores(path: Path) -> ScoreFile:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no score file {path}.")
-    with open(path, encoding="utf-8-sig", errors="backslashreplace") as stream:
-        lines = [(number, line.split()) for number, line in enumerate(stream, start=1) if not line.isspace()]
-    if (
-        lines
-        and any("score" in field.casefold() for field in lines[0][1])
-        and not any(_is_number(field) for field in lines[0][1])
-    ):
-        del lines[0]
-    if not lines:
+    table = read_fields(path, 4, SCORE_LINES)
+    first = _list_first_fields(table)
+    if any("score" in field.casefold() for field in first) and not any(map(_is_number, first)):
+        table = table[1:]
+        first = _list_first_fields(table)
+    if table.empty:
         raise ValueError(f"{path} holds no score.")
-    width = len(lines[0][1])
-    expected = "`utterance score`, `utterance key score` or `utterance attack key score`, between white space"
-    for number, fields in lines:
-        if len(fields) != width or not 2 <= width <= 4:
-            raise ValueError(f"{path}, line {number}: {' '.join(fields)!r} is not {expected}.")
-    columns = list(zip(*(fields for _, fields in lines), strict=True))
-    keys = [i for i in range(1, width) if all(value.casefold() in KEY_OF_LABEL for value in set(columns[i]))]
-    numbers = [i for i in range(1, width) if i not in keys and _is_number(columns[i][0])]
+    width = len(first)
+    refuse_lines(path, (table != "").sum(axis=1).ne(width) | (width not in (2, 3, 4)), SCORE_LINES)
+    keys = [i for i in range(1, width) if all(v.casefold() in KEY_OF_LABEL for v in table[i].unique())]
+    numbers = [i for i in range(1, width) if i not in keys and _is_number(first[i])]
     if len(numbers) != 1 or len(keys) != (width > 2):
         raise ValueError(
-            f"{path} is not {expected}: its first line is {' '.join(lines[0][1])!r}. Exactly one column must "
+            f"{path} is not {SCORE_LINES}: its first line is {' '.join(first)!r}. Exactly one column must "
             "hold numbers, and in a file of more than two columns one must hold keys, bonafide or spoof (a "
             "label written as a number can't be told from a score)."
         )
-    scores = []
-    for number, fields in lines:
-        value = fields[numbers[0]]
-        scores.append(float(value) if _is_number(value) else math.nan)
-        if not math.isfinite(scores[-1]):
-            raise ValueError(f"{path}, line {number}: the score {value!r} is not a finite number.")
-    ids = list(columns[0])
-    if len(set(ids)) < len(ids):
-        name, times = Counter(ids).most_common(1)[0]
-        raise ValueError(f"{path}: utterance {name} is listed {times} times. Every trial has one score.")
-    attacks = [i for i in range(1, width) if i not in (*keys, *numbers)]
-    return ScoreFile(
-        path,
-        ids,
-        np.array(scores),
-        key=[KEY_OF_LABEL[value.casefold()] for value in columns[keys[0]]] if keys else None,
-        attack=list(columns[attacks[0]]) if attacks else None,
-    )
+    if (repeated := table.loc[table[0].duplicated(), 0]).size:
+        times = (table[0] == repeated.iloc[0]).sum()
+        raise ValueError(
+            f"{path}: utterance {repeated.iloc[0]} is listed {times} times. Every trial has one score."
+        )
+    scores = pd.DataFrame({"utterance_id": table[0], "score": _read_numbers(path, table[numbers[0]])})
+    for i in range(1, width):
+        if i in keys:
+            scores["key"] = table[i].str.casefold().map(KEY_OF_LABEL)
+        elif i not in numbers:
+            scores["attack"] = table[i]
+    return scores
 
 
-def scores_of_trials(
-    file: ScoreFile, trials: ProtocolColumns, *, source: str, elsewhere: Collection[str] = ()
+def match_scores(
+    scores: pd.DataFrame,
+    trials: pd.DataFrame,
+    *,
+    file: Path | str,
+    source: str,
+    elsewhere: Collection[str] = (),
 ) -> np.ndarray:
     """
     The scores of a protocol's trials, in its order.
 
     Args:
-        file: the score file.
+        scores: what [`read_scores`] read.
         trials: of the protocol.
-        source: what errors call the protocol.
+        file, source: what errors call the score file and the protocol.
         elsewhere: utterances of other splits of the protocol, whose scores are left out.
 
     Raises:
         ValueError: trials without a score, scores of utterances that are not listed, or another key than the
             protocol's; the message names the first.
     """
-    position = {utterance: i for i, utterance in enumerate(file.utterance_id)}
-    missing = [utterance for utterance in trials.utterance_id if utterance not in position]
-    if missing:
-        with_ending = any(Path(utterance).stem == missing[0] for utterance in position)
-        hint = " Write utterances without the ending of their files." if with_ending else ""
+    matched = trials.merge(scores, how="left", on="utterance_id", suffixes=("", "_of_file"))
+    missing = matched.loc[matched["score"].isna(), "utterance_id"]
+    if len(missing):
+        first = missing.iloc[0]
+        with_ending = any(Path(utterance).stem == first for utterance in scores["utterance_id"])
         raise ValueError(
-            f"{file.path} has no score for {len(missing):,} of the {len(trials.utterance_id):,} trials of "
-            f"{source}; the first is {missing[0]}.{hint}"
+            f"{file} has no score for {len(missing):,} of the {len(trials):,} trials of {source}; the first "
+            f"is {first}.{' Write utterances without the ending of their files.' if with_ending else ''}"
         )
-    unknown = set(file.utterance_id).difference(trials.utterance_id, elsewhere)
+    unknown = set(scores["utterance_id"]).difference(trials["utterance_id"], elsewhere)
     if unknown:
         raise ValueError(
-            f"{file.path} has scores of {len(unknown):,} utterances that are not in {source}; one is "
+            f"{file} has scores of {len(unknown):,} utterances that are not in {source}; one is "
             f"{min(unknown)}."
         )
-    chosen = [position[utterance] for utterance in trials.utterance_id]
-    if file.key is not None:
-        for utterance, at, key in zip(trials.utterance_id, chosen, trials.key, strict=True):
-            if file.key[at] != key:
-                raise ValueError(
-                    f"{file.path} calls {utterance} {file.key[at]}, but {source} calls it {key}. One of them "
-                    "is of another corpus, or its labels are the wrong way round."
-                )
-    return file.score[chosen]
+    if "key" in scores:
+        other = matched[matched["key"] != matched["key_of_file"]]
+        for utterance, key, of_file in other[["utterance_id", "key", "key_of_file"]].to_numpy()[:1]:
+            raise ValueError(
+                f"{file} calls {utterance} {of_file}, but {source} calls it {key}. One of them is of another "
+                "corpus, or its labels are the wrong way round."
+            )
+    return matched["score"].to_numpy()
 
 
-def trials_of_scores(file: ScoreFile) -> ProtocolColumns:
+def list_scored_trials(scores: pd.DataFrame, *, file: Path | str) -> pd.DataFrame:
     """
     The trials of a score file that says itself which class they are of.
 
     Raises:
-        ValueError: it has no column of keys.
+        ValueError: it has no column of keys; the message names `file`.
     """
-    if file.key is None:
+    if "key" not in scores:
         raise ValueError(
-            f"{file.path} does not say which trials are bona fide. Name the protocol with --protocol."
+            f"{file} does not say which trials are bona fide. Name the protocol with --protocol."
         )
-    attacks = file.attack or ["unknown"] * len(file.key)
-    attacks = ["-" if key == "bonafide" else attack for attack, key in zip(attacks, file.key, strict=True)]
-    return ProtocolColumns(file.utterance_id, ["-"] * len(file.utterance_id), attacks, file.key)
+    trials = scores[["utterance_id"]].assign(
+        speaker_id="-", attack=scores.get("attack", "unknown"), key=scores["key"]
+    )
+    trials["attack"] = trials["attack"].mask(trials["key"] == "bonafide", "-")
+    return trials
+
+
+def read_asv_scores(files: Sequence[Path], *, split: str | None = None) -> pd.DataFrame:
+    """
+    Read the ASV scores of one split, higher = more like the claimed speaker.
+
+    Args:
+        files: one file, of ASVspoof 2019, with `attack key score` on each line, all of which count; or two,
+            of ASVspoof 2021 LA: `score.txt`, with `speaker utterance score`, and line by line beside it
+            `trial_metadata.txt`, with `speaker utterance codec transmission attack key trim subset`.
+        split: the subset whose trials count, as in the organisers' evaluation script; for two files only.
+
+    Returns:
+        attack, key ("target", "nontarget" or "spoof") and score (float64), in the order of the file.
+
+    Raises:
+        ValueError: a line that does not parse, a score that is not finite, two files that do not match, no
+            trial of the subset or of one of the keys, neither one file nor two.
+    """
+    if len(files) == 1:
+        source = str(files[0])
+        trials = read_table(files[0], ("attack", "key", "score"), values={"key": ASV_KEYS})
+    elif len(files) == 2 and split in SUBSET_OF_NAME:
+        source = f"{files[1]}, subset {split},"
+        trials = _read_side_by_side(*files)
+        trials = trials[trials["subset"].map(SUBSET_OF_NAME) == SUBSET_OF_NAME[split]]
+    elif len(files) == 2:
+        raise ValueError(
+            f"{files[1]} is of the subsets {', '.join(SUBSET_OF_NAME)}, but the split is {split!r}. Name "
+            "one of them."
+        )
+    else:
+        raise ValueError(
+            "ASV scores are one file (ASVspoof 2019) or two (score.txt and trial_metadata.txt of ASVspoof "
+            f"2021 LA), not {len(files)}: {', '.join(map(str, files)) or 'none'}."
+        )
+    if trials.empty:
+        raise ValueError(f"{source} lists no ASV trial.")
+    if without := [key for key in ASV_KEYS if key not in set(trials["key"])]:
+        raise ValueError(
+            f"{source} lists no {' and no '.join(without)} trial: the ASV error rates need all three."
+        )
+    return trials[["attack", "key"]].assign(score=_read_numbers(files[0], trials["score"]))
+
+
+def _read_side_by_side(path: Path, metadata: Path) -> pd.DataFrame:
+    """The trials of `trial_metadata.txt` with their scores, by the line numbers of `score.txt`."""
+    names = ("speaker", "utterance", "codec", "transmission", "attack", "key", "trim", "subset")
+    trials = read_table(metadata, names, values={"key": ASV_KEYS, "subset": SUBSET_OF_NAME})
+    scores = read_table(path, ("speaker", "utterance", "score"), values={})
+    rule = "they are read line by line beside each other, and must list the same trials in the same order."
+    if len(scores) != len(trials):
+        (shorter, _), (longer, lines) = sorted(
+            [(path, scores.index), (metadata, trials.index)], key=lambda of: len(of[1])
+        )
+        raise ValueError(
+            f"{shorter} ends before line {lines[min(len(scores), len(trials))]} of {longer}: {rule}"
+        )
+    other = scores["utterance"].to_numpy() != trials["utterance"].to_numpy()
+    if other.any():
+        at = other.argmax()
+        raise ValueError(
+            f"{path}, line {scores.index[at]}, is of {scores['utterance'].iloc[at]}, but {metadata}, line "
+            f"{trials.index[at]}, of {trials['utterance'].iloc[at]}: {rule}"
+        )
+    return trials.set_index(scores.index).assign(score=scores["score"])
+
+
+def _read_numbers(path: Path, column: pd.Series) -> pd.Series:
+    """Scores as float64, to the last bit what Python makes of their text."""
+    scores = column.map(lambda text: float(text) if _is_number(text) else math.nan).astype(float)
+    if not np.isfinite(scores).all():
+        number = (~np.isfinite(scores)).idxmax()
+        raise ValueError(f"{path}, line {number}: the score {column[number]!r} is not a finite number.")
+    return scores
+
+
+def _list_first_fields(table: pd.DataFrame) -> list[str]:
+    return [] if table.empty else [field for field in table.iloc[0] if field]
 
 
 def _is_number(text: str) -> bool:

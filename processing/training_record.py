@@ -21,11 +21,11 @@ from .results import (
     describe_environment,
     describe_model,
     evaluate_corpus,
-    find_asv_scores,
+    find_asv_rates,
     write_results,
 )
 from .scoring import Batches, score_rows
-from .trials import Corpus, columns_of
+from .trials import Corpus, list_trials
 
 
 def save_and_evaluate(
@@ -65,8 +65,8 @@ def save_and_evaluate(
         if not trainer.is_world_process_zero():
             continue
         seconds = {"seconds": round(time.time() - started, 1)}
-        trials = columns_of(rows)
-        asv, asv_files = find_asv_scores(corpus, spec)
+        trials = list_trials(rows)
+        asv, asv_files = find_asv_rates(corpus, spec, trials)
         results = evaluate_corpus(corpus, spec, trials, scores, asv=asv)
         if role == "dev":
             model.config.decision_threshold = results["eer_threshold"]

@@ -1,17 +1,26 @@
-"""The row that every corpus gives: utterance_id, speaker_id, audio, attack, label, and what each corpus must
-hold to."""
+"""
+Trials as a table, and what every corpus must hold to: its rows and the layout of its folders.
 
+`trials` is always a table of utterance_id, speaker_id, attack ("-" for bona fide) and key, all of them text,
+and of a corpus's own columns. Read from a file, a row's index is the number of its line.
+"""
+
+import csv
+import itertools
 import os
-import sys
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+import pandas as pd
 import pyarrow as pa
 from datasets import Audio, ClassLabel, Dataset, DatasetInfo, Features, Value
 from transformers.utils import logging
+
+from .corpus_names import CorpusName
 
 
 logger = logging.get_logger(__name__)
@@ -27,6 +36,9 @@ KEY_OF_LABEL = {
     "fake": "spoof",
 }
 BONAFIDE_ATTACKS = ("-", "bonafide")  # what protocols write where a bona fide trial has no attack
+# Subsets of ASVspoof 2021 by the names in its files: the organisers' first evaluation scripts say
+# "hidden_track" where the full keys say "hidden".
+SUBSET_OF_NAME = {"eval": "eval", "progress": "progress", "hidden": "hidden", "hidden_track": "hidden"}
 FEATURES = Features(
     {
         "utterance_id": Value("string"),
@@ -50,7 +62,7 @@ class Corpus:
         note: a sentence that goes with all results, or "".
         breakdowns: names of the corpus's own string columns by whose values results are broken down.
         asv_score_files: per split, the ASV score files found in the corpus folder, as
-            [`~processing.asv_scores.read_asv_scores`] takes them.
+            [`~processing.scores.read_asv_scores`] takes them.
     """
 
     name: str
@@ -61,71 +73,245 @@ class Corpus:
     asv_score_files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
-@dataclass
-class ProtocolColumns:
-    """The columns of one protocol while its lines are read; `extra` holds a corpus's own string columns."""
+@dataclass(frozen=True)
+class Layout:
+    """
+    A named corpus as its makers lay it out: protocols, and folders of recordings.
 
-    utterance_id: list[str] = field(default_factory=list)
-    speaker_id: list[str] = field(default_factory=list)
-    attack: list[str] = field(default_factory=list)
-    key: list[str] = field(default_factory=list)
-    extra: dict[str, list[str]] = field(default_factory=dict)
+    Attributes:
+        name: of the corpus.
+        columns: what the fields of a protocol line are, in order; see [`read_table`].
+        protocols: official file name of the protocol by split.
+        folders: where the corpus may lie, below the folder that is given.
+        protocol_folders: where its protocols may lie, below the corpus.
+        audio_folders: where the recordings of each split may lie, below the corpus.
+        breakdowns: see [`Corpus`].
+    """
 
-    def select(self, indices: Sequence[int]) -> "ProtocolColumns":
-        """The trials at these places."""
-        columns = (self.utterance_id, self.speaker_id, self.attack, self.key)
-        return ProtocolColumns(
-            *([column[i] for i in indices] for column in columns),
-            extra={name: [column[i] for i in indices] for name, column in self.extra.items()},
+    name: CorpusName
+    columns: tuple[str, ...]
+    protocols: Mapping[str, str]
+    folders: tuple[str, ...]
+    protocol_folders: tuple[str, ...]
+    audio_folders: Mapping[str, tuple[str, ...]]
+    breakdowns: tuple[str, ...] = ()
+
+    def find_root(self, data_dir: Path) -> Path | None:
+        """The folder of the corpus, `data_dir` or one in it, if there is one; rather one with recordings."""
+        roots = [
+            root
+            for root in (data_dir / folder for folder in self.folders)
+            if self.find_protocols(root)
+            or any((root / folder).is_dir() for folder in self.protocol_folders if folder)
+        ]
+        return max(roots, key=self.has_audio, default=None)
+
+    def has_audio(self, root: Path) -> bool:
+        """Whether the folder of a corpus holds one of recordings."""
+        return any(self.find_audio(root, split).is_dir() for split in self.protocols)
+
+    def find_audio(self, root: Path, split: str) -> Path:
+        """The folder of a split's recordings, or where it is expected."""
+        folders = [root / folder for folder in self.audio_folders[split]]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+    def find_protocols(self, root: Path) -> dict[str, Path]:
+        """The protocols that there are, by split."""
+        paths = {
+            split: [
+                root / folder / name for folder in self.protocol_folders if (root / folder / name).is_file()
+            ]
+            for split, name in self.protocols.items()
+        }
+        return {split: found[0] for split, found in paths.items() if found}
+
+    def find_asv_scores(self, root: Path, split: str) -> tuple[Path, ...]:
+        """The ASV score files of a split; see [`Corpus`]."""
+        return ()
+
+    def read_protocol(self, path: Path) -> pd.DataFrame:
+        """
+        Read the trials of a protocol. A column `file` names their recordings, if not `<utterance_id>.flac`.
+
+        Raises:
+            ValueError: a line that does not parse, an utterance listed twice, no trial at all.
+        """
+        trials = read_table(path, self.columns, values={"key": KEYS})
+        check_trials(trials, str(path))
+        return trials
+
+    def split_trials(self, trials: pd.DataFrame, path: Path) -> dict[str, pd.DataFrame]:
+        """The trials of a protocol by split: "all" if it does not have an official name."""
+        return {next((split for split, name in self.protocols.items() if name == path.name), "all"): trials}
+
+    def describe_protocols(self) -> str:
+        """The protocols in words."""
+        return ", ".join(
+            dict.fromkeys(str(Path(self.protocol_folders[0], name)) for name in self.protocols.values())
+        )
+
+    def load(self, data_dir: Path, *, allow_missing: bool = False) -> Corpus:
+        """
+        Load the splits whose protocols are there; recordings that these do not list are skipped.
+
+        Args:
+            data_dir: the folder of the unpacked corpus, or the one above it.
+            allow_missing: leave listed utterances without audio out, and count them, instead of raising.
+
+        Raises:
+            FileNotFoundError: no such layout, or listed files that are missing.
+            ValueError: a protocol that does not parse; see [`read_protocol`].
+        """
+        root = self.find_root(data_dir)
+        if root is None:
+            raise FileNotFoundError(
+                f"{data_dir} is not an {self.name.title} folder: there is no "
+                f"{self.describe_protocols()} in it. Give the folder in which it is unpacked. Download it "
+                f"from {self.name.source}."
+            )
+        # One file may list several splits.
+        folders = {path: self.find_audio(root, split) for split, path in self.find_protocols(root).items()}
+        if not folders:
+            raise FileNotFoundError(f"{root} holds none of the protocols {self.describe_protocols()}.")
+        splits, missing = {}, {}
+        for path, folder in folders.items():
+            listed = self.read_protocol(path)
+            listed["file"] = listed.get("file", listed["utterance_id"] + ".flac")
+            present = find_present(listed["file"], folder, source=str(path), allow_missing=allow_missing)
+            for split, trials in self.split_trials(listed, path).items():
+                here = trials[present[trials.index]]
+                missing[split] = len(trials) - len(here)
+                if len(here):
+                    paths = str(folder.resolve()) + os.sep + here["file"]
+                    splits[split] = make_rows(here.drop(columns="file"), paths)
+        if not splits:
+            places = ", ".join(map(str, folders.values()))
+            raise FileNotFoundError(f"{places} holds none of the audio files that the protocols list.")
+        asv_score_files = {split: files for split in splits if (files := self.find_asv_scores(root, split))}
+        return Corpus(
+            self.name.title, splits, missing, breakdowns=self.breakdowns, asv_score_files=asv_score_files
         )
 
 
-def read_columns(
-    path: Path, names: Sequence[str], *, values: Mapping[str, Collection[str]] | None = None
-) -> ProtocolColumns:
+def read_table(
+    path: Path,
+    names: Sequence[str],
+    *,
+    values: Mapping[str, Collection[str]],
+    sep: str = " ",
+    has_header: bool = False,
+) -> pd.DataFrame:
     """
-    Read a protocol whose lines hold fields between white space and no header. The attack of bona fide lines,
-    "-" or "bonafide" in the file, becomes "-".
+    Read a file of one trial on each line; "-" or "bonafide" as the attack of a bona fide one becomes "-".
 
     Args:
-        path: the protocol.
-        names: what the fields of a line are, in order: "speaker_id", "utterance_id", "attack", "key", a name
-            in `extra`, or "-" for one that is not kept.
+        path: the file.
+        names: what the fields of a line are, in order; "-" for one that is not kept.
         values: the values allowed in a column, by its name.
+        sep: between the fields: " " for white space, or "," with which they may be quoted.
+        has_header: whether the first line holds names.
 
     Raises:
-        ValueError: a line that does not parse, an utterance listed twice, no trial at all.
+        ValueError: a line with other fields or values; the message names it.
     """
-    attack, key, utterance = (names.index(name) for name in ("attack", "key", "utterance_id"))
-    allowed = [(names.index(name), of_column) for name, of_column in {"key": KEYS, **(values or {})}.items()]
-    kept = [i for i, name in enumerate(names) if name != "-"]
-    columns: list[list[str]] = [[] for _ in names]
+    expected = f"`{sep.join(names)}`"
+    expected += "".join(f", the {name} {' or '.join(allowed)}" for name, allowed in values.items())
+    expected += ", the attack - or bonafide unless the key is spoof" if "attack" in names else ""
+    table = read_fields(path, len(names), expected, sep=sep).iloc[1 if has_header else 0 :]
+    table.columns = [*names, "more"]
+    wrong = (table[names[0]] == "") | (table[names[-1]] == "") | (table["more"] != "")
+    for name, allowed in values.items():
+        wrong |= ~table[name].isin(allowed)
+    if "attack" in names:
+        without = table["attack"].isin(BONAFIDE_ATTACKS)
+        wrong |= without != (table["key"] != "spoof")
+        table["attack"] = table["attack"].mask(without, "-")
+    refuse_lines(path, wrong, expected)
+    return table.drop(columns=["-", "more"], errors="ignore")
+
+
+def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -> pd.DataFrame:
+    """
+    The fields of a file's lines, without empty ones, as text: "001" and "NA" stay so. A row's index is its
+    line's number; a field that a line lacks is "", and one too many stands in column `num_fields`.
+
+    Args as [`read_table`]; `expected` is what an error says of a line.
+    """
+    try:
+        with warnings.catch_warnings(
+            action="ignore", category=pd.errors.ParserWarning
+        ):  # a first line too long
+            table = pd.read_csv(
+                path,
+                sep=r"\s+" if sep == " " else sep,
+                header=None,
+                names=range(num_fields + 1),
+                index_col=False,
+                dtype="str",
+                keep_default_na=False,
+                quoting=csv.QUOTE_NONE if sep == " " else csv.QUOTE_MINIMAL,
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+                encoding_errors="backslashreplace",
+            )
+    except pd.errors.ParserError as error:  # "Expected 6 fields in line 3, saw 8"
+        number = re.search(r"line (\d+)", str(error))
+        if number is None:
+            raise ValueError(f"{path} does not parse: {error}") from error
+        raise _line_error(path, int(number[1]), expected) from None
+    table.index += 1
+    return table[(table != "").any(axis=1)]
+
+
+def refuse_lines(path: Path, wrong: pd.Series, expected: str) -> None:
+    """
+    Raises:
+        ValueError: a line that is `wrong`; the message names the first.
+    """
+    if wrong.any():
+        raise _line_error(path, wrong.idxmax(), expected)
+
+
+def _line_error(path: Path, number: int, expected: str) -> ValueError:
     with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            if (
-                len(fields) != len(names)
-                or any(fields[i] not in of_column for i, of_column in allowed)
-                or (fields[attack] in BONAFIDE_ATTACKS) != (fields[key] == "bonafide")
-            ):
-                others = "".join(
-                    f", the {name} one of {', '.join(of)}" for name, of in (values or {}).items()
-                )
-                raise ValueError(
-                    f"{path}, line {number}: {line.strip()!r} is not `{' '.join(names)}` with the key "
-                    f"bonafide (attack - or bonafide) or spoof (attack named){others}."
-                )
-            for i in kept:
-                # One string for all equal ones: ASVspoof 2021 DF has 611,829 lines of 13 fields.
-                columns[i].append(fields[i] if i == utterance else sys.intern(fields[i]))
-    by_name = {names[i]: columns[i] for i in kept}
-    of_row = (by_name.pop(name) for name in ("utterance_id", "speaker_id", "attack", "key"))
-    read = ProtocolColumns(*of_row, extra=by_name)
-    read.attack = ["-" if of == "bonafide" else name for name, of in zip(read.attack, read.key, strict=True)]
-    check_columns(read, str(path))
-    return read
+        line = next(itertools.islice(lines, number - 1, None)).strip()
+    return ValueError(f"{path}, line {number}: {line!r} is not {expected}.")
+
+
+def check_trials(trials: pd.DataFrame, source: str) -> None:
+    """
+    Raises:
+        ValueError: no trial, or an utterance listed twice; the message names `source`.
+    """
+    ids = trials["utterance_id"]
+    if ids.empty:
+        raise ValueError(f"{source} lists no trial.")
+    if (repeated := ids[ids.duplicated()]).size:
+        times = (ids == repeated.iloc[0]).sum()
+        raise ValueError(
+            f"{source}: utterance {repeated.iloc[0]} is listed {times} times ({len(repeated)} lines too "
+            "many in all). Every trial must be listed once."
+        )
+
+
+def find_present(files: pd.Series, folder: Path, *, source: str, allow_missing: bool) -> pd.Series:
+    """
+    Whether each listed file is in `folder`; files that are not listed do not matter.
+
+    Raises:
+        FileNotFoundError: files are missing and `allow_missing` is not set.
+    """
+    entries = os.scandir(folder) if folder.is_dir() else ()
+    present = files.map({entry.name for entry in entries if entry.is_file()}.__contains__)  # isin takes long
+    if not present.all():
+        message = (
+            f"{(~present).sum():,} of the {len(files):,} utterances listed in {source} have no audio file in "
+            f"{folder}; the first is {files[~present].iloc[0]}."
+        )
+        if not allow_missing:
+            raise FileNotFoundError(f"{message} Complete the corpus, or leave them out with --allow_missing.")
+        logger.warning("%s They are left out, and the count goes into the results.", message)
+    return present
 
 
 def as_word(text: str) -> str:
@@ -133,128 +319,31 @@ def as_word(text: str) -> str:
     return "".join(quote(c) if c.isspace() or c == "%" else c for c in text) or "-"
 
 
-def check_columns(columns: ProtocolColumns, source: str) -> None:
-    """
-    Raises:
-        ValueError: no trial, or an utterance listed twice; the message names `source`.
-    """
-    ids = columns.utterance_id
-    if not ids:
-        raise ValueError(f"{source} lists no trial.")
-    if len(set(ids)) < len(ids):
-        name, times = Counter(ids).most_common(1)[0]
-        raise ValueError(
-            f"{source}: utterance {name} is listed {times} times ({len(ids) - len(set(ids))} lines too many "
-            "in all). Every trial must be listed once."
-        )
-
-
-def keep_present(
-    columns: ProtocolColumns, file_names: list[str], folder: Path, *, source: str, allow_missing: bool
-) -> tuple[ProtocolColumns, list[str], int]:
-    """
-    Check that every listed utterance has its file in `folder`; files that are not listed do not matter.
-
-    Returns:
-        The columns and paths of the utterances that are there, and the number of those that are missing.
-
-    Raises:
-        FileNotFoundError: files are missing and `allow_missing` is not set.
-    """
-    present = {entry.name for entry in os.scandir(folder) if entry.is_file()} if folder.is_dir() else set()
-    kept = [i for i, name in enumerate(file_names) if name in present]
-    num_missing = len(file_names) - len(kept)
-    paths = [f"{folder}{os.sep}{file_names[i]}" for i in kept]
-    if not num_missing:
-        return columns, paths, 0
-    first = next(name for name in file_names if name not in present)
-    message = (
-        f"{num_missing:,} of the {len(file_names):,} utterances listed in {source} have no audio file in "
-        f"{folder}; the first is {first}."
-    )
-    if not allow_missing:
-        raise FileNotFoundError(f"{message} Complete the corpus, or leave them out with --allow_missing.")
-    logger.warning("%s They are left out, and the count goes into the results.", message)
-    return columns.select(kept), paths, num_missing
-
-
-def load_splits(
-    files: Mapping[str, tuple[Path, Path]], names: Sequence[str], *, allow_missing: bool
-) -> tuple[dict[str, Dataset], dict[str, int]]:
-    """
-    Rows of a corpus with a protocol and a folder of `<utterance_id>.flac` for each split.
-
-    Args:
-        files: protocol and audio folder by split.
-        names: what the fields of a protocol line are; see [`read_columns`].
-        allow_missing: leave listed utterances without audio out, and count them, instead of raising.
-
-    Returns:
-        Rows by split, without the splits that have no audio at all, and the number of missing files by split.
-
-    Raises:
-        FileNotFoundError: listed files that are missing.
-        ValueError: a protocol that does not parse.
-    """
-    splits, missing = {}, {}
-    for split, (protocol, folder) in files.items():
-        columns = read_columns(protocol, names)
-        file_names = [f"{utterance}.flac" for utterance in columns.utterance_id]
-        columns, paths, missing[split] = keep_present(
-            columns, file_names, folder.resolve(), source=str(protocol), allow_missing=allow_missing
-        )
-        if paths:
-            splits[split] = make_rows(columns, paths)
-    return splits, missing
-
-
-def make_rows(columns: ProtocolColumns, paths: list[str]) -> Dataset:
+def make_rows(trials: pd.DataFrame, paths: Iterable[str]) -> Dataset:
     """Rows of `FEATURES` and the corpus's own string columns; the audio stays on disk."""
-    features = Features({**FEATURES, **{name: Value("string") for name in columns.extra}})
-    audio = pa.StructArray.from_arrays(
-        [pa.nulls(len(paths), pa.binary()), pa.array(paths, pa.string())], names=["bytes", "path"]
+    own = [name for name in trials if name not in FEATURES and name != "key"]
+    features = Features({**FEATURES, **{name: Value("string") for name in own}})
+    paths = pa.array(paths, pa.string())
+    columns = {name: pa.array(trials[name], pa.string()) for name in trials}
+    columns["audio"] = pa.StructArray.from_arrays(
+        [pa.nulls(len(paths), pa.binary()), paths], names=["bytes", "path"]
     )
-    table = pa.table(
-        {
-            "utterance_id": columns.utterance_id,
-            "speaker_id": columns.speaker_id,
-            "audio": audio,
-            "attack": columns.attack,
-            "label": pa.array([KEYS.index(key) for key in columns.key], pa.int64()),
-            **columns.extra,
-        },
-        schema=features.arrow_schema,
-    )
+    columns["label"] = pa.array((trials["key"] == "spoof").astype("int64"))
+    table = pa.table({name: columns[name] for name in features}, schema=features.arrow_schema)
     return Dataset(table, info=DatasetInfo(features=features))
 
 
-def columns_of(rows: Dataset) -> ProtocolColumns:
-    """The columns of rows, as a protocol has them; audio is not touched."""
-    names = rows.features["label"].names
-    columns = rows.select_columns([name for name in rows.column_names if name != "audio"])[:]
-    own = [name for name in columns if name not in FEATURES]
-    return ProtocolColumns(
-        columns["utterance_id"],
-        columns["speaker_id"],
-        columns["attack"],
-        [names[label] for label in columns["label"]],
-        extra={name: columns[name] for name in own},
+def list_trials(rows: Dataset) -> pd.DataFrame:
+    """The trials of rows, as a protocol lists them; audio is not touched."""
+    trials = (
+        rows.select_columns([name for name in rows.column_names if name != "audio"])
+        .with_format(None)
+        .to_pandas()
     )
+    trials["label"] = trials["label"].map(dict(enumerate(rows.features["label"].names)))
+    return trials.rename(columns={"label": "key"})
 
 
-def check_one_class(rows: Dataset, source: str) -> None:
-    """
-    Raises:
-        ValueError: `rows` hold no trial of one of the classes.
-    """
-    counts = class_counts(rows)
-    if not all(counts.values()):
-        found = ", ".join(f"{count:,} {key}" for key, count in counts.items())
-        raise ValueError(f"{source}: bona fide and spoofed trials are needed, but there are {found}.")
-
-
-def class_counts(rows: Dataset) -> dict[str, int]:
+def count_classes(trials: pd.DataFrame) -> dict[str, int]:
     """Number of trials by key, "bonafide" first."""
-    names = rows.features["label"].names
-    counts = Counter(rows.with_format("numpy", columns=["label"])["label"][:].tolist())
-    return {name: counts[index] for index, name in enumerate(names)}
+    return {key: int((trials["key"] == key).sum()) for key in KEYS}

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import yaml
 from safetensors.numpy import save_file
 
-from processing.asv_scores import AsvScores
+from metrics.costs import AsvErrorRates
 from processing.files import hash_file
 from processing.results import evaluate_trials, write_results
-from processing.trials import ProtocolColumns
 
 
 COUNTS = {"bonafide": 24, "spoof": 36}
@@ -67,33 +67,35 @@ def em_log(iterations: int) -> list[dict]:
     ]
 
 
-def made_trials(num_bonafide: int = 24, num_spoof: int = 36, prefix: str = "LA_E") -> ProtocolColumns:
+def made_trials(num_bonafide: int = 24, num_spoof: int = 36, prefix: str = "LA_E") -> pd.DataFrame:
     """Trials of two speakers."""
     count = num_bonafide + num_spoof
     keys = ["bonafide"] * num_bonafide + ["spoof"] * num_spoof
-    return ProtocolColumns(
-        [f"{prefix}_{i:04d}" for i in range(count)],
-        [f"speaker{i % 2}" for i in range(count)],
-        ["-" if key == "bonafide" else "A07" for key in keys],
-        keys,
+    return pd.DataFrame(
+        {
+            "utterance_id": [f"{prefix}_{i:04d}" for i in range(count)],
+            "speaker_id": [f"speaker{i % 2}" for i in range(count)],
+            "attack": ["-" if key == "bonafide" else "A07" for key in keys],
+            "key": keys,
+        }
     )
 
 
-def made_scores(trials: ProtocolColumns, *, seed: int, distance: float = 1.5) -> np.ndarray:
+def made_scores(trials: pd.DataFrame, *, seed: int, distance: float = 1.5) -> np.ndarray:
     """Normal scores, of the classes so far apart, as a score file keeps them."""
     is_bonafide = np.array(trials.key) == "bonafide"
     noise = np.random.default_rng(seed).standard_normal(len(is_bonafide))
     return (noise + distance * is_bonafide).astype(np.float32).astype(float)
 
 
-def made_asv() -> AsvScores:
+def made_asv() -> AsvErrorRates:
     generator = np.random.default_rng(5)
     target, nontarget, spoof = (generator.normal(mean, 1, 300) for mean in (3.0, -3.0, 2.0))
-    return AsvScores(target, nontarget, spoof, frozenset({"A07"}))
+    return AsvErrorRates.from_scores(target, nontarget, spoof)
 
 
 def add_evaluation(
-    folder: Path, trials: ProtocolColumns, scores: np.ndarray, *, name: str = "eval", asv=None, **about
+    folder: Path, trials: pd.DataFrame, scores: np.ndarray, *, name: str = "eval", asv=None, **about
 ) -> dict:
     """Results of the run's weights under `results/<name>`; `about` adds to results.json or replaces."""
     results = {

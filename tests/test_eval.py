@@ -96,7 +96,7 @@ def test_corpus_evaluation_writes_scores_results_and_plots(evaluated):
 def test_results_have_the_metrics_of_the_score_file(evaluated):
     folder, _ = evaluated
     file = read_scores(folder / "scores.txt")
-    keys = np.array(file.key)
+    keys = file.key.to_numpy()
     results = json.loads((folder / "results.json").read_text())
 
     expected, _ = equal_error_rate(file.score[keys == "bonafide"], file.score[keys == "spoof"])

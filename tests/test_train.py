@@ -116,7 +116,7 @@ def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, 
 
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "run")
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "run")
-    rows = asvspoof2019.load(la_corpus).splits["eval"]
+    rows = asvspoof2019.LA.load(la_corpus).splits["eval"]
     one_process = score_rows(model, AudioCollator(extractor), rows)
     scores = read_scores(tmp_path / "run" / "results" / "eval" / "scores.txt")
 

@@ -19,7 +19,7 @@ from hub_cards.run_folder import read_run
 from hub_cards.tables import format_any, format_stated, table
 from metrics.names import format_value
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
-from processing.corpora import BY_NAME
+from processing.corpora import LAYOUTS
 from processing.corpus_names import CORPORA
 from processing.origin import describe_start, describe_training
 
@@ -705,7 +705,7 @@ def test_licences_of_the_systems_are_the_hubs():
 
 def test_corpora_are_called_as_results_call_them():
     assert {name: corpus.title for name, corpus in CORPORA.items()} == {
-        name: module.NAME for name, module in BY_NAME.items()
+        name: layout.name.title for name, layout in LAYOUTS.items()
     }
 
 

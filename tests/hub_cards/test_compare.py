@@ -92,7 +92,7 @@ def test_json_holds_the_same_numbers_as_fractions(tmp_path):
 
 def test_paired_test_is_that_of_the_scores_with_the_asv_of_the_results(tmp_path):
     trials, found = two_runs(tmp_path, asv=made_asv())
-    trials.speaker_id = ["-"] * len(trials.key)  # score files do not name them
+    trials["speaker_id"] = "-"  # score files do not name them
     scores = found["first"][0], found["second"][0]
     expected, method = compare_scores(trials, *scores, asv=made_asv())
 
@@ -112,7 +112,7 @@ def test_paired_test_is_that_of_the_scores_with_the_asv_of_the_results(tmp_path)
 
 def test_paired_test_draws_the_speakers_that_a_protocol_names(tmp_path):
     trials, found = two_runs(tmp_path)
-    trials.speaker_id = [f"speaker{i % 12}" for i in range(len(trials.key))]
+    trials["speaker_id"] = [f"speaker{i % 12}" for i in range(len(trials))]
     columns = zip(trials.speaker_id, trials.utterance_id, trials.attack, trials.key, strict=True)
     protocol = tmp_path / "protocol.txt"
     protocol.write_text("".join(f"{s} {u} - {attack} {key}\n" for s, u, attack, key in columns))
@@ -191,7 +191,7 @@ def test_score_file_that_does_not_fit_is_named_instead_of_a_number(tmp_path, dam
 
 def test_tdcf_of_different_asv_systems_is_not_tested(tmp_path):
     trials, found = two_runs(tmp_path, asv=made_asv())
-    other = dataclasses.replace(made_asv(), spoof=made_asv().spoof - 2)
+    other = dataclasses.replace(made_asv(), p_fa_spoof=0.5)
     add_evaluation(tmp_path / "second", trials, found["second"][0], asv=other)
 
     comparison = compare(tmp_path)

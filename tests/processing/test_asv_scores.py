@@ -3,11 +3,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from metrics.det import equal_error_rate
 from processing import asvspoof2019
-from processing.asv_scores import read_asv_scores
+from processing.scores import ASV_KEYS, read_asv_scores
 
 
 SCORES_2019 = """\
@@ -44,16 +45,24 @@ def write_2021(folder: Path, trials: list[tuple[str, str]] = TRIALS_2021) -> lis
     return [write(folder / "score.txt", "".join(scores)), metadata]
 
 
+def of_key(scores: pd.DataFrame, key: str) -> list[float]:
+    return scores.score[scores.key == key].tolist()
+
+
+def attacks_of(scores: pd.DataFrame) -> set[str]:
+    return set(scores.attack[scores.key == "spoof"])
+
+
 # ASVspoof 2019
 
 
 def test_scores_of_2019_are_told_apart_by_key(tmp_path):
     scores = read_asv_scores([write(tmp_path / "scores.txt", SCORES_2019)])
-    assert scores.target.tolist() == [7.98153, 22.40842]
-    assert scores.nontarget.tolist() == [-8.5]
-    assert scores.spoof.tolist() == [1.25, -10.0]
-    assert scores.attacks == {"A07", "A19"}
-    assert {scores.target.dtype, scores.nontarget.dtype, scores.spoof.dtype} == {np.dtype("float64")}
+    assert of_key(scores, "target") == [7.98153, 22.40842]
+    assert of_key(scores, "nontarget") == [-8.5]
+    assert of_key(scores, "spoof") == [1.25, -10.0]
+    assert attacks_of(scores) == {"A07", "A19"}
+    assert scores.score.dtype == np.dtype("float64")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +77,7 @@ def test_scores_of_2019_are_told_apart_by_key(tmp_path):
 )
 def test_a_malformed_line_is_named_with_its_file_and_number(tmp_path, line):
     path = write(tmp_path / "scores.txt", f"{SCORES_2019}\n{line}\n")
-    with pytest.raises(ValueError, match=rf"scores\.txt, line 7: '{line}' is not `source key score`"):
+    with pytest.raises(ValueError, match=rf"scores\.txt, line 7: '{line}' is not `attack key score`"):
         read_asv_scores([path])
 
 
@@ -101,28 +110,32 @@ def test_another_number_of_files_is_refused(number):
     ("split", "counts"), [("dev", (1_484, 5_768, 22_296)), ("eval", (5_370, 33_327, 63_882))]
 )
 def test_official_scores_of_2019_have_their_counts_and_attacks(shared_data, split, counts):
-    corpus = asvspoof2019.load(shared_data / "asvspoof2019_la_mini")
+    corpus = asvspoof2019.LA.load(shared_data / "asvspoof2019_la_mini")
     scores = read_asv_scores(corpus.asv_score_files[split])
     numbers = range(1, 7) if split == "dev" else range(7, 20)
-    assert (len(scores.target), len(scores.nontarget), len(scores.spoof)) == counts
-    assert scores.attacks == {f"A{number:02d}" for number in numbers}
+    assert tuple(len(of_key(scores, key)) for key in ASV_KEYS) == counts
+    assert attacks_of(scores) == {f"A{number:02d}" for number in numbers}
 
 
 @pytest.mark.parametrize(
     ("split", "eer", "threshold"), [("dev", 0.0242653, -3.548998), ("eval", 0.0245778, -5.680051)]
 )
 def test_official_scores_of_2019_give_the_published_equal_error_rate(shared_data, split, eer, threshold):
-    corpus = asvspoof2019.load(shared_data / "asvspoof2019_la_mini")
+    corpus = asvspoof2019.LA.load(shared_data / "asvspoof2019_la_mini")
     scores = read_asv_scores(corpus.asv_score_files[split])
-    assert equal_error_rate(scores.target, scores.nontarget) == (pytest.approx(eer, abs=5e-8), threshold)
+    assert equal_error_rate(of_key(scores, "target"), of_key(scores, "nontarget")) == (
+        pytest.approx(eer, abs=5e-8),
+        threshold,
+    )
 
 
 def test_official_eval_scores_of_2019_give_the_published_error_rates(shared_data):
-    corpus = asvspoof2019.load(shared_data / "asvspoof2019_la_mini")
+    corpus = asvspoof2019.LA.load(shared_data / "asvspoof2019_la_mini")
     scores, threshold = read_asv_scores(corpus.asv_score_files["eval"]), -5.680051
-    assert np.mean(scores.nontarget >= threshold) == pytest.approx(0.0246047, abs=5e-8)
-    assert np.mean(scores.target < threshold) == pytest.approx(0.0245810, abs=5e-8)
-    assert np.mean(scores.spoof >= threshold) == pytest.approx(0.7606525, abs=5e-8)
+    target, nontarget, spoof = (np.array(of_key(scores, key)) for key in ASV_KEYS)
+    assert np.mean(nontarget >= threshold) == pytest.approx(0.0246047, abs=5e-8)
+    assert np.mean(target < threshold) == pytest.approx(0.0245810, abs=5e-8)
+    assert np.mean(spoof >= threshold) == pytest.approx(0.7606525, abs=5e-8)
 
 
 def test_2019_dev_and_eval_go_with_their_own_asv_scores(tmp_path, la_corpus):
@@ -134,11 +147,11 @@ def test_2019_dev_and_eval_go_with_their_own_asv_scores(tmp_path, la_corpus):
         split: (write(root / "ASVspoof2019_LA_asv_scores" / name, SCORES_2019),)
         for split, name in names.items()
     }
-    assert asvspoof2019.load(root).asv_score_files == files
+    assert asvspoof2019.LA.load(root).asv_score_files == files
 
 
 def test_2019_without_asv_scores_has_none(la_corpus):
-    assert asvspoof2019.load(la_corpus).asv_score_files == {}
+    assert asvspoof2019.LA.load(la_corpus).asv_score_files == {}
 
 
 # ASVspoof 2021
@@ -154,8 +167,8 @@ def test_2019_without_asv_scores_has_none(la_corpus):
 )
 def test_only_the_trials_of_the_subset_count(tmp_path, split, target, nontarget, spoof, attack):
     scores = read_asv_scores(write_2021(tmp_path), split=split)
-    assert (scores.target.tolist(), scores.nontarget.tolist()) == ([target], [nontarget])
-    assert (scores.spoof.tolist(), scores.attacks) == ([spoof], {attack})
+    assert (of_key(scores, "target"), of_key(scores, "nontarget")) == ([target], [nontarget])
+    assert (of_key(scores, "spoof"), attacks_of(scores)) == ([spoof], {attack})
 
 
 @pytest.mark.parametrize("split", [None, "dev"])
@@ -221,4 +234,4 @@ def test_a_hundred_thousand_trials_are_read_in_well_under_two_seconds(tmp_path):
     started = time.process_time()
     scores = read_asv_scores(files, split="eval")
     assert time.process_time() - started < 2  # 0.25 s where it was written
-    assert len(scores.spoof) == 11_112
+    assert len(of_key(scores, "spoof")) == 11_112

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from datasets import Features, Value
 
-from processing.asvspoof2021 import DF, LA, Track
+from processing.asvspoof2021 import DF, LA
 from processing.audio import decode_audio
 from processing.corpora import CorpusArguments, load_corpus
-from processing.trials import FEATURES, Corpus, class_counts
+from processing.trials import FEATURES, Corpus, count_classes, list_trials
 
 
 LA_LINES = """\
@@ -27,7 +27,6 @@ LA_0047 DF_E_2000060 high_ogg asvspoof - bonafide notrim eval bonafide - - - -
 LA_0048 DF_E_2000061 oggm4a asvspoof bonafide bonafide notrim progress bonafide - - - -
 """  # noqa: E501
 LINES = {"LA": LA_LINES, "DF": DF_LINES}
-TRACKS = pytest.mark.parametrize("track", [LA, DF], ids=["LA", "DF"])
 
 
 def write_keys(folder: Path, text: str) -> Path:
@@ -157,7 +156,7 @@ def test_a_folder_with_both_tracks_asks_for_the_name(tmp_path):
 @pytest.mark.parametrize(("name", "expected"), [("asvspoof2021-la", LA), ("asvspoof2021-df", DF)])
 def test_a_name_chooses_between_both_tracks_in_one_folder(tmp_path, name, expected):
     make(make(tmp_path, "LA"), "DF")
-    assert load(tmp_path, name).name == expected.NAME
+    assert load(tmp_path, name).name == expected.name.title
 
 
 def test_keys_of_both_tracks_with_the_audio_of_one_are_that_one(tmp_path):
@@ -179,14 +178,14 @@ def test_keys_without_any_audio_are_an_error_even_with_allow_missing(tmp_path):
         load(tmp_path, "asvspoof2021-la", allow_missing=True)
 
 
-@TRACKS
-def test_audio_without_keys_is_an_error_that_says_where_the_keys_are_to_be_had(tmp_path, track: Track):
-    write_audio(tmp_path, track.track, LINES[track.track])
+@pytest.mark.parametrize(("track", "layout"), [("LA", LA), ("DF", DF)])
+def test_audio_without_keys_is_an_error_that_says_where_the_keys_are_to_be_had(tmp_path, track, layout):
+    write_audio(tmp_path, track, LINES[track])
     with pytest.raises(
         FileNotFoundError,
-        match=rf"there is no keys/{track.track}/CM/trial_metadata\.txt in it.*asvspoof\.org/index2021\.html",
+        match=rf"there is no keys/{track}/CM/trial_metadata\.txt in it.*asvspoof\.org/index2021\.html",
     ):
-        track.load(tmp_path)
+        layout.load(tmp_path)
 
 
 # Missing files
@@ -272,5 +271,5 @@ def test_real_df_recordings_are_loaded_and_decoded(tmp_path, shared_data):
     shutil.copytree(shared_data / "asvspoof2021_df_flac", tmp_path / "ASVspoof2021_DF_eval" / "flac")
     rows = load(tmp_path).splits["eval"]
     waveforms = [decode_audio(row["audio"]) for row in rows]
-    assert (rows["utterance_id"][:], class_counts(rows)) == (names, {"bonafide": 4, "spoof": 4})
+    assert (rows["utterance_id"][:], count_classes(list_trials(rows))) == (names, {"bonafide": 4, "spoof": 4})
     assert all(len(waveform) > 8_000 and 0.001 < np.std(waveform) < 1 for waveform in waveforms)

@@ -17,7 +17,7 @@ from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtrac
 
 @pytest.fixture(scope="module")
 def rows(la_corpus):
-    return asvspoof2019.load(la_corpus).splits["train"]
+    return asvspoof2019.LA.load(la_corpus).splits["train"]
 
 
 def batches(rows, collator, num_workers=0, batch_size=5) -> torch.Tensor:

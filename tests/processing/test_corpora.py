@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,8 +22,8 @@ from hypothesis import strategies as st
 from processing import asvspoof2019
 from processing.audio import decode_audio
 from processing.audio_folder import load_hub
-from processing.corpora import BY_NAME, CorpusArguments, load_corpus, take_split
-from processing.trials import Corpus, ProtocolColumns, class_counts, keep_present, make_rows
+from processing.corpora import LAYOUTS, CorpusArguments, load_corpus, take_split
+from processing.trials import Corpus, count_classes, find_present, list_trials, make_rows
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -181,11 +182,18 @@ def test_audio_of_a_relative_folder_is_found_from_anywhere(request, source, monk
 
 def test_columns_of_a_corpus_of_its_own_follow_the_row(tmp_path):
     write_audio(tmp_path / "b.wav")
-    listed = ProtocolColumns(
-        ["a", "b"], ["S1", "S2"], ["-", "A07"], ["bonafide", "spoof"], {"codec": ["alaw", "opus"]}
+    listed = pd.DataFrame(
+        {
+            "utterance_id": ["a", "b"],
+            "speaker_id": ["S1", "S2"],
+            "attack": ["-", "A07"],
+            "key": ["bonafide", "spoof"],
+            "codec": ["alaw", "opus"],
+        }
     )
-    kept, paths, _ = keep_present(listed, ["a.wav", "b.wav"], tmp_path, source="it", allow_missing=True)
-    rows = make_rows(kept, paths)
+    files = listed["utterance_id"] + ".wav"
+    present = find_present(files, tmp_path, source="it", allow_missing=True)
+    rows = make_rows(listed[present], files[present])
     assert rows.features == Features({**ROW, "codec": Value("string")})
     assert (trials(rows), rows["codec"][:]) == ([("b", "S2", "A07", "spoof")], ["opus"])
 
@@ -336,9 +344,9 @@ def test_a_protocol_reads_back_whatever_its_names_are(tmp_path_factory, listed):
     keys = ["bonafide" if attack == "-" else "spoof" for _, _, attack in listed]
     lines = [f"{s} {u} - {a} {key}\n" for (s, u, a), key in zip(listed, keys, strict=True)]
     path.write_text("".join(lines), encoding="utf-8", newline="")
-    columns = asvspoof2019.read_protocol(path)
+    columns = asvspoof2019.LA.read_protocol(path)
     assert list(zip(columns.speaker_id, columns.utterance_id, columns.attack, strict=True)) == listed
-    assert columns.key == keys
+    assert columns.key.tolist() == keys
 
 
 @pytest.mark.parametrize(
@@ -346,7 +354,7 @@ def test_a_protocol_reads_back_whatever_its_names_are(tmp_path_factory, listed):
 )
 def test_real_corpus_has_the_published_counts(shared_data, split, bonafide, spoof):
     corpus = load(data_dir=str(shared_data / "asvspoof2019_la_mini"))
-    assert class_counts(corpus.splits[split]) == {"bonafide": bonafide, "spoof": spoof}
+    assert count_classes(list_trials(corpus.splits[split])) == {"bonafide": bonafide, "spoof": spoof}
     assert corpus.missing[split] == 0
 
 
@@ -356,12 +364,12 @@ def test_real_corpus_has_the_published_counts(shared_data, split, bonafide, spoo
 )
 def test_whole_protocol_has_the_published_counts(shared_data, split, bonafide, spoof):
     path = shared_data / "asvspoof2019_la_protocols" / PROTOCOL_NAMES[split]
-    assert Counter(asvspoof2019.read_protocol(path).key) == {"bonafide": bonafide, "spoof": spoof}
+    assert Counter(asvspoof2019.LA.read_protocol(path).key) == {"bonafide": bonafide, "spoof": spoof}
 
 
 def test_whole_eval_protocol_has_4914_trials_of_each_of_13_attacks(shared_data):
     path = shared_data / "asvspoof2019_la_protocols" / PROTOCOL_NAMES["eval"]
-    attacks = Counter(asvspoof2019.read_protocol(path).attack)
+    attacks = Counter(asvspoof2019.LA.read_protocol(path).attack)
     assert attacks == {"-": 7_355} | {f"A{number:02d}": 4_914 for number in range(7, 20)}
 
 
@@ -373,13 +381,13 @@ def test_memory_of_a_whole_eval_split_stays_below_300_mb(tmp_path):
     script = f"""
 import re
 from pathlib import Path
-from processing.asvspoof2019 import read_protocol
+from processing.asvspoof2019 import LA
 from processing.trials import make_rows
 def kibibytes(name):
     return int(re.search(rf"{{name}}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = kibibytes("VmRSS")
-columns = read_protocol(Path({str(path)!r}))
-rows = make_rows(columns, [f"/corpora/LA/flac/{{name}}.flac" for name in columns.utterance_id])
+trials = LA.read_protocol(Path({str(path)!r}))
+rows = make_rows(trials, "/corpora/LA/flac/" + trials["utterance_id"] + ".flac")
 print(len(rows), kibibytes("VmHWM") - before)
 """
     number, growth = map(int, run_script(script, os.environ).split())
@@ -478,7 +486,7 @@ def test_a_named_corpus_without_its_folder_says_where_to_get_it(name, address):
         load(name)
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_a_named_corpus_in_another_layout_says_what_was_expected_and_where_to_get_it(folder, name):
     with pytest.raises(FileNotFoundError, match=r"is not an .* folder: there is no .*https://"):
         load(name, data_dir=str(folder))
@@ -814,7 +822,7 @@ def publish_files(corpus: Corpus, folder: Path, *, metadata: bool) -> None:
 def published(tmp_path_factory) -> Path:
     """The repositories of a Hub, and beside them the corpus `LA` that all of them hold."""
     root = tmp_path_factory.mktemp("published")
-    corpus = asvspoof2019.load(make_la(root / "LA", train=TRAIN, dev=DEV, eval=EVAL))
+    corpus = asvspoof2019.LA.load(make_la(root / "LA", train=TRAIN, dev=DEV, eval=EVAL))
     repositories = root / "hub" / "datasets" / "lab"
     publish_parquet(corpus, repositories / "parquet" / "data")
     publish_files(corpus, repositories / "metadata", metadata=True)

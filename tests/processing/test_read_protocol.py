@@ -44,7 +44,7 @@ def test_a_protocol_under_its_official_name_is_a_split_of_its_corpus(
 ):
     protocol = read(tmp_path, name, layout)
     assert (protocol.corpus, list(protocol.splits), protocol.breakdowns) == (corpus, [split], breakdowns)
-    assert protocol.splits[split].key == ["spoof", "bonafide"]
+    assert protocol.splits[split].key.tolist() == ["spoof", "bonafide"]
 
 
 @pytest.mark.parametrize(("layout", "breakdowns"), [("2019", ()), ("5", ("codec",)), ("wild", ())])
@@ -60,12 +60,14 @@ def test_a_protocol_under_another_name_goes_by_that_name(tmp_path, layout, break
 def test_2021_la_is_split_by_subset_under_any_name(tmp_path, name, corpus):
     protocol = read(tmp_path, name, "2021 LA")
     assert (protocol.corpus, protocol.breakdowns) == (corpus, ("codec", "transmission"))
-    assert {split: columns.utterance_id for split, columns in protocol.splits.items()} == {
+    assert {split: trials.utterance_id.tolist() for split, trials in protocol.splits.items()} == {
         "eval": ["LA_E_9332881", "LA_E_7294490"],
         "progress": ["LA_E_1000001"],
         "hidden": ["LA_E_1000002"],
     }
-    assert protocol.splits["eval"].extra == {
+    assert protocol.splits["eval"].drop(columns=["utterance_id", "speaker_id", "attack", "key"]).to_dict(
+        "list"
+    ) == {
         "codec": ["alaw", "g722"],
         "transmission": ["ita_tx", "loc_tx"],
         "trim": ["notrim", "notrim"],
@@ -75,12 +77,12 @@ def test_2021_la_is_split_by_subset_under_any_name(tmp_path, name, corpus):
 def test_2021_df_is_told_from_la_by_its_fields(tmp_path):
     protocol = read(tmp_path, "trial_metadata.txt", "2021 DF")
     assert (protocol.corpus, sorted(protocol.splits)) == ("ASVspoof 2021 DF", ["eval", "progress"])
-    assert protocol.splits["progress"].extra["vocoder_type"] == ["traditional_vocoder"]
+    assert protocol.splits["progress"]["vocoder_type"].tolist() == ["traditional_vocoder"]
 
 
 def test_in_the_wild_utterances_are_named_by_their_files(tmp_path):
-    columns = read(tmp_path, "meta.csv", "wild").splits["eval"]
-    assert (columns.utterance_id, columns.attack) == (["0", "1"], ["unknown", "-"])
+    trials = read(tmp_path, "meta.csv", "wild").splits["eval"]
+    assert (trials.utterance_id.tolist(), trials.attack.tolist()) == (["0", "1"], ["unknown", "-"])
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import official
+import pandas as pd
 import pytest
 
 from metrics.statistics import Bootstrap
-from processing.asv_scores import AsvScores, read_asv_scores
 from processing.corpora import read_protocol
 from processing.report import describe_caveats, describe_comparison, describe_results, make_title
 from processing.results import (
-    asv_score_files,
     compare_scores,
+    compute_asv_rates,
     digest_config,
     evaluate_corpus,
     evaluate_trials,
-    find_asv_scores,
+    find_asv_rates,
+    find_asv_score_files,
     write_results,
 )
-from processing.scores import read_scores, scores_of_trials
-from processing.trials import Corpus, ProtocolColumns
+from processing.scores import ASV_KEYS, match_scores, read_asv_scores, read_scores
+from processing.trials import Corpus
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -32,11 +33,17 @@ QUICK = Bootstrap(num_resamples=20)
 NUM = 120  # trials, of which every third is bona fide
 
 
-def make_trials(**extra) -> ProtocolColumns:
+def make_trials(**extra) -> pd.DataFrame:
     keys = ["spoof" if i % 3 else "bonafide" for i in range(NUM)]
     attacks = [f"A0{1 + i % 2}" if key == "spoof" else "-" for i, key in enumerate(keys)]
-    return ProtocolColumns(
-        [f"u{i}" for i in range(NUM)], [f"s{i % 11}" for i in range(NUM)], attacks, keys, extra=extra
+    return pd.DataFrame(
+        {
+            "utterance_id": [f"u{i}" for i in range(NUM)],
+            "speaker_id": [f"s{i % 11}" for i in range(NUM)],
+            "attack": attacks,
+            "key": keys,
+            **extra,
+        }
     )
 
 
@@ -52,10 +59,17 @@ def scores():
 
 
 @pytest.fixture
-def asv():
+def asv_scores():
     generator = np.random.default_rng(1)
-    target, nontarget, spoof = (generator.normal(mean, 1, 200) for mean in (4, 0, 3))
-    return AsvScores(target, nontarget, spoof, frozenset({"A01", "A02", "A03"}))
+    keys = np.repeat(["target", "nontarget", "spoof"], 200)
+    attacks = np.concatenate([["-"] * 400, np.resize(["A01", "A02", "A03"], 200)])
+    scores = np.concatenate([generator.normal(mean, 1, 200) for mean in (4, 0, 3)])
+    return pd.DataFrame({"attack": attacks, "key": keys, "score": scores})
+
+
+@pytest.fixture
+def asv(asv_scores, trials):
+    return compute_asv_rates(asv_scores, trials)
 
 
 def split(trials, scores, attack=None):
@@ -64,11 +78,11 @@ def split(trials, scores, attack=None):
     return scores[keys == "bonafide"], scores[spoof]
 
 
-def test_pooled_metrics_equal_the_official_ones(trials, scores, asv):
+def test_pooled_metrics_equal_the_official_ones(trials, scores, asv, asv_scores):
     results = evaluate_trials(trials, scores, asv=asv, bootstrap=QUICK)
 
     classes = split(trials, scores)
-    rates = official.asv_rates(asv.target, asv.nontarget, asv.spoof)
+    rates = official.asv_rates(*(asv_scores.score[asv_scores.key == key] for key in ASV_KEYS))
     assert results["eer"] == pytest.approx(official.eer(*classes)[0], abs=1e-12)
     assert results["min_tdcf_2019"] == pytest.approx(official.min_tdcf_2019(*classes, *rates), abs=1e-12)
     assert results["min_tdcf_2021"] == pytest.approx(official.min_tdcf_2021(*classes, *rates), abs=1e-12)
@@ -83,10 +97,11 @@ def test_published_scores_give_the_published_numbers_and_every_attacks_eer(share
     protocol = read_protocol(
         shared_data / "asvspoof2019_la_protocols" / "ASVspoof2019.LA.cm.eval.trl.txt"
     ).splits["eval"]
-    file = read_scores(shared_data / "published_scores" / "RawGAT_ST_cat.asvspoof2019_la_eval.txt")
-    scores = scores_of_trials(file, protocol, source="the protocol")
+    file = shared_data / "published_scores" / "RawGAT_ST_cat.asvspoof2019_la_eval.txt"
+    scores = match_scores(read_scores(file), protocol, file=file, source="the protocol")
     folder = shared_data / "asvspoof2019_la_mini" / "ASVspoof2019_LA_asv_scores"
-    asv = read_asv_scores([folder / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"])
+    asv_scores = read_asv_scores([folder / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"])
+    asv = compute_asv_rates(asv_scores, protocol)
 
     results = evaluate_trials(protocol, scores, asv=asv, bootstrap=None)
 
@@ -160,7 +175,7 @@ def test_intervals_are_by_speaker_where_speakers_are_known(trials, scores):
     [(["-"] * NUM, "not known"), (["s1", "s2"] * (NUM // 2), "fewer than 10 speakers")],
 )
 def test_intervals_say_why_they_are_not_by_speaker(trials, scores, speakers, reason):
-    trials.speaker_id = speakers
+    trials["speaker_id"] = speakers
 
     method = evaluate_trials(trials, scores, bootstrap=QUICK)["confidence_intervals"]["method"]
 
@@ -168,7 +183,7 @@ def test_intervals_say_why_they_are_not_by_speaker(trials, scores, speakers, rea
 
 
 def test_few_trials_have_no_interval():
-    trials = ProtocolColumns(["a", "b", "c"], ["-"] * 3, ["-", "A01", "A02"], ["bonafide", "spoof", "spoof"])
+    trials = make_trials()[:3].assign(speaker_id="-")
 
     results = evaluate_trials(trials, np.array([1.0, 0.0, 0.5]))
 
@@ -216,11 +231,11 @@ def test_error_rate_of_chance_is_not_called_inverted(trials):
     assert any("is that of chance" in note for note in describe_caveats(results))
 
 
-def test_asv_scores_of_another_splits_attacks_are_refused(trials, scores, asv):
-    of_eval = AsvScores(asv.target, asv.nontarget, asv.spoof, frozenset({"A07", "A08"}))
+def test_asv_scores_of_another_splits_attacks_are_refused(trials, asv_scores):
+    of_eval = asv_scores.replace({"attack": {"A01": "A07", "A02": "A08", "A03": "A08"}})
 
     with pytest.raises(ValueError, match="attacks A07, A08, but there are trials of A01, A02.*dev with dev"):
-        evaluate_trials(trials, scores, asv=of_eval)
+        compute_asv_rates(of_eval, trials)
 
 
 def test_real_asv_scores_go_with_their_own_split_only(shared_data):
@@ -234,7 +249,7 @@ def test_real_asv_scores_go_with_their_own_split_only(shared_data):
     ).splits["eval"]
 
     with pytest.raises(ValueError, match="dev with dev, eval with eval"):
-        evaluate_trials(trials, np.arange(31.0), asv=read_asv_scores([dev]))
+        find_asv_rates(Corpus("c", {}), "eval", trials, dev)
 
 
 def test_nan_among_the_scores_is_refused(trials, scores):
@@ -244,16 +259,16 @@ def test_nan_among_the_scores_is_refused(trials, scores):
         evaluate_trials(trials, scores)
 
 
-def test_asv_scores_are_found_in_the_corpus_by_split_and_by_slice(tmp_path):
+def test_asv_scores_are_found_in_the_corpus_by_split_and_by_slice(tmp_path, trials):
     path = tmp_path / "dev.txt"
-    path.write_text("bonafide target 2\nbonafide nontarget 1\nA01 spoof 3\n")
+    path.write_text("bonafide target 2\nbonafide nontarget 1\nA01 spoof 3\nA02 spoof 3\n")
     corpus = Corpus("c", {}, asv_score_files={"dev": (path,)})
 
-    assert find_asv_scores(corpus, "dev[:50%]")[1] == ["dev.txt"]
-    assert find_asv_scores(corpus, "eval") == (None, [])
-    assert find_asv_scores(corpus, "eval", path)[1] == ["dev.txt"]
+    assert find_asv_rates(corpus, "dev[:50%]", trials)[1] == ["dev.txt"]
+    assert find_asv_rates(corpus, "eval", trials) == (None, [])
+    assert find_asv_rates(corpus, "eval", trials, path)[1] == ["dev.txt"]
     with pytest.raises(FileNotFoundError, match="no ASV score file .*other.txt"):
-        find_asv_scores(corpus, "eval", tmp_path / "other.txt")
+        find_asv_rates(corpus, "eval", trials, tmp_path / "other.txt")
 
 
 def test_keys_of_asvspoof2021_complete_their_score_file(tmp_path):
@@ -261,8 +276,8 @@ def test_keys_of_asvspoof2021_complete_their_score_file(tmp_path):
     metadata, score = tmp_path / "trial_metadata.txt", tmp_path / "ASVTorch_Kaldi" / "score.txt"
     metadata.touch()
 
-    assert asv_score_files(score) == (score, metadata)
-    assert asv_score_files(tmp_path / "other.txt") == (tmp_path / "other.txt",)
+    assert find_asv_score_files(score) == (score, metadata)
+    assert find_asv_score_files(tmp_path / "other.txt") == (tmp_path / "other.txt",)
 
 
 def test_results_name_corpus_split_counts_and_note(trials, scores):

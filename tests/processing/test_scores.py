@@ -1,21 +1,30 @@
 """Scores, and score files: ours and those of others."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from processing import asvspoof2019
-from processing.scores import compute_scores, read_scores, scores_of_trials, trials_of_scores, write_scores
-from processing.trials import ProtocolColumns, columns_of
+from processing.scores import compute_scores, list_scored_trials, match_scores, read_scores, write_scores
+from processing.trials import list_trials
 
 
-TRIALS = ProtocolColumns(
-    ["u1", "u2", "u3"], ["s1", "s1", "s2"], ["-", "A07", "A08"], ["bonafide"] + ["spoof"] * 2
+FILE = Path("scores.txt")
+TRIALS = pd.DataFrame(
+    {
+        "utterance_id": ["u1", "u2", "u3"],
+        "speaker_id": ["s1", "s1", "s2"],
+        "attack": ["-", "A07", "A08"],
+        "key": ["bonafide", "spoof", "spoof"],
+    }
 )
 
 
 @pytest.fixture(scope="module")
 def trials(la_corpus):
-    return columns_of(asvspoof2019.load(la_corpus).splits["eval"])
+    return list_trials(asvspoof2019.LA.load(la_corpus).splits["eval"])
 
 
 @pytest.fixture
@@ -62,7 +71,10 @@ def test_what_is_written_is_read_back(tmp_path, trials):
     file = read_scores(tmp_path / "scores.txt")
 
     np.testing.assert_array_equal(file.score.astype(np.float32), scores)
-    assert (file.utterance_id, file.attack, file.key) == (trials.utterance_id, trials.attack, trials.key)
+    assert (
+        file[["utterance_id", "attack", "key"]].values.tolist()
+        == trials[["utterance_id", "attack", "key"]].values.tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,28 +90,30 @@ def test_what_is_written_is_read_back(tmp_path, trials):
 def test_columns_are_told_apart_by_what_they_hold(score_file, text):
     file = read_scores(score_file(text))
 
-    assert (file.utterance_id, file.score.tolist()) == (["u1", "u2"], [2.5, -1.0])
-    assert file.key == ["bonafide", "spoof"]
+    assert (file.utterance_id.tolist(), file.score.tolist()) == (["u1", "u2"], [2.5, -1.0])
+    assert file.key.tolist() == ["bonafide", "spoof"]
 
 
 def test_two_columns_have_no_key(score_file):
     file = read_scores(score_file("u1 2.5\nu2 -1\n"))
 
-    assert (file.score.tolist(), file.key, file.attack) == ([2.5, -1.0], None, None)
+    assert (file.score.tolist(), list(file)) == ([2.5, -1.0], ["utterance_id", "score"])
     with pytest.raises(ValueError, match="does not say which trials are bona fide. Name the protocol"):
-        trials_of_scores(file)
+        list_scored_trials(file, file=FILE)
 
 
 def test_trials_of_a_file_that_names_no_attack_have_an_unknown_one(score_file):
-    trials = trials_of_scores(read_scores(score_file("u1 bonafide 2.5\nu2 spoof -1\n")))
+    trials = list_scored_trials(read_scores(score_file("u1 bonafide 2.5\nu2 spoof -1\n")), file=FILE)
 
-    assert (trials.attack, trials.speaker_id) == (["-", "unknown"], ["-", "-"])
+    assert (trials.attack.tolist(), trials.speaker_id.tolist()) == (["-", "unknown"], ["-", "-"])
 
 
 def test_bona_fide_has_no_attack_however_the_file_calls_it(score_file):
-    trials = trials_of_scores(read_scores(score_file("u1 bonafide bonafide 2.5\nu2 A07 spoof -1\n")))
+    trials = list_scored_trials(
+        read_scores(score_file("u1 bonafide bonafide 2.5\nu2 A07 spoof -1\n")), file=FILE
+    )
 
-    assert (trials.attack, trials.key) == (["-", "A07"], ["bonafide", "spoof"])
+    assert (trials.attack.tolist(), trials.key.tolist()) == (["-", "A07"], ["bonafide", "spoof"])
 
 
 @pytest.mark.parametrize(
@@ -133,13 +147,13 @@ def test_missing_score_file_is_named(tmp_path):
 def test_scores_come_in_the_order_of_the_protocol(score_file):
     file = read_scores(score_file("u3 3\nu1 1\nu2 2\n"))
 
-    assert scores_of_trials(file, TRIALS, source="P").tolist() == [1, 2, 3]
+    assert match_scores(file, TRIALS, file=FILE, source="P").tolist() == [1, 2, 3]
 
 
 def test_scores_of_other_splits_are_left_out(score_file):
     file = read_scores(score_file("p1 9\nu3 3\nu1 1\nu2 2\n"))
 
-    assert scores_of_trials(file, TRIALS, source="P", elsewhere={"p1"}).tolist() == [1, 2, 3]
+    assert match_scores(file, TRIALS, file=FILE, source="P", elsewhere={"p1"}).tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -153,4 +167,4 @@ def test_scores_of_other_splits_are_left_out(score_file):
 )
 def test_scores_that_do_not_match_their_protocol_are_refused(score_file, text, message):
     with pytest.raises(ValueError, match=message):
-        scores_of_trials(read_scores(score_file(text)), TRIALS, source="P")
+        match_scores(read_scores(score_file(text)), TRIALS, file=FILE, source="P")

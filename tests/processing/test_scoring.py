@@ -45,7 +45,7 @@ def damage(corpus, utterance) -> tuple:
 
 
 def rows_of(corpus):
-    return asvspoof2019.load(corpus).splits["eval"]
+    return asvspoof2019.LA.load(corpus).splits["eval"]
 
 
 def interrupted(model, collator, corpus, folder):

@@ -101,7 +101,7 @@ def small_trainer(
 ) -> AntiSpoofingTrainer:
     """A small trainer over two epochs whose collators note the epoch of their batches; `changes` are those of
     its arguments."""
-    splits = asvspoof2019.load(la_corpus).splits
+    splits = asvspoof2019.LA.load(la_corpus).splits
     extractor = AntiSpoofingFeatureExtractor(num_samples=4000)
     collators = [RecordingCollator(extractor, [1, 0], crop=crop) for crop in ("random", "start")]
     for collator in collators:

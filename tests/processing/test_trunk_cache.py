@@ -49,7 +49,7 @@ def rows(corpus):
 
 
 def rows_of(corpus):
-    return asvspoof2019.load(corpus).splits["dev"]
+    return asvspoof2019.LA.load(corpus).splits["dev"]
 
 
 def make_model(num_trainable_layers=1, **settings) -> Wav2Vec2AntiSpoofingForAudioClassification:
