@@ -17,7 +17,7 @@ from processing.results import compare_scores
 
 def two_runs(tmp_path, *, trials=None, asv=None, about=None, **training):
     """Runs `first` and `second` that are evaluated on the same eval trials, by trials, scores and results."""
-    trials = trials or made_trials()
+    trials = made_trials() if trials is None else trials
     found = {}
     for i, name in enumerate(("first", "second")):
         folder = make_run(tmp_path / name, system=name, seed=i, **training)
