@@ -30,20 +30,6 @@ TEMPLATE = "card_template.md"
 CARD_NAME = "README.md"
 # Pictures of an evaluation and what they show; others are there by their names.
 PICTURES = {"det": "DET plot", "scores": "Score histogram"}
-# Fields of every config that say nothing of the network.
-NOT_OF_THE_NETWORK = {
-    "architectures",
-    "auto_map",
-    "class_weights",
-    "decision_threshold",
-    "dtype",
-    "id2label",
-    "label2id",
-    "model_type",
-    "num_samples",
-    "sampling_rate",
-    "transformers_version",
-}
 
 
 class _Missing(StrictUndefined):
@@ -75,7 +61,8 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
     folder = run.folder.resolve()
     body = _render(
         TEMPLATE,
-        f"A record in {run.folder} {{}}, so there is no card.",
+        where=f"A record in {run.folder}",
+        remedy="train, convert or evaluate the model again",
         run=run,
         title=title,
         model_id=repo_id or folder.name,
@@ -97,12 +84,18 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
     return card
 
 
-def _render(template: str, problem: str, **values) -> str:
+def _render(template: str, *, where: str, remedy: str, **values) -> str:
     """
-    Render a file of this folder.
+    Render a template of this folder.
+
+    Args:
+        template: its path here; where there is no such file, the one of unknown architectures.
+        where: what should hold the values that it uses.
+        remedy: what to do where one is missing.
+        values: by their names in the template.
 
     Raises:
-        ValueError: it uses a value that is not there: `problem`, with "lacks 'value'" in its place.
+        ValueError: a value that the template uses is missing.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -123,12 +116,11 @@ def _render(template: str, problem: str, **values) -> str:
         "corpus": tables.format_corpus,
         "json": json.dumps,
         "stages": _group_stages,
-        "one_line": lambda text: " ".join(str(text).split()),
     }
     try:
         return environment.select_template([template, "architecture/other.md"]).render(values)
     except UndefinedError as error:
-        raise ValueError(problem.format(error)) from error
+        raise ValueError(f"{where} {error}: {remedy}.") from error
 
 
 def _describe_architecture(config: Mapping) -> str:
@@ -136,9 +128,9 @@ def _describe_architecture(config: Mapping) -> str:
     model_type = str(config.get("model_type"))
     rows = _render(
         f"architecture/{model_type.replace('-', '_')}.md",
-        f"config.json of model type {model_type} {{}}: load the model and save it anew by save_pretrained.",
+        where=f"config.json of model type {model_type}",
+        remedy="load the model and save it anew by save_pretrained",
         config=config,
-        not_of_the_network=NOT_OF_THE_NETWORK,
     )
     return "\n".join(line for line in rows.splitlines() if line.strip())
 

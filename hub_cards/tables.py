@@ -90,7 +90,7 @@ def format_argument(value) -> str:
 
 
 def format_cell(text: str) -> str:
-    """Write a text on one line, without what would end a cell of a table."""
+    """Write a text as one line of Markdown that fits a cell of a table."""
     return " ".join(str(text).split()).replace("|", "\\|")
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import yaml
 from safetensors.numpy import save_file
 
+from hub_cards.recipe import find_recipe, load_recipe
 from metrics.costs import AsvErrorRates
 from processing.files import hash_file
 from processing.results import evaluate_trials, write_results
@@ -22,8 +23,9 @@ def make_run(folder: Path, *, system: str = "tiny", seed: int = 0, **training) -
     folder.mkdir(parents=True)
     weights = np.random.default_rng(seed).standard_normal((10, 50)).astype(np.float32)
     save_file({"weight": weights}, folder / "model.safetensors")
-    write_json(folder / "config.json", {"model_type": "rawnet2"})
-    write_json(folder / "preprocessor_config.json", {"num_samples": 64000})
+    model = load_recipe(find_recipe("rawnet2")[0]).model
+    write_json(folder / "config.json", {**model, "dtype": "float32"})
+    write_json(folder / "preprocessor_config.json", {"num_samples": 64000, "padding": "repeat"})
     recipe = {"system": system, "description": "Made.", "corpus": "asvspoof2019-la", "model": {}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "training": {}}))
     record = {
@@ -33,6 +35,8 @@ def make_run(folder: Path, *, system: str = "tiny", seed: int = 0, **training) -
         "counts": {"train": {"bonafide": 30, "spoof": 40}, "dev": COUNTS, "eval": COUNTS},
         "num_parameters": 498,
         "num_processes": 1,
+        "seed": 42,
+        "hardware": HARDWARE,
     }
     write_json(folder / "training.json", record | training)
     return folder
@@ -43,8 +47,10 @@ def write_json(path: Path, content) -> None:
 
 
 def write_log(folder: Path, log_history: list[dict], best_global_step: int | None) -> None:
-    """The Trainer's log."""
-    state = {"best_global_step": best_global_step, "log_history": log_history}
+    """The Trainer's log, of a training that was not stopped early."""
+    last = log_history[-1] if log_history else {"epoch": 0, "step": 0}
+    steps = {"epoch": last["epoch"], "global_step": last["step"], "max_steps": last["step"]}
+    state = {**steps, "best_global_step": best_global_step, "log_history": log_history}
     write_json(folder / "trainer_state.json", state)
 
 

@@ -256,6 +256,15 @@ def test_architecture_is_that_of_the_config(run_folder):
     assert cells(after, "Residual blocks, stage 2") == ["1 × 32 channels"]
 
 
+def test_value_that_a_record_lacks_is_an_error_that_names_it(run_folder):
+    state = json.loads((run_folder / "trainer_state.json").read_text())
+    del state["global_step"]
+    (run_folder / "trainer_state.json").write_text(json.dumps(state))
+
+    with pytest.raises(ValueError, match="my-run lacks 'global_step': train, convert or evaluate"):
+        text_of(run_folder)
+
+
 def test_unknown_architecture_is_described_by_its_own_fields(run_folder):
     change(run_folder / "config.json", model_type="conformer", graph_sizes=[4, 2])
 
@@ -500,7 +509,7 @@ def test_converted_model_says_where_its_weights_come_from_and_nothing_of_a_train
     assert "**License:** not known; the authors of the system publish theirs under mit" in text
     assert "NAVER" not in text and "Trained by its authors" not in text
     training = section(text, "## Training")
-    assert "Not trained here: its weights are converted ones." in training and "Epochs" not in training
+    assert "Its weights were converted, not trained here" in training and "Epochs" not in training
     assert "`training.optimizer`" not in training and "`model.pre_activation`" in training
     assert "holds no log of its training" in section(text, "### Learning curves")
     assert cells(text, "Parameters") == [f"{record['num_parameters']:,}"]
