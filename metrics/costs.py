@@ -136,7 +136,8 @@ class AsvErrorRates:
 
 def tdcf_cost(asv: AsvErrorRates, form: str) -> DetectionCost:
     """
-    The t-DCF as a cost of the countermeasure's error rates.
+    The t-DCF as a cost of the countermeasure's error rates. The 2019 form leaves out a constant, the cost of
+    the ASV system's own errors.
 
     Raises:
         ValueError: a form that is not "2019" or "2021", or ASV error rates so high that rejecting a bona fide
@@ -144,19 +145,15 @@ def tdcf_cost(asv: AsvErrorRates, form: str) -> DetectionCost:
     """
     if form not in FORMS:
         raise ValueError(f"t-DCF form {form!r} is not one of {', '.join(FORMS)}.")
-    if form == "2019":
-        constant = 0.0
-        miss = P_TARGET * (C_MISS - C_MISS * asv.p_miss) - P_NONTARGET * C_FA * asv.p_fa
-    else:
-        constant = P_TARGET * C_MISS * asv.p_miss + P_NONTARGET * C_FA * asv.p_fa
-        miss = P_TARGET * C_MISS - constant
-    false_alarm = P_SPOOF * C_FA * asv.p_fa_spoof
+    own_errors = P_TARGET * C_MISS * asv.p_miss + P_NONTARGET * C_FA * asv.p_fa  # C0, of the ASV system
+    miss = P_TARGET * C_MISS - own_errors  # C1
+    false_alarm = P_SPOOF * C_FA * asv.p_fa_spoof  # C2
     if miss <= 0 or false_alarm <= 0:
         raise ValueError(
             f"With these ASV error rates ({asv}) the t-DCF ({form}) has the weights {miss:.4g} and "
             f"{false_alarm:.4g}; both must be positive. Check the ASV scores, or their sign."
         )
-    return DetectionCost(constant, miss, false_alarm)
+    return DetectionCost(0.0 if form == "2019" else own_errors, miss, false_alarm)
 
 
 def min_tdcf(bonafide_scores, spoof_scores, asv: AsvErrorRates, form: str) -> tuple[float, float]:

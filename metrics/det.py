@@ -155,17 +155,13 @@ def describe_scores(bonafide_scores, spoof_scores) -> dict:
 
     Args and errors as [`det_curve`].
     """
-    bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
-    distinct_bonafide, counts = np.unique(bonafide, return_counts=True)
-    tied_spoof = np.searchsorted(spoof, distinct_bonafide, "right") - np.searchsorted(
-        spoof, distinct_bonafide
-    )
-    shared = np.count_nonzero(tied_spoof)
-    num_distinct = distinct_bonafide.size + 1 + np.count_nonzero(np.diff(spoof)) - shared
+    bonafide, spoof = check_scores(bonafide_scores, spoof_scores)
+    num_distinct = np.unique(np.concatenate([bonafide, spoof])).size
+    num_tied = np.isin(bonafide, spoof).sum() + np.isin(spoof, bonafide).sum()
     inverted = equal_error_rate(bonafide, spoof)[0] > 0.5 > equal_error_rate(-bonafide, -spoof)[0]
     return {
         "num_distinct_scores": int(num_distinct),
-        "num_tied_across_classes": int(counts[tied_spoof > 0].sum() + tied_spoof.sum()),
+        "num_tied_across_classes": int(num_tied),
         "constant_scores": bool(num_distinct == 1),
         "looks_inverted": bool(inverted),
     }
