@@ -25,11 +25,7 @@ from .tables import MAIN_METRICS, NOT_MEASURED, format_corpus, table
 
 
 TEMPLATE = Path(__file__).with_name("comparison_template.md")
-ROLES = {
-    "dev": "dev",
-    "eval": "eval",
-    "in_the_wild": "In-the-Wild",
-}  # of evaluations, and how they are called
+ROLES = {"dev": "dev", "eval": "eval", "in_the_wild": "In-the-Wild"}  # of evaluations, with their titles
 COLUMNS = (("dev", "eer"), *(("eval", metric) for metric in MAIN_METRICS), ("in_the_wild", "eer"))
 TITLES = {name: METRICS[name].title + (" (%)" if METRICS[name].is_rate else "") for name in MAIN_METRICS}
 
@@ -50,14 +46,7 @@ def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) ->
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run: a comparison is of two or more.")
     common = find_common_trials(runs, ["train", "dev"])
-    evaluations = {role: {} for role in ROLES}
-    for name, run in runs.items():
-        splits = {"eval": "eval", **run.training["splits"]}
-        trials = [(common["corpus"], splits[role]) for role in ("dev", "eval")]
-        trials.append((CORPORA["in-the-wild"].title, "eval"))
-        for role, (corpus, split) in zip(ROLES, trials, strict=True):
-            if evaluation := run.evaluation(corpus, split):
-                evaluations[role][name] = evaluation
+    evaluations = {role: _find_evaluations(runs, role) for role in ROLES}
     systems = {
         name: {
             "parameters": run.num_parameters,
@@ -87,6 +76,17 @@ def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) ->
         "paired_tests": tests,
         "notes": [*_note_numbers(systems), *_note_different_trials(evaluations, scores)],
     }
+
+
+def _find_evaluations(runs: Mapping[str, RunFolder], role: str) -> dict[str, Evaluation]:
+    """The evaluations on one split of the corpus of training, or on In-the-Wild, of those that have one."""
+    found = {}
+    for name, run in runs.items():
+        corpus, split = run.training["corpus"], run.training["splits"].get(role, role)
+        if role == "in_the_wild":
+            corpus, split = CORPORA["in-the-wild"].title, "eval"
+        found[name] = run.evaluation(corpus, split)
+    return {name: evaluation for name, evaluation in found.items() if evaluation}
 
 
 def _list_numbers(evaluation: Evaluation | None) -> dict | None:

@@ -72,56 +72,67 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     if not 1 <= len(runs) <= len(COLORS):
         raise ValueError(f"{len(runs)} runs: one figure shows 1 to {len(COLORS)}. Draw several.")
     logs = {name: _read_log(run) for name, run in runs.items()}
-    by_em = [name for name, log in logs.items() if any(CLASSES.keys() & entry.keys() for entry in log)]
-    if by_em and (others := [name for name in runs if name not in by_em]):
-        raise ValueError(
-            f"{by_em[0]} was trained by EM, whose iterations have a log-likelihood, and {others[0]} by "
-            "gradient descent, whose epochs have a loss: they have no axis in common. Draw two figures."
-        )
-    for name, log in logs.items():
-        for key in CLASSES if by_em else ["eval_eer"]:
-            if not any(key in entry for entry in log):
-                path = runs[name].folder / "trainer_state.json"
-                raise ValueError(f"{path}: log_history has no {key}, so there is nothing to draw.")
-    panels = BY_ITERATION if by_em else BY_EPOCH
+    panels = _choose_panels(logs)
+    is_em = panels is BY_ITERATION
+    title = _make_title(runs, "train" if is_em else "dev")
     chosen = {name: _find_chosen(run, logs[name]) for name, run in runs.items()}
+    describe = _describe_em if is_em else _describe_epochs
+    summaries = {name: f"{name}{describe(run, logs[name], chosen[name])}" for name, run in runs.items()}
 
     height = 2 + 2.4 * len(panels) + 0.2 * len(runs)
     figure = Figure(figsize=(INCHES, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    figure.suptitle(_make_title(runs, "train" if by_em else "dev"), fontsize=11, parse_math=False)
+    figure.suptitle(title, fontsize=11, parse_math=False)
     plots = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, panel in zip(plots, panels, strict=True):
         for name, color in zip(runs, COLORS, strict=False):
             _draw_run(axes, panel, logs[name], chosen[name], color)
         _finish_panel(axes, panel)
-    axes.set_xlabel("EM iteration" if by_em else "Epoch", fontsize=11)
+    axes.set_xlabel("EM iteration" if is_em else "Epoch", fontsize=11)
     first, last = axes.get_xlim()
-    axes.locator_params("x", nbins=10, integer=last - first > 2)
+    axes.locator_params("x", nbins=10, integer=last - first > 2)  # whole epochs, where there are some
 
-    markers = [DIAMOND if chosen[name] else {} for name in runs]
-    handles = [
-        axes.plot([], [], color=color, linewidth=2.2, **marker)[0]
-        for color, marker in zip(COLORS, markers, strict=False)
-    ]
+    handles = []
+    for name, color in zip(runs, COLORS, strict=False):
+        handles += axes.plot([], [], color=color, linewidth=2.2, **(DIAMOND if chosen[name] else {}))
     # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
-    legend = figure.legend(
-        handles, range(len(handles)), loc="outside lower center", fontsize=10, frameon=False
-    )
-    describe = _describe_em if by_em else _describe_epochs
-    for text, (name, run) in zip(legend.get_texts(), runs.items(), strict=True):
-        summary = f"{name}{describe(run, logs[name], chosen[name])}"
+    legend = figure.legend(handles, [""] * len(runs), loc="outside lower center", fontsize=10, frameon=False)
+    for text, summary in zip(legend.get_texts(), summaries.values(), strict=True):
         text.set(text="\n".join(textwrap.wrap(summary, 80)), parse_math=False)
     return figure
 
 
 def _read_log(run: RunFolder) -> list[dict]:
+    path = run.folder / "trainer_state.json"
     if run.trainer_state is None:
         raise FileNotFoundError(
-            f"{run.folder / 'trainer_state.json'} not found, the log that learning curves are drawn from: "
-            "train.py writes it beside the weights; a converted model has none."
+            f"{path} not found, the log that learning curves are drawn from: train.py writes it beside the "
+            "weights; a converted model has none."
         )
-    return run.trainer_state.get("log_history", [])
+    log = run.trainer_state.get("log_history", [])
+    for key in CLASSES if _is_em(log) else ["eval_eer"]:
+        if not any(key in entry for entry in log):
+            raise ValueError(f"{path}: log_history has no {key}, so there is nothing to draw.")
+    return log
+
+
+def _is_em(log: Sequence[dict]) -> bool:
+    return any(CLASSES.keys() & entry.keys() for entry in log)
+
+
+def _choose_panels(logs: Mapping[str, Sequence[dict]]) -> Sequence[Panel]:
+    """
+    Raises:
+        ValueError: runs of EM beside others.
+    """
+    by_em = [name for name, log in logs.items() if _is_em(log)]
+    others = [name for name in logs if name not in by_em]
+    if by_em and others:
+        raise ValueError(
+            f"{by_em[0]} was trained by EM, whose iterations have a log-likelihood, and {others[0]} by "
+            "gradient descent, whose epochs have a loss: they have no axis in common. Draw two figures."
+        )
+    return BY_ITERATION if by_em else BY_EPOCH
 
 
 def _find_chosen(run: RunFolder, log: Sequence[dict]) -> dict | None:

@@ -1,6 +1,7 @@
 """A trained run is published on a Hub by the real client, and used from there where this package is not."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -178,6 +179,17 @@ def test_dry_run_asks_the_hub_nothing_and_lists_what_is_then_published(published
     assert sorted(listed) == sorted(published.files)
     assert re.search(r"README\.md +\S+ k?B  rendered", published.dry_run)
     assert re.search(r"Not published: \.env \(\d+ B\), .*checkpoint-\d+/ \([\d.]+ kB\)", published.dry_run)
+
+
+def test_dry_run_needs_no_torch(own_run, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('torch is not needed')")
+    command = [sys.executable, "-m", "hub_cards.publish", own_run, "--repo_id", "org/tiny", "--dry_run"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    assert process.returncode == 0, process.stderr
+    assert re.search(r"learning_curves/tiny\.png +\S+ kB  rendered", process.stdout)
 
 
 def test_url_is_printed_at_the_end(published, publisher):
