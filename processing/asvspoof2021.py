@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from .corpus_names import CORPORA
-from .trials import KEYS, SUBSET_OF_NAME, Layout, check_trials, read_table
+from .text_tables import read_table
+from .trials import KEYS, SUBSET_OF_NAME, Layout, check_trials
 
 
 SUBSETS = ("eval", "progress", "hidden")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from .corpus_names import CORPORA
-from .trials import Layout, as_word, check_trials, read_table
+from .text_tables import read_table
+from .trials import Layout, as_word, check_trials
 
 
 KEY_OF_LABEL = {"bona-fide": "bonafide", "spoof": "spoof"}

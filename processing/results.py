@@ -109,10 +109,11 @@ def evaluate_trials(
     results["min_dcf"], results["min_dcf_threshold"] = min_dcf(bonafide, spoof)
     results |= {"act_dcf": act_dcf(bonafide, spoof), "cllr": cllr(bonafide, spoof)}
     results |= describe_scores(bonafide, spoof)
-    if intervals := _find_intervals(trials, {**tdcf_costs, "min_dcf": ASVSPOOF5_COST}, bootstrap):
+    intervals, method = _find_intervals(trials, {**tdcf_costs, "min_dcf": ASVSPOOF5_COST}, bootstrap)
+    if intervals:
         results["confidence_intervals"] = {
             "level": bootstrap.level,
-            "method": _describe_method(trials, bootstrap),
+            "method": method,
             "seed": bootstrap.seed,
             **{name: [interval.low, interval.high] for name, interval in intervals.items()},
         }
@@ -140,9 +141,8 @@ def compare_scores(
     """
     systems = [_split_scores(trials.assign(score=scores)) for scores in (first, second)]
     costs = {**_list_tdcf_costs(asv, *systems), "min_dcf": ASVSPOOF5_COST}
-    speakers, _ = _find_speakers(trials)
-    differences = paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
-    return differences, _describe_method(trials, bootstrap)
+    speakers, method = _find_speakers(trials, bootstrap)
+    return paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap), method
 
 
 def find_asv_rates(
@@ -232,32 +232,34 @@ def _split_scores(trials: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return check_scores(trials.loc[is_bonafide, "score"], trials.loc[~is_bonafide, "score"])
 
 
-def _find_speakers(trials: pd.DataFrame) -> tuple[Speakers | None, str]:
-    """The speakers, where they are known and enough to be drawn, and in words what is drawn."""
+def _find_speakers(trials: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Speakers | None, str]:
+    """The speakers, where they are known and enough to be drawn, and the method in words."""
     is_bonafide = trials["key"] == "bonafide"
     bonafide, spoof = (
         trials.loc[chosen, "speaker_id"].to_numpy(str) for chosen in (is_bonafide, ~is_bonafide)
     )
-    if (trials["speaker_id"] == "-").any():
-        return None, "trials in each class (speakers are not known)"
-    if min(len(set(bonafide)), len(set(spoof))) < MIN_SPEAKERS:
-        return None, f"trials in each class (fewer than {MIN_SPEAKERS} speakers)"
-    return Speakers(bonafide, spoof), f"{trials['speaker_id'].nunique():,} speakers"
-
-
-def _describe_method(trials: pd.DataFrame, bootstrap: Bootstrap) -> str:
-    _, drawn = _find_speakers(trials)
-    return f"bootstrap of {drawn}, percentiles of {bootstrap.num_resamples} resamples"
+    speakers, kinds = None, (set(bonafide), set(spoof))
+    if "-" in set.union(*kinds):
+        drawn = "trials in each class (speakers are not known)"
+    elif min(map(len, kinds)) < MIN_SPEAKERS:
+        drawn = f"trials in each class (fewer than {MIN_SPEAKERS} speakers)"
+    else:
+        speakers, drawn = Speakers(bonafide, spoof), f"{len(set.union(*kinds)):,} speakers"
+    return speakers, f"bootstrap of {drawn}, percentiles of {bootstrap.num_resamples} resamples"
 
 
 def _find_intervals(
     trials: pd.DataFrame, costs: Mapping[str, DetectionCost], bootstrap: Bootstrap | None
-) -> dict[str, Estimate]:
-    """Confidence intervals of the EER and of the costs, where there are enough trials of each class."""
+) -> tuple[dict[str, Estimate], str]:
+    """
+    Confidence intervals of the EER and of the costs, where there are enough trials of each class, and the
+    method in words.
+    """
     if bootstrap is None or min(count_classes(trials).values()) < MIN_TRIALS:
-        return {}
-    speakers, _ = _find_speakers(trials)
-    return confidence_intervals(*_split_scores(trials), costs=costs, speakers=speakers, bootstrap=bootstrap)
+        return {}, ""
+    speakers, method = _find_speakers(trials, bootstrap)
+    scores = _split_scores(trials)
+    return confidence_intervals(*scores, costs=costs, speakers=speakers, bootstrap=bootstrap), method
 
 
 def _list_tdcf_costs(
@@ -302,6 +304,7 @@ def _break_down(trials: pd.DataFrame, name: str, bootstrap: Bootstrap | None) ->
         groups[value] = {"num_bonafide": counts["bonafide"], "num_spoof": counts["spoof"], "eer": None}
         if all(counts.values()):
             groups[value]["eer"], _ = equal_error_rate(*_split_scores(group))
-            if intervals := _find_intervals(group, {}, bootstrap):
+            intervals, _ = _find_intervals(group, {}, bootstrap)
+            if intervals:
                 groups[value]["eer_interval"] = [intervals["eer"].low, intervals["eer"].high]
     return groups

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from .files import write_text
-from .trials import KEY_OF_LABEL, SUBSET_OF_NAME, read_fields, read_table, refuse_lines
+from .text_tables import read_fields, read_table, refuse_lines
+from .trials import KEY_OF_LABEL, SUBSET_OF_NAME
 
 
 ASV_KEYS = ("target", "nontarget", "spoof")
@@ -124,7 +125,7 @@ def match_scores(
     unknown = set(scores["utterance_id"]).difference(trials["utterance_id"], elsewhere)
     if unknown:
         raise ValueError(
-            f"{file} has scores of {len(unknown):,} utterances that are not in {source}; one is "
+            f"{file} has scores of utterances that are not in {source}: {len(unknown):,} in all, one of them "
             f"{min(unknown)}."
         )
     if "key" in scores:

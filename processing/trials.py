@@ -2,15 +2,11 @@
 Trials as a table, and what every corpus must hold to: its rows and the layout of its folders.
 
 `trials` is always a table of utterance_id, speaker_id, attack ("-" for bona fide) and key, all of them text,
-and of a corpus's own columns. Read from a file, a row's index is the number of its line.
+and of a corpus's own columns.
 """
 
-import csv
-import itertools
 import os
-import re
-import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +17,7 @@ from datasets import Audio, ClassLabel, Dataset, DatasetInfo, Features, Value
 from transformers.utils import logging
 
 from .corpus_names import CorpusName
+from .text_tables import read_table
 
 
 logger = logging.get_logger(__name__)
@@ -35,7 +32,6 @@ KEY_OF_LABEL = {
     "spoof": "spoof",
     "fake": "spoof",
 }
-BONAFIDE_ATTACKS = ("-", "bonafide")  # what protocols write where a bona fide trial has no attack
 # Subsets of ASVspoof 2021 by the names in its files: the organisers' first evaluation scripts say
 # "hidden_track" where the full keys say "hidden".
 SUBSET_OF_NAME = {"eval": "eval", "progress": "progress", "hidden": "hidden", "hidden_track": "hidden"}
@@ -113,7 +109,7 @@ class Layout:
     def find_audio(self, root: Path, split: str) -> Path:
         """The folder of a split's recordings, or where it is expected."""
         folders = [root / folder for folder in self.audio_folders[split]]
-        return next((folder for folder in folders if folder.is_dir()), folders[0])
+        return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
     def find_protocols(self, root: Path) -> dict[str, Path]:
         """The protocols that there are, by split."""
@@ -193,91 +189,6 @@ class Layout:
         )
 
 
-def read_table(
-    path: Path,
-    names: Sequence[str],
-    *,
-    values: Mapping[str, Collection[str]],
-    sep: str = " ",
-    has_header: bool = False,
-) -> pd.DataFrame:
-    """
-    Read a file of one trial on each line; "-" or "bonafide" as the attack of a bona fide one becomes "-".
-
-    Args:
-        path: the file.
-        names: what the fields of a line are, in order; "-" for one that is not kept.
-        values: the values allowed in a column, by its name.
-        sep: between the fields: " " for white space, or "," with which they may be quoted.
-        has_header: whether the first line holds names.
-
-    Raises:
-        ValueError: a line with other fields or values; the message names it.
-    """
-    expected = f"`{sep.join(names)}`"
-    expected += "".join(f", the {name} {' or '.join(allowed)}" for name, allowed in values.items())
-    expected += ", the attack - or bonafide unless the key is spoof" if "attack" in names else ""
-    table = read_fields(path, len(names), expected, sep=sep).iloc[1 if has_header else 0 :]
-    table.columns = [*names, "more"]
-    wrong = (table[names[0]] == "") | (table[names[-1]] == "") | (table["more"] != "")
-    for name, allowed in values.items():
-        wrong |= ~table[name].isin(allowed)
-    if "attack" in names:
-        without = table["attack"].isin(BONAFIDE_ATTACKS)
-        wrong |= without != (table["key"] != "spoof")
-        table["attack"] = table["attack"].mask(without, "-")
-    refuse_lines(path, wrong, expected)
-    return table.drop(columns=["-", "more"], errors="ignore")
-
-
-def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -> pd.DataFrame:
-    """
-    The fields of a file's lines, without empty ones, as text: "001" and "NA" stay so. A row's index is its
-    line's number; a field that a line lacks is "", and one too many stands in column `num_fields`.
-
-    Args as [`read_table`]; `expected` is what an error says of a line.
-    """
-    try:
-        with warnings.catch_warnings(
-            action="ignore", category=pd.errors.ParserWarning
-        ):  # a first line too long
-            table = pd.read_csv(
-                path,
-                sep=r"\s+" if sep == " " else sep,
-                header=None,
-                names=range(num_fields + 1),
-                index_col=False,
-                dtype="str",
-                keep_default_na=False,
-                quoting=csv.QUOTE_NONE if sep == " " else csv.QUOTE_MINIMAL,
-                skip_blank_lines=False,
-                encoding="utf-8-sig",
-                encoding_errors="backslashreplace",
-            )
-    except pd.errors.ParserError as error:  # "Expected 6 fields in line 3, saw 8"
-        number = re.search(r"line (\d+)", str(error))
-        if number is None:
-            raise ValueError(f"{path} does not parse: {error}") from error
-        raise _line_error(path, int(number[1]), expected) from None
-    table.index += 1
-    return table[(table != "").any(axis=1)]
-
-
-def refuse_lines(path: Path, wrong: pd.Series, expected: str) -> None:
-    """
-    Raises:
-        ValueError: a line that is `wrong`; the message names the first.
-    """
-    if wrong.any():
-        raise _line_error(path, wrong.idxmax(), expected)
-
-
-def _line_error(path: Path, number: int, expected: str) -> ValueError:
-    with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
-        line = next(itertools.islice(lines, number - 1, None)).strip()
-    return ValueError(f"{path}, line {number}: {line!r} is not {expected}.")
-
-
 def check_trials(trials: pd.DataFrame, source: str) -> None:
     """
     Raises:
@@ -289,8 +200,8 @@ def check_trials(trials: pd.DataFrame, source: str) -> None:
     if (repeated := ids[ids.duplicated()]).size:
         times = (ids == repeated.iloc[0]).sum()
         raise ValueError(
-            f"{source}: utterance {repeated.iloc[0]} is listed {times} times ({len(repeated)} lines too "
-            "many in all). Every trial must be listed once."
+            f"{source}: utterance {repeated.iloc[0]} is listed {times} times (lines too many in all: "
+            f"{len(repeated):,}). Every trial must be listed once."
         )
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from processing.asvspoof2019 import LA
 from processing.corpora import Protocol, read_protocol
 
 
@@ -103,6 +104,28 @@ def test_a_malformed_line_is_named_with_its_file_and_number(tmp_path):
     (tmp_path / "trials.txt").write_text(LINES["2019"] + "LA_0080 LA_T_2041021 - A01\n")
     with pytest.raises(ValueError, match=r"trials\.txt, line 3: 'LA_0080 LA_T_2041021 - A01' is not"):
         read_protocol(tmp_path / "trials.txt")
+
+
+@pytest.mark.parametrize("name", ["001", "NA", "nan", "None", '"a"', "'a", "1e5", "#a", "a,b", "ä", "-"])
+def test_a_name_stays_the_text_that_it_is(tmp_path, name):
+    (tmp_path / "trials.txt").write_text(f"\ufeffLA_1 {name} - A01 spoof\r\n{name} u2 - - bonafide\r\n")
+    trials = read_protocol(tmp_path / "trials.txt").splits["all"]
+    assert (trials.utterance_id.tolist(), trials.speaker_id.tolist()) == ([name, "u2"], ["LA_1", name])
+
+
+def test_bytes_that_are_no_text_are_spelt_out(tmp_path):
+    (tmp_path / "trials.txt").write_bytes(b"LA_1 u\xff1 - A01 spoof\n")
+    assert read_protocol(tmp_path / "trials.txt").splits["all"].utterance_id.tolist() == ["u\\xff1"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 20_001])
+@pytest.mark.parametrize("fields", [4, 6, 7, 8], ids="{} fields".format)
+def test_a_line_with_more_or_fewer_fields_is_named_wherever_it_stands(tmp_path, number, fields):
+    lines = [f"LA_1 u{i} - A01 spoof" for i in range(20_002)]
+    lines[number - 1] = " ".join("abcdefgh"[:fields])
+    (tmp_path / "trials.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=rf"trials\.txt, line {number}: '{lines[number - 1]}' is not"):
+        LA.read_protocol(tmp_path / "trials.txt")
 
 
 def test_a_protocol_that_is_not_there_is_named(tmp_path):

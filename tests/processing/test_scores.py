@@ -161,7 +161,7 @@ def test_scores_of_other_splits_are_left_out(score_file):
     [
         ("u1 1\nu2 2\n", "no score for 1 of the 3 trials of P; the first is u3"),
         ("u1.flac 1\nu2.flac 2\nu3.flac 3\n", "Write utterances without the ending of their files"),
-        ("u1 1\nu2 2\nu3 3\nx 4\n", "scores of 1 utterances that are not in P; one is x"),
+        ("u1 1\nu2 2\nu3 3\nx 4\n", "scores of utterances that are not in P: 1 in all, one of them x"),
         ("u1 spoof 1\nu2 spoof 2\nu3 spoof 3\n", "calls u1 spoof, but P calls it bonafide"),
     ],
 )

@@ -1,0 +1,98 @@
+"""Text files of a trial on each line, as tables of text; what does not parse is named with file and line."""
+
+import csv
+import itertools
+import re
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+
+BONAFIDE_ATTACKS = ("-", "bonafide")  # what stands where a bona fide trial has no attack
+
+
+def read_table(
+    path: Path,
+    names: Sequence[str],
+    *,
+    values: Mapping[str, Collection[str]],
+    sep: str = " ",
+    has_header: bool = False,
+) -> pd.DataFrame:
+    """
+    Read a file of one trial on each line; "-" or "bonafide" as the attack of a bona fide one becomes "-".
+
+    Args:
+        path: the file.
+        names: what the fields of a line are, in order; "-" for one that is not kept.
+        values: the values allowed in a column, by its name.
+        sep: between the fields: " " for white space, or "," with which they may be quoted.
+        has_header: whether the first line holds names.
+
+    Raises:
+        ValueError: a line with other fields or values; the message names it.
+    """
+    expected = f"`{sep.join(names)}`"
+    expected += "".join(f", the {name} {' or '.join(allowed)}" for name, allowed in values.items())
+    expected += ", the attack - or bonafide unless the key is spoof" if "attack" in names else ""
+    table = read_fields(path, len(names), expected, sep=sep).iloc[1 if has_header else 0 :]
+    table.columns = [*names, "more"]
+    wrong = (table[names[0]] == "") | (table[names[-1]] == "") | (table["more"] != "")
+    for name, allowed in values.items():
+        wrong |= ~table[name].isin(allowed)
+    if "attack" in names:
+        without = table["attack"].isin(BONAFIDE_ATTACKS)
+        wrong |= without != (table["key"] != "spoof")
+        table["attack"] = table["attack"].mask(without, "-")
+    refuse_lines(path, wrong, expected)
+    return table.drop(columns=["-", "more"], errors="ignore")
+
+
+def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -> pd.DataFrame:
+    """
+    The fields of a file's lines, without empty ones, as text: "001" and "NA" stay so. A row's index is its
+    line's number; a field that a line lacks is "", and one too many stands in column `num_fields`.
+
+    Args as [`read_table`]; `expected` is what an error says of a line.
+    """
+    try:
+        with warnings.catch_warnings(
+            action="ignore", category=pd.errors.ParserWarning
+        ):  # a first line too long
+            table = pd.read_csv(
+                path,
+                sep=r"\s+" if sep == " " else sep,
+                header=None,
+                names=range(num_fields + 1),
+                index_col=False,
+                dtype="str",
+                keep_default_na=False,
+                quoting=csv.QUOTE_NONE if sep == " " else csv.QUOTE_MINIMAL,
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+                encoding_errors="backslashreplace",
+            )
+    except pd.errors.ParserError as error:  # "Expected 6 fields in line 3, saw 8"
+        number = re.search(r"line (\d+)", str(error))
+        if number is None:
+            raise ValueError(f"{path} does not parse: {error}") from error
+        raise _line_error(path, int(number[1]), expected) from None
+    table.index += 1
+    return table[(table != "").any(axis=1)]
+
+
+def refuse_lines(path: Path, wrong: pd.Series, expected: str) -> None:
+    """
+    Raises:
+        ValueError: a line that is `wrong`; the message names the first.
+    """
+    if wrong.any():
+        raise _line_error(path, wrong.idxmax(), expected)
+
+
+def _line_error(path: Path, number: int, expected: str) -> ValueError:
+    with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
+        line = next(itertools.islice(lines, number - 1, None)).strip()
+    return ValueError(f"{path}, line {number}: {line!r} is not {expected}.")
