@@ -44,7 +44,7 @@ class Recipe:
         demo_training: what of `training` is reduced on the demo corpus.
         inferred: which of the values the source does not state, with the reason.
         reported: results that the source reports, by corpus and split; their `source`, and `by` whom.
-        card: what else its card says: `license`, `references` (names of [`~hub_cards.citations`], or text),
+        card: what else its card says: `license`, `references` (names in `references.bib`, or text),
             `notes`, `limitations` and training data (`corpus`) that the source states, `baseline`,
             `recipe_source`, `source_code`; for converted weights the system's `authors`, where these publish
             their `weights`, the SHA-256 of that file (`checkpoint_sha256`), and the `license_notice` that
