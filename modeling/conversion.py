@@ -1,14 +1,12 @@
-"""What the converters of published checkpoints share: a checkpoint is read as tensors and nothing else, each
-of its tensors finds exactly one place in the network, and what is written is a complete model's folder with
-its card."""
+"""What the converters of published checkpoints share: a checkpoint is read as tensors and nothing else, its
+tensors are renamed and loaded strictly, and what is written is a complete model's folder with its card."""
 
 import argparse
 import dataclasses
 import json
 import re
 import zipfile
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
@@ -29,29 +27,28 @@ from processing.origin import describe_conversion
 
 
 logger = logging.get_logger(__name__)
-LISTED = 10  # names of tensors that an error lists of each kind of problem
 # Keys under which training scripts keep the weights beside other things.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PARALLEL_PREFIX = "module."  # of `nn.DataParallel`
 SINC_BANK = "sinc.filters"  # computed from the config
 COUNTER = ".num_batches_tracked"  # of a batch normalisation, which does not use it
-UNUSED = None  # in a key map: the network has no use for the tensor
+UNUSED = None  # in a rename table: the network has no use for the tensor
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
-    The tensors of a checkpoint by name, on the CPU: a state dict, alone or beside other things under one of
-    `WRAPPERS`, saved by `torch.save` or as safetensors; the prefix of `nn.DataParallel` is taken off.
+    Read the tensors of a checkpoint by name, on the CPU: a state dict, alone or beside other things under
+    one of `WRAPPERS`, saved by `torch.save` or as safetensors, without the prefix of `nn.DataParallel`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file that can't be read or is damaged, that holds more than tensors and plain values
-            (nothing of it is run), two sets of weights, no state dict, or a tensor that is no weights: of
-            integers (but scalar counters), sparse, or with NaN or infinity.
+        ValueError: a file that is damaged or holds more than tensors and plain values (nothing of it is run),
+            no state dict, two of them, or a tensor that is no weights: of integers (but scalar counters),
+            sparse, or with NaN or infinity.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}: --checkpoint names the weights to convert.")
-    content = _weights_in(_load(path), path)
+    content = _unwrap(_load(path), path)
     if not isinstance(content, Mapping) or not content:
         found = "an empty one" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise ValueError(f"{path} must hold a state dict, tensors by name, but holds {found}.")
@@ -61,14 +58,22 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
                 f"{path} must hold a state dict, tensors by name, but its entry {name!r} is a "
                 f"{type(value).__name__}."
             )
-        if problem := _problem_of_tensor(value):
-            raise ValueError(f"{path}: {name!r} {problem}.")
+        is_counter = value.dtype in (torch.int32, torch.int64) and not value.ndim
+        if value.layout != torch.strided or not (value.is_floating_point() or is_counter):
+            raise ValueError(
+                f"{path}: {name!r} is no plain tensor of floating-point numbers, but {value.layout} of "
+                f"{value.dtype}."
+            )
+        if value.is_meta or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise ValueError(f"{path}: {name!r} claims to be larger than what the file holds of it.")
+        if not value.float().isfinite().all():
+            raise ValueError(f"{path}: {name!r} holds NaN, infinity or a number too large for float32.")
     prefix = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in content) else ""
     return {name.removeprefix(prefix): value for name, value in content.items()}
 
 
 def _load(path: Path) -> object:
-    """What a file holds. Of a zip, which `torch.save` writes, `torch.load` leaves the checksums unread."""
+    """Read a file. Of a zip, which `torch.save` writes, `torch.load` leaves the checksums unread."""
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty.")
     try:
@@ -93,14 +98,8 @@ def _load(path: Path) -> object:
         ) from None
 
 
-def _weights_in(content: object, path: Path) -> object:
-    """
-    The weights in what a training script saved, under one of `WRAPPERS`, or within several; what is beside
-    them is named in a warning.
-
-    Raises:
-        ValueError: two of them hold tensors.
-    """
+def _unwrap(content: object, path: Path) -> object:
+    """Find the weights, which may lie under several of `WRAPPERS`, in what a training script saved."""
     while isinstance(content, Mapping):
         wrapped = [name for name in WRAPPERS if isinstance(content.get(name), Mapping)]
         of_tensors = [
@@ -117,142 +116,79 @@ def _weights_in(content: object, path: Path) -> object:
             break
         chosen = (of_tensors or wrapped)[0]
         if others := [str(name) for name in content if name != chosen]:
-            logger.warning("%s: %s is read, and nothing else of it: %s", path, chosen, _listed(others))
+            logger.warning("%s: %s is read, and nothing else of it: %s", path, chosen, ", ".join(others))
         content = content[chosen]
     return content
 
 
-def _problem_of_tensor(tensor: torch.Tensor) -> str | None:
-    """What keeps a tensor from being weights, or a counter of batches, that float32 can hold."""
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        return f"is no plain tensor ({tensor.layout}, {tensor.dtype}, {tensor.device})"
-    is_counter = tensor.dtype in (torch.int32, torch.int64) and not tensor.ndim
-    if not tensor.is_floating_point() and not is_counter:
-        return f"has the type {tensor.dtype}; weights are floating-point numbers"
-    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        return "claims to be larger than what the file holds of it"
-    if not tensor.float().isfinite().all():
-        return "holds NaN, infinity or a number too large for float32"
-    return None
-
-
-def place_tensors(
-    tensors: Mapping[str, torch.Tensor],
-    network: Mapping[str, torch.Tensor],
-    key_map: Mapping[str, str | None],
-    *,
-    where: str,
-) -> dict[str, torch.Tensor]:
+def rename(name: str, table: Mapping[str, str | None]) -> str | None:
     """
-    The tensors of a checkpoint by their places in a network: each has one, and each place is filled once.
+    Rename a tensor by a table of names or prefixes, of which the longest counts; a prefix ends at a dot. A
+    name that the table does not have stays as it is.
 
-    Args:
-        tensors: of the checkpoint, by their names there.
-        network: state dict with the shapes of all places that are to be filled.
-        key_map: place of each tensor by its name in the checkpoint; `UNUSED` for those without one.
-        where: the checkpoint, for the error.
-
-    Raises:
-        ValueError: all that does not fit: tensors that are not in the checkpoint, have no or the same place,
-            or another shape, and places that stay empty.
+    Returns:
+        The name in the network, or `UNUSED`.
     """
-    places = {name: key_map[name] for name in tensors if key_map.get(name, UNUSED) is not UNUSED}
-    counts = Counter(place for place in key_map.values() if place is not UNUSED)
-    shapes = {place: tuple(network[place].shape) for place in counts if place in network}
-    problems = {
-        "not in the checkpoint": [name for name in key_map if name not in tensors],
-        "without a place in the network": [name for name in tensors if name not in key_map],
-        "given to a place that the network does not have": [
-            f"{name} (to {place})" for name, place in key_map.items() if place and place not in network
-        ],
-        "given to a place that another tensor has": [
-            f"{name} (to {place})" for name, place in key_map.items() if place and counts[place] > 1
-        ],
-        "of another shape than their place": [
-            f"{name} {tuple(tensors[name].shape)} (to {place} {shapes[place]})"
-            for name, place in places.items()
-            if place in shapes and tuple(tensors[name].shape) != shapes[place]
-        ],
-        "places of the network that stay empty": [place for place in network if place not in counts],
-    }
-    if any(problems.values()):
-        lines = [f"{what} ({len(names):,}): {_listed(names)}" for what, names in problems.items() if names]
-        raise ValueError(f"{where} does not fit the network.\n  " + "\n  ".join(lines))
-    return {place: tensors[name] for name, place in places.items()}
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:length])
+        if prefix in table:
+            return UNUSED if table[prefix] is UNUSED else table[prefix] + name.removeprefix(prefix)
+    return name
 
 
-def names_of_places(modules: Mapping[str, str], places: Iterable[str]) -> dict[str, str]:
-    """
-    The key map, see [`place_tensors`], of modules that are called otherwise in a checkpoint but have the same
-    tensors.
-
-    Args:
-        modules: name here of each module, or tensor, by its name in the checkpoint.
-        places: names of the network's tensors, of which those outside of all modules are left out.
-    """
-    key_map = {}
-    for place in places:
-        for theirs, ours in modules.items():
-            if place == ours or place.startswith(f"{ours}."):
-                key_map[theirs + place.removeprefix(ours)] = place
-    return key_map
-
-
-def load_tensors(
-    model: PreTrainedModel, placed: Mapping[str, torch.Tensor], *, fixed: Collection[str] = ()
-) -> None:
-    """
-    Load placed tensors into a network, in its own dtype. `fixed` names what the network computes itself.
-
-    Raises:
-        ValueError: a place that stays empty, or is not there.
-    """
-    report = model.load_state_dict(dict(placed), strict=False)
-    if report.unexpected_keys or set(report.missing_keys) != set(fixed):
-        raise ValueError(
-            f"The network has no place for {report.unexpected_keys}, lacks {report.missing_keys}."
-        )
-
-
-def load_published(
+def load_renamed(
     model: PreTrainedModel,
-    recipe: Recipe,
     tensors: Mapping[str, torch.Tensor],
-    modules: Mapping[str, str],
+    table: Mapping[str, str | None],
     *,
     where: str,
 ) -> list[str]:
     """
-    Load weights of the published code of AASIST or RawNet2, whose blocks hold a batch normalisation before
-    their first convolution whether they use it or not.
+    Load a checkpoint's tensors into a network, in its own dtype. The fixed sinc bank stays that of the
+    config, and counters of batches that the checkpoint lacks stay those of a new network.
 
     Args:
-        model: of the recipe.
-        recipe: with the settings of this model.
-        tensors: of the checkpoint.
-        modules: see [`names_of_places`].
+        model: the network.
+        tensors: of the checkpoint, by their names there.
+        table: see [`rename`].
         where: the checkpoint, for the error.
 
     Returns:
-        Names of the tensors that the network does not use.
+        Names of the tensors that the network has no use for.
 
     Raises:
-        ValueError: see [`place_tensors`].
+        ValueError: two tensors have one place; or tensors are missing, unknown or of another shape, all of
+            which are named.
     """
-    with_all = new_model(dataclasses.replace(recipe, model={**recipe.model, "pre_activation": True}))
-    network = {name: tensor for name, tensor in with_all.state_dict().items() if name != SINC_BANK}
-    key_map = names_of_places(modules, network)
-    # Where the checkpoint lacks them, those of a new network.
-    counters = {name: network[place] for name, place in key_map.items() if name.endswith(COUNTER)}
-    placed = place_tensors({**counters, **tensors}, network, key_map, where=where)
-    used = model.state_dict().keys()
-    load_tensors(model, {place: t for place, t in placed.items() if place in used}, fixed=[SINC_BANK])
-    return [name for name, place in key_map.items() if place not in used and name in tensors]
+    own = model.state_dict()
+    state = {name: tensor for name, tensor in own.items() if name == SINC_BANK}
+    sources = dict.fromkeys(state, "the config")
+    unused = []
+    for name, tensor in tensors.items():
+        place = rename(name, table)
+        if place is UNUSED:
+            unused.append(name)
+        elif place in state:
+            raise ValueError(f"{where}: both {sources[place]} and {name} give the network's {place}.")
+        else:
+            state[place], sources[place] = tensor, name
+    counters = {name: tensor for name, tensor in own.items() if name.endswith(COUNTER)}
+    try:
+        model.load_state_dict(counters | state)
+    except RuntimeError as error:
+        theirs = [
+            f"\n\t{ours} is called {name} in the checkpoint."
+            for name, ours in table.items()
+            if ours not in (UNUSED, name) and re.search(rf"(?<![\w.]){re.escape(ours)}(?!\w)", str(error))
+        ]
+        raise ValueError(f"{where} does not fit the network. {error}{''.join(theirs)}") from None
+    return unused
 
 
 def new_model(recipe: Recipe) -> PreTrainedModel:
     """
-    The network of a recipe, in eval mode.
+    Make the network of a recipe, in eval mode.
 
     Raises:
         ValueError: settings that are not valid.
@@ -313,7 +249,7 @@ def check_output_dir(output_dir: Path) -> None:
 
 def describe_checkpoint(path: Path, converter: str, unused: Collection[str] = ()) -> dict:
     """
-    What `conversion.json` says of where the weights come from.
+    Describe where the weights come from, for `conversion.json`.
 
     Args:
         path: of the checkpoint, of which only the name is kept.
@@ -328,8 +264,8 @@ def describe_checkpoint(path: Path, converter: str, unused: Collection[str] = ()
     }
 
 
-def converter_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:
-    """The arguments that every converter has; `checkpoint` says what file it takes."""
+def make_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:
+    """Make a parser of the arguments that all converters have; `checkpoint` says what file this one takes."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -338,9 +274,3 @@ def converter_parser(description: str, checkpoint: str) -> argparse.ArgumentPars
         "--output_dir", type=Path, required=True, metavar="DIR", help="a new or empty folder for the model"
     )
     return parser
-
-
-def _listed(names: Collection[str]) -> str:
-    names = list(names)
-    rest = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + rest

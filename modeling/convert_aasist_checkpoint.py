@@ -16,10 +16,11 @@ from hub_cards.recipe import Recipe, find_recipe, load_recipe
 
 from .configuration_aasist import AasistConfig
 from .conversion import (
+    UNUSED,
     check_output_dir,
-    converter_parser,
     describe_checkpoint,
-    load_published,
+    load_renamed,
+    make_parser,
     new_model,
     read_checkpoint,
     write_converted,
@@ -28,7 +29,7 @@ from .modeling_aasist import AasistForAudioClassification
 
 
 SYSTEMS = ("aasist", "aasist-l")
-# Name of each module, or tensor of its own, here by its name there.
+# Name of each module, or tensor of its own, here by its name there: of a block, of both kinds of attention.
 BLOCK = {
     "bn1": "norm1",
     "conv1": "conv1",
@@ -60,29 +61,31 @@ HETEROGENEOUS_ATTENTION = {
 }
 
 
-def modules(num_blocks: int) -> dict[str, str]:
-    """Names of the network's modules by those of the authors' code."""
-    names = {"first_bn": "sinc_norm", "pos_S": "band_positions", "out_layer": "classifier"}
-    for i in range(num_blocks):
-        names |= {f"encoder.{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in BLOCK.items()}
+def make_table(config: AasistConfig) -> dict[str, str | None]:
+    """Make the rename table, see [`~modeling.conversion.rename`], from the names of the authors' code."""
+    table = {"first_bn": "sinc_norm", "pos_S": "band_positions", "out_layer": "classifier"}
+    for i in range(len(config.block_channels)):
+        table |= {f"encoder.{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in BLOCK.items()}
+        if i > 0 and not config.pre_activation:  # there whether it is used or not
+            table[f"encoder.{i}.0.bn1"] = UNUSED
     for letter, graph in (("S", "spectral"), ("T", "temporal")):
-        of_layer = ATTENTION.items()
-        names |= {f"GAT_layer_{letter}.{theirs}": f"{graph}_attention.{ours}" for theirs, ours in of_layer}
-        names[f"pool_{letter}.proj"] = f"{graph}_pooling.weight"
+        layer = ATTENTION.items()
+        table |= {f"GAT_layer_{letter}.{theirs}": f"{graph}_attention.{ours}" for theirs, ours in layer}
+        table[f"pool_{letter}.proj"] = f"{graph}_pooling.weight"
         for i in (1, 2):
-            names[f"pool_h{letter}{i}.proj"] = f"branches.{i - 1}.{graph}_pooling.weight"
+            table[f"pool_h{letter}{i}.proj"] = f"branches.{i - 1}.{graph}_pooling.weight"
     for i in (1, 2):
-        names[f"master{i}"] = f"branches.{i - 1}.stack"
+        table[f"master{i}"] = f"branches.{i - 1}.stack"
         for j, layer in ((1, "first"), (2, "second")):
-            of_layer = HETEROGENEOUS_ATTENTION.items()
             prefix = f"branches.{i - 1}.{layer}"
-            names |= {f"HtrgGAT_layer_ST{i}{j}.{theirs}": f"{prefix}.{ours}" for theirs, ours in of_layer}
-    return names
+            for theirs, ours in HETEROGENEOUS_ATTENTION.items():
+                table[f"HtrgGAT_layer_ST{i}{j}.{theirs}"] = f"{prefix}.{ours}"
+    return table
 
 
-def sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict:
+def read_sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict:
     """
-    What of the config is in the tensors.
+    Read off the tensors what of the config is in them.
 
     Raises:
         ValueError: a tensor that says so is missing or has another number of dimensions.
@@ -105,27 +108,27 @@ def sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict:
     }
 
 
-def matching_recipe(found: dict, system: str | None, where: str) -> Recipe:
+def find_matching_recipe(sizes: Mapping, system: str | None, where: str) -> Recipe:
     """
-    The recipe of --system, or of the one system with the sizes that were found.
+    Load the recipe of --system, or of the one of `SYSTEMS` that has the sizes.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or it has other sizes.
     """
     recipes = [load_recipe(find_recipe(name)[0]) for name in ([system] if system else SYSTEMS)]
     for recipe in recipes:
-        config = new_model(recipe).config
+        config = recipe.build_config()
         if config.model_type != AasistConfig.model_type:
             raise ValueError(f"{recipe.system} is a {config.model_type}, not AASIST.")
-        of_config = {
+        stated = {
             "bands": config.sinc_filters // 3,
             "block_channels": list(config.block_channels),
             "graph_size": config.graph_size,
             "heterogeneous_graph_size": config.heterogeneous_graph_size,
         }
-        if of_config == found:
+        if stated == sizes:
             return recipe
-    listed = ", ".join(f"{name} {value}" for name, value in found.items())
+    listed = ", ".join(f"{name} {value}" for name, value in sizes.items())
     raise ValueError(
         f"{where} has {listed}, which are not the sizes of {' or '.join(r.system for r in recipes)}. Copy "
         "hub_cards/aasist.yaml, change its `model:` to the settings that the weights were trained with, and "
@@ -150,21 +153,20 @@ def convert(
     Raises:
         FileNotFoundError: there is no checkpoint, or no such system.
         FileExistsError: there is something in the output folder.
-        ValueError: what is not a state dict of AASIST, or does not fit the system; see
-            [`~modeling.conversion.place_tensors`].
+        ValueError: no state dict of AASIST, or one that does not fit the system.
     """
     check_output_dir(output_dir)
     tensors = read_checkpoint(checkpoint)
-    recipe = matching_recipe(sizes(tensors, str(checkpoint)), system, str(checkpoint))
+    recipe = find_matching_recipe(read_sizes(tensors, str(checkpoint)), system, str(checkpoint))
     model = new_model(recipe)
-    unused = load_published(model, recipe, tensors, modules(len(model.blocks)), where=str(checkpoint))
+    unused = load_renamed(model, tensors, make_table(model.config), where=str(checkpoint))
     record = describe_checkpoint(checkpoint, "modeling.convert_aasist_checkpoint", unused)
     write_converted(model, output_dir, recipe, record)
     return model, record
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = converter_parser(__doc__, "the authors' weights, AASIST.pth or AASIST-L.pth")
+    parser = make_parser(__doc__, "the authors' weights, AASIST.pth or AASIST-L.pth")
     parser.add_argument("--system", help=f"a system or a YAML file; default: {' or '.join(SYSTEMS)}")
     args = parser.parse_args(arguments)
     try:
@@ -172,9 +174,9 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
     published = [load_recipe(find_recipe(name)[0]).card["checkpoint_sha256"] for name in SYSTEMS]
-    whose = "the very file" if record["sha256"] in published else "by its SHA-256 not the file"
+    verdict = "is" if record["sha256"] in published else "is not"
     print(f"{args.output_dir}: AASIST with {model.num_parameters():,} parameters")
-    print(f"{args.checkpoint} is {whose} that the authors publish.")
+    print(f"{args.checkpoint} {verdict} the file that the authors publish (compared by SHA-256).")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ into a `LFCCGMMForAudioClassification`.
     python -m modeling.convert_lfcc_gmm_checkpoint --checkpoint gmm.pkl --output_dir models/lfcc-gmm-2021
 """
 
+import functools
 import io
 import math
 import pickle
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 
 from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
 
-from .conversion import check_output_dir, converter_parser, describe_checkpoint, write_converted
+from .conversion import check_output_dir, describe_checkpoint, make_parser, write_converted
 
 
 SOURCE = "https://github.com/asvspoof-challenge/2021 (LA/Baseline-LFCC-GMM/python)"
@@ -41,69 +43,56 @@ PARAMETERS = ("weights", "means", "covariances", "precisions_cholesky")
 PRECISION_TOLERANCE = 1e-3  # relative, of precisions_cholesky against 1 / sqrt(covariances)
 
 
-class PickledDtype:
-    """Stands in for `numpy.dtype` while a pickle is read: a floating-point type, nothing else."""
+class Pickled:
+    """What a pickle says of an object that numpy would make; nothing is run."""
 
-    def __init__(self, name, *_):
-        if name not in ("f4", "f8"):
-            raise ValueError(f"The pickle holds an array of dtype {name!r}; only f4 and f8 are expected.")
-        self.name = name
-        self.byte_order = "<"
+    state: tuple = ()
 
-    def __setstate__(self, state):
-        self.byte_order = state[1]
-        if self.byte_order not in "<>":
-            raise ValueError(f"The pickle holds an array of unknown byte order {self.byte_order!r}.")
+    def __init__(self, name: str, *arguments):
+        self.name, self.arguments = name, arguments
 
-    def numpy(self) -> np.dtype:
-        return np.dtype(self.byte_order + self.name)
+    def __setstate__(self, state: tuple) -> None:
+        self.state = state
 
+    def to_array(self) -> np.ndarray:
+        """
+        Make the array, float64.
 
-class PickledArray:
-    """Stands in for `numpy.ndarray` while a pickle is read: no code of numpy runs on what the pickle says."""
-
-    array: np.ndarray
-
-    def __init__(self, *_):
-        pass
-
-    def __setstate__(self, state):
-        _, shape, dtype, is_fortran, data = state
-        self.fill(data, dtype, shape, "F" if is_fortran else "C")
-
-    def fill(self, data, dtype: PickledDtype, shape, order: str) -> "PickledArray":
-        if not isinstance(dtype, PickledDtype) or not isinstance(data, (bytes, bytearray)):
-            raise ValueError("The pickle holds an array that is not made of numbers.")
-        self.array = np.frombuffer(data, dtype.numpy()).reshape(shape, order=order).astype(np.float64)
-        return self
-
-
-def encode_latin1(text, encoding) -> bytes:
-    """Bytes as pickles of protocol 2 hold them."""
-    if encoding != "latin1":
-        raise ValueError(f"The pickle holds bytes in the encoding {encoding!r}; latin1 is expected.")
-    return text.encode("latin1")
+        Raises:
+            ValueError: no array of floats with as many bytes as its shape needs.
+        """
+        if self.name == "_frombuffer":
+            data, dtype, shape, order = self.arguments
+        else:
+            _, shape, dtype, is_fortran, data = self.state
+            order = "F" if is_fortran else "C"
+        if isinstance(data, Pickled):  # bytes, as protocols before 3 hold them
+            text, encoding = data.arguments
+            data = text.encode("latin1" if encoding == "latin1" else "ascii")
+        kind, byte_order = dtype.arguments[0], dtype.state[1]
+        if kind not in ("f4", "f8"):
+            raise ValueError(f"dtype {kind!r}; only f4 and f8 are expected")
+        return np.frombuffer(data, byte_order + kind).reshape(shape, order=order).astype(np.float64)
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads dicts, tuples and numpy arrays of floats; whatever else a pickle names is refused, not run."""
+    """Reads dicts, tuples and what stands for numpy arrays; whatever else a pickle names is refused."""
 
     ALLOWED = {
-        ("numpy", "ndarray"): PickledArray,
-        ("numpy", "dtype"): PickledDtype,
-        ("_codecs", "encode"): encode_latin1,
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("_codecs", "encode"),
+        *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),  # before and since 2
+        *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
     }
-    for core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-        ALLOWED[core + ".multiarray", "_reconstruct"] = PickledArray
-        ALLOWED[core + ".numeric", "_frombuffer"] = lambda *arguments: PickledArray().fill(*arguments)
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Callable[..., Pickled]:
         if (module, name) not in self.ALLOWED:
             raise ValueError(
                 f"The pickle asks for {module}.{name}. A checkpoint of the baseline holds numpy arrays only: "
                 "this file is something else or malicious. Nothing of it was run."
             )
-        return self.ALLOWED[module, name]
+        return functools.partial(Pickled, name)
 
 
 def check_opcodes(pickled: bytes) -> None:
@@ -153,11 +142,12 @@ def _check_mixture(parameters, where: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{where}: a tuple of {', '.join(PARAMETERS)} is expected.")
     arrays = {}
     for name, value in zip(PARAMETERS, parameters, strict=True):
-        if not isinstance(value, PickledArray) or not hasattr(value, "array"):
-            raise ValueError(f"{where}: {name} is not an array.")
-        if not np.isfinite(value.array).all():
+        try:
+            arrays[name] = value.to_array()
+        except (AttributeError, TypeError, ValueError) as error:  # whatever else the pickle holds there
+            raise ValueError(f"{where}: {name} is not an array of numbers ({error}).") from None
+        if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{where}: NaN or infinity in {name}.")
-        arrays[name] = value.array
     weights, means, variances, precisions = arrays.values()
     num_features = 3 * FRONT_END["lfcc_num_coefficients"]
     expected = (len(weights) if weights.ndim == 1 else 0, num_features)
@@ -202,7 +192,7 @@ def convert(checkpoint: Path, output_dir: Path) -> LFCCGMMForAudioClassification
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = converter_parser(__doc__, "the baseline's gmm.pkl")
+    parser = make_parser(__doc__, "the baseline's gmm.pkl")
     args = parser.parse_args(arguments)
     try:
         model = convert(args.checkpoint, args.output_dir)

@@ -25,11 +25,13 @@ import torch
 
 from hub_cards.recipe import Recipe, find_recipe, load_recipe
 
+from .configuration_rawnet2 import RawNet2Config
 from .conversion import (
+    UNUSED,
     check_output_dir,
-    converter_parser,
     describe_checkpoint,
-    load_published,
+    load_renamed,
+    make_parser,
     new_model,
     read_checkpoint,
     write_converted,
@@ -56,18 +58,20 @@ BLOCK = {
 }
 
 
-def modules(num_blocks: int) -> dict[str, str]:
-    """Names of the network's modules by those of the published code."""
-    names = dict(NETWORK)
-    for i in range(num_blocks):
-        names |= {f"block{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in BLOCK.items()}
-        names[f"fc_attention{i}.0"] = f"blocks.{i}.scaling.linear"
-    return names
+def make_table(config: RawNet2Config) -> dict[str, str | None]:
+    """Make the rename table, see [`~modeling.conversion.rename`], from the names of the published code."""
+    table = dict(NETWORK)
+    for i in range(len(config.block_channels)):
+        table |= {f"block{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in BLOCK.items()}
+        if i > 0 and not config.pre_activation:  # there whether it is used or not
+            table[f"block{i}.0.bn1"] = UNUSED
+        table[f"fc_attention{i}.0"] = f"blocks.{i}.scaling.linear"
+    return table
 
 
-def sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict:
+def read_sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict:
     """
-    What of the config is in the tensors.
+    Read off the tensors what of the config is in them.
 
     Raises:
         ValueError: tensors that say so are missing or have another number of dimensions; all are named.
@@ -94,29 +98,29 @@ def sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict:
     }
 
 
-def recipe_of(variant: str) -> Recipe:
+def load_variant(variant: str) -> Recipe:
     return load_recipe(find_recipe(f"rawnet2-{variant}")[0])
 
 
-def with_settings(variant: str, found: Mapping, overrides: Mapping, where: str) -> Recipe:
+def make_recipe(variant: str, sizes: Mapping, overrides: Mapping, where: str) -> Recipe:
     """
-    The recipe of a variant, with the sizes that were found and the settings that were given.
+    Make the recipe of a variant with the sizes that were found and the settings that were given.
 
     Raises:
         ValueError: the sizes are those of another variant.
     """
     for other in VARIANTS:
-        theirs = recipe_of(other).model
-        if other != variant and all(theirs[name] == value for name, value in found.items()):
+        theirs = load_variant(other).model
+        if other != variant and all(theirs[name] == value for name, value in sizes.items()):
             raise ValueError(
                 f"{where} has exactly the sizes of --variant {other}, not of {variant}: "
-                f"{', '.join(f'{name} {value}' for name, value in found.items())}. Name --variant {other}; "
+                f"{', '.join(f'{name} {value}' for name, value in sizes.items())}. Name --variant {other}; "
                 "where the weights were trained with other settings, give those as well."
             )
-    recipe = recipe_of(variant)
+    recipe = load_variant(variant)
     given = {f"model.{name}": "given to the converter on the command line" for name in overrides}
     return dataclasses.replace(
-        recipe, model={**recipe.model, **found, **overrides}, inferred={**recipe.inferred, **given}
+        recipe, model={**recipe.model, **sizes, **overrides}, inferred={**recipe.inferred, **given}
     )
 
 
@@ -139,17 +143,17 @@ def convert(
         FileNotFoundError: there is no checkpoint.
         FileExistsError: there is something in the output folder.
         ValueError: no state dict of RawNet2, sizes of another variant, settings that are not valid, or what
-            does not fit; see [`~modeling.conversion.place_tensors`].
+            does not fit; see [`~modeling.conversion.load_renamed`].
     """
     check_output_dir(output_dir)
     overrides = overrides or {}
     tensors = read_checkpoint(checkpoint)
-    found = sizes(tensors, str(checkpoint))
-    recipe = with_settings(variant, found, overrides, str(checkpoint))
+    sizes = read_sizes(tensors, str(checkpoint))
+    recipe = make_recipe(variant, sizes, overrides, str(checkpoint))
     model = new_model(recipe)
-    unused = load_published(model, recipe, tensors, modules(len(model.blocks)), where=str(checkpoint))
+    unused = load_renamed(model, tensors, make_table(model.config), where=str(checkpoint))
     origins = dict.fromkeys(recipe.model, f"variant {variant}")
-    origins |= {**dict.fromkeys(found, "tensors"), **dict.fromkeys(overrides, "command line")}
+    origins |= {**dict.fromkeys(sizes, "tensors"), **dict.fromkeys(overrides, "command line")}
     record = describe_checkpoint(checkpoint, "modeling.convert_rawnet2_checkpoint", unused)
     record = {**record, "settings": origins}
     write_converted(model, output_dir, recipe, record)
@@ -157,7 +161,7 @@ def convert(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = converter_parser(__doc__, "the published weights, a .pth file")
+    parser = make_parser(__doc__, "the published weights, a .pth file")
     parser.add_argument(
         "--variant", required=True, choices=VARIANTS, help="the code that the weights were trained with"
     )

@@ -7,8 +7,8 @@ import yaml
 
 from hub_cards.recipe import find_recipe
 from modeling import AasistConfig, AasistForAudioClassification
-from modeling.conversion import names_of_places
-from modeling.convert_aasist_checkpoint import convert, modules
+from modeling.conversion import SINC_BANK, rename
+from modeling.convert_aasist_checkpoint import convert, make_table
 from processing.files import hash_file
 
 
@@ -35,9 +35,9 @@ def published_weights() -> tuple[AasistForAudioClassification, dict[str, torch.T
     torch.manual_seed(0)
     model = AasistForAudioClassification(AasistConfig(**SIZES, pre_activation=True)).eval()
     model.classifier.weight.data *= 10  # scores that differ from file to file
+    theirs = {ours: name for name, ours in make_table(model.config).items()}
     places = model.state_dict()
-    key_map = names_of_places(modules(len(SIZES["block_channels"])), places)
-    return model, {name: places[place] for name, place in key_map.items()}
+    return model, {rename(place, theirs): places[place] for place in places if place != SINC_BANK}
 
 
 def converted_aasist(folder: Path, *, is_published: bool = False) -> Path:

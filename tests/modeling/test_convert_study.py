@@ -4,6 +4,7 @@ are not at hand."""
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForAudioClassification, PreTrainedModel
 
 from hub_cards.recipe import find_recipe, load_recipe
-from modeling.conversion import names_of_places, new_model
+from modeling.conversion import new_model, rename
 from modeling.convert_study_checkpoint import convert, main
 
 
@@ -82,16 +83,17 @@ def random_model(system: Path) -> PreTrainedModel:
 def renamed(model: PreTrainedModel, names: dict[str, str], prefix: str = "") -> dict[str, torch.Tensor]:
     """The network's tensors as `names` has them, an encoder's under a prefix, without the fixed bank."""
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items() if name != "sinc.filters"}
-    theirs = {place: name for name, place in names_of_places(names, tensors).items()}
-    return {
-        theirs.get(name, prefix + name.removeprefix("encoder.")): tensor for name, tensor in tensors.items()
-    }
+    theirs = {ours: name for name, ours in names.items()}
+    if any(name.startswith("encoder.") for name in tensors):
+        modules = {name.split(".")[1] for name in tensors if name.startswith("encoder.")}
+        theirs |= {f"encoder.{module}": prefix + module for module in modules}
+    return {rename(name, theirs): tensor for name, tensor in tensors.items()}
 
 
 def write_key_map(folder: Path, names: dict[str, str], *more: str) -> Path:
-    path = folder / "names.txt"
+    path = folder / "names.yaml"
     path.write_text(
-        "\n".join([*(f"{theirs} {ours}" for theirs, ours in names.items()), *more]) + "\n", "utf-8"
+        "\n".join([*(f"{theirs}: {ours}" for theirs, ours in names.items()), *more]) + "\n", "utf-8"
     )
     return path
 
@@ -202,7 +204,7 @@ def test_encoder_that_is_in_the_key_map_needs_no_name_of_its_own(wav2vec2):
     for old, new in renames.items():
         wav2vec2.tensors = {name.replace(old, new): tensor for name, tensor in wav2vec2.tensors.items()}
 
-    wav2vec2.convert("cnn encoder.feature_extractor")
+    wav2vec2.convert("cnn: encoder.feature_extractor")
 
     assert_same_model(wav2vec2.out, wav2vec2.model)
 
@@ -217,12 +219,6 @@ def test_masked_spec_embed_is_not_used_and_said_so(wav2vec2, capsys):
     left_out = "Tensors in it that the network does not use were left out: `wav2vec2.masked_spec_embed`."
     assert left_out in (wav2vec2.out / "README.md").read_text()
     assert_same_model(wav2vec2.out, wav2vec2.model)
-
-
-def test_masked_spec_embed_of_another_width_is_refused(wav2vec2, capsys):
-    wav2vec2.tensors["wav2vec2.masked_spec_embed"] = torch.randn(33)
-
-    assert "wav2vec2.masked_spec_embed (33,) (to encoder.masked_spec_embed (32,))" in wav2vec2.refused(capsys)
 
 
 def test_what_an_encoder_lacks_is_listed(wav2vec2, capsys):
@@ -251,7 +247,7 @@ def test_line_of_the_key_map_leaves_one_of_two_encoders_out(wav2vec2):
     }
     wav2vec2.tensors = teacher | wav2vec2.tensors
 
-    record = wav2vec2.convert("teacher -")
+    record = wav2vec2.convert('teacher: "-"')
 
     assert record["unused"] == sorted(teacher)
     assert_same_model(wav2vec2.out, wav2vec2.model)
@@ -260,15 +256,34 @@ def test_line_of_the_key_map_leaves_one_of_two_encoders_out(wav2vec2):
 def test_tensor_of_the_key_map_in_a_place_that_is_recognised_too_is_refused(wav2vec2, capsys):
     wav2vec2.tensors["norm.weight"] = torch.randn(32)
 
-    error = wav2vec2.refused(capsys, "norm.weight encoder.encoder.layer_norm.weight")
+    error = wav2vec2.refused(capsys, "norm.weight: encoder.encoder.layer_norm.weight")
 
-    assert "another tensor has (2): norm.weight (to encoder.encoder.layer_norm.weight), wav2vec2.enc" in error
+    both = "both wav2vec2.encoder.layer_norm.weight and norm.weight give the network's "
+    assert f"best.pt: {both}encoder.encoder.layer_norm.weight." in error
 
 
-def test_key_map_may_have_comments_commas_and_empty_lines(wav2vec2):
-    lines = ("\ufeff# of the head", "", "head.0.weight,projector.weight", "head.0.bias,\tprojector.bias  # b")
+def test_key_map_may_have_comments_empty_lines_and_a_mark_of_its_encoding(wav2vec2):
+    lines = ("\ufeff# of the head", "", "head.0.weight: projector.weight")
+    lines += ("head.0.bias:   projector.bias  # b",)
 
-    wav2vec2.convert(*lines, "  head.3 , classifier", names={})
+    wav2vec2.convert(*lines, "head.3  : classifier", names={})
+
+    assert_same_model(wav2vec2.out, wav2vec2.model)
+
+
+def test_longest_name_of_the_key_map_counts(rawnet2):
+    rawnet2.tensors["other.bias"] = rawnet2.tensors.pop("head.0.bias")
+    rawnet2.tensors["head.0.bias"] = torch.randn(2)
+
+    record = rawnet2.convert("other: embedding", 'head.0.bias: "-"')
+
+    assert record["unused"] == ["head.0.bias"]
+    assert_same_model(rawnet2.out, rawnet2.model)
+
+
+def test_tensors_with_the_names_of_this_project_need_no_key_map(wav2vec2):
+    wav2vec2.tensors = dict(wav2vec2.model.state_dict())
+    main([*wav2vec2.arguments()[:-2], "--output_dir", str(wav2vec2.out)])
 
     assert_same_model(wav2vec2.out, wav2vec2.model)
 
@@ -276,7 +291,7 @@ def test_key_map_may_have_comments_commas_and_empty_lines(wav2vec2):
 def test_tensor_that_is_no_part_of_the_network_is_listed_as_unused(rawnet2, capsys):
     rawnet2.tensors["criterion.weight"] = torch.tensor([8.837, 1.0])
 
-    record = rawnet2.convert("criterion -")
+    record = rawnet2.convert('criterion: "-"')
 
     assert record["unused"] == ["criterion.weight"]
     assert "Not used: criterion.weight" in capsys.readouterr().out
@@ -306,7 +321,7 @@ def test_without_a_key_map_the_head_is_listed_and_the_encoder_is_not(wav2vec2, c
 def test_list_shows_what_is_matched_and_what_is_not_and_writes_nothing(wav2vec2, capsys):
     wav2vec2.tensors |= {"criterion.weight": torch.ones(2), "wav2vec2.masked_spec_embed": torch.ones(32)}
 
-    main([*wav2vec2.arguments("criterion -", names={"head.0": "projector"}), "--list"])
+    main([*wav2vec2.arguments('criterion: "-"', names={"head.0": "projector"}), "--list"])
 
     lines = capsys.readouterr().out.splitlines()
     assert {
@@ -316,60 +331,84 @@ def test_list_shows_what_is_matched_and_what_is_not_and_writes_nothing(wav2vec2,
         "  head.3.bias (2,) -> ?",
         "  criterion.weight (2,) -> -",
         "  wav2vec2.masked_spec_embed (32,) -> -",
-        "Places of the network: 87, that need a tensor 2",
+        "Places of the network: 86, that need a tensor 2",
         "  encoder.encoder.layer_norm.bias (32,) <- wav2vec2.encoder.layer_norm.bias",
-        "  encoder.masked_spec_embed (32,) <- none needed",
         "  projector.bias (20,) <- head.0.bias",
         "  classifier.bias (2,) <- ?",
     } <= set(lines)
-    assert len(lines) == 2 + 88 + 87
+    assert len(lines) == 2 + 88 + 86
     assert not wav2vec2.out.exists()
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("head.7", "names.txt:16: two names are expected, theirs and ours, not 1."),
-        ("head.0 is embedding", "names.txt:16: two names are expected, theirs and ours, not 3."),
-        ("head.0 embedding", "names.txt:16: head.0 has a line already, 14."),
-        ("head.0.bias embedding.bias", "names.txt:16: head.0.bias is in line 14 already."),
+        ("head.7", "names.yaml is not valid YAML"),
+        ("head.0.bias:", "names.yaml must have lines `theirs: ours` of two names"),
+        ("head.0.bias: [embedding]", "names.yaml must have lines `theirs: ours` of two names"),
+        ("head.0: embedding", "names.yaml: head.0 is there more than once."),
         (
-            "head.0.bais -",
-            "names.txt:16: head.0.bais is not in the checkpoint (did you mean 'head.0.bias'?).",
+            'head.0.bais: "-"',
+            "names.yaml: head.0.bais is not in the checkpoint (did you mean 'head.0.bias'?).",
         ),
-        ("hea -", "names.txt:16: hea is not in the checkpoint."),
+        ('hea: "-"', "names.yaml: hea is not in the checkpoint."),
     ],
 )
-def test_line_of_the_key_map_is_refused_by_its_number(rawnet2, capsys, line, said):
+def test_line_of_the_key_map_is_refused_by_its_name(rawnet2, capsys, line, said):
     assert said in rawnet2.refused(capsys, line)
 
 
-def test_all_names_that_the_network_does_not_have_are_given_with_the_nearest(rawnet2, capsys):
+@pytest.mark.parametrize("text", ["", "- head.0\n", "head.0 projector\n"])
+def test_key_map_that_is_no_mapping_is_refused(rawnet2, capsys, text):
+    arguments = rawnet2.arguments()
+    (rawnet2.folder / "names.yaml").write_text(text)
+
+    with pytest.raises(SystemExit):
+        main([*arguments, "--output_dir", str(rawnet2.out)])
+
+    assert "names.yaml must have lines `theirs: ours` of two names" in capsys.readouterr().err
+
+
+def test_all_names_that_the_network_does_not_have_are_given(rawnet2, capsys):
     wrong = {"head.0": "embeding", "rnn": "blocks.7", "frontend.bn": "sinc_norm.weights"}
 
     error = rawnet2.refused(capsys, names=RAWNET2 | wrong)
 
-    assert "names.txt:14: embeding is not in the network (did you mean 'embedding'?)." in error
-    assert "names.txt:13: blocks.7 is not in the network" in error
-    assert "names.txt:1: sinc_norm.weights is not in the network (did you mean 'sinc_norm.weight'?)." in error
+    unexpected = next(line for line in error.splitlines() if "Unexpected" in line)
+    missing = next(line for line in error.splitlines() if "Missing" in line)
+    assert all(f'"{name}.bias' in unexpected for name in ("embeding", "sinc_norm.weights"))
+    assert '"blocks.7.bias_ih_l0"' in unexpected
+    assert '"embedding.bias"' in missing and '"gru.bias_ih_l0"' in missing
+    assert "embeding.bias is called head.0.bias in the checkpoint" in error
+    assert "  head.0.bias (12,) -> ?\n" in error and "  embedding.bias (12,) <- ?\n" in error
 
 
-def test_repeated_and_mis_shaped_tensors_are_listed_together(rawnet2, capsys):
-    rawnet2.tensors["aux.weight"] = torch.randn(12, 16)
+def test_mis_shaped_tensors_and_those_without_a_place_are_listed_together(rawnet2, capsys):
     rawnet2.tensors["head.1.bias"] = torch.randn(3)
     rawnet2.tensors["more"] = torch.randn(1)
 
-    error = rawnet2.refused(capsys, "aux embedding")
+    error = rawnet2.refused(capsys)
 
-    assert "another tensor has (2): head.0.weight (to embedding.weight), aux.weight (to embedding" in error
-    assert "of another shape than their place (1): head.1.bias (3,) (to classifier.bias (2,))" in error
+    assert re.search(r"size mismatch for classifier.bias: .*\[3\].*\[2\]", error)
+    assert "classifier.bias is called head.1.bias in the checkpoint" in error
     assert "  more (1,) -> ?" in error
+
+
+def test_repeated_tensors_are_refused(rawnet2, capsys):
+    rawnet2.tensors["aux.weight"] = torch.randn(12, 16)
+
+    error = rawnet2.refused(capsys, "aux: embedding")
+
+    assert "both head.0.weight and aux.weight give the network's embedding.weight" in error
 
 
 def test_module_with_a_tensor_more_than_ours_is_refused(rawnet2, capsys):
     rawnet2.tensors["head.0.scale"] = torch.randn(1)
 
-    assert "network does not have (1): head.0.scale (to embedding.scale)" in rawnet2.refused(capsys)
+    error = rawnet2.refused(capsys)
+
+    assert 'Unexpected key(s) in state_dict: "embedding.scale"' in error
+    assert "embedding.scale is called head.0.scale in the checkpoint" in error
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -377,7 +416,7 @@ def test_bank_that_is_ours_is_accepted(rawnet2, dimensions):
     bank = rawnet2.model.sinc.filters
     rawnet2.tensors["frontend.taps"] = bank.squeeze(1) if dimensions == 2 else bank.clone()
 
-    record = rawnet2.convert("frontend.taps sinc.filters")
+    record = rawnet2.convert("frontend.taps: sinc.filters")
 
     assert record["unused"] == []
     assert_same_model(rawnet2.out, rawnet2.model)
@@ -390,18 +429,18 @@ def test_bank_of_other_settings_is_refused(rawnet2, tmp_path, capsys):
     )
     rawnet2.tensors["frontend.taps"] = other.sinc.filters
 
-    error = rawnet2.refused(capsys, "frontend.taps sinc.filters")
+    error = rawnet2.refused(capsys, "frontend.taps: sinc.filters")
 
-    assert "The checkpoint's sinc bank differs" in error
+    assert "best.pt: frontend.taps, the checkpoint's sinc bank, differs" in error
     assert "change sinc_max_frequency" in error
 
 
 def test_bank_with_another_number_of_taps_is_refused(rawnet2, capsys):
     rawnet2.tensors["frontend.taps"] = torch.randn(8, 127)
 
-    error = rawnet2.refused(capsys, "frontend.taps sinc.filters")
+    error = rawnet2.refused(capsys, "frontend.taps: sinc.filters")
 
-    assert "frontend.taps (8, 1, 127) (to sinc.filters (8, 1, 129))" in error
+    assert "frontend.taps (8, 1, 127) is not the bank" in error and "(8, 1, 129)" in error
 
 
 def test_counts_of_batches_may_be_absent_and_are_zero(rawnet2):
@@ -452,13 +491,13 @@ def test_system_of_another_architecture_is_refused(rawnet2, capsys):
 
 def test_missing_key_map_is_one_line_of_error(rawnet2, capsys):
     arguments = rawnet2.arguments()
-    (rawnet2.folder / "names.txt").unlink()
+    (rawnet2.folder / "names.yaml").unlink()
 
     with pytest.raises(SystemExit):
         main([*arguments, "--output_dir", str(rawnet2.out)])
 
     error = capsys.readouterr().err
-    assert "names.txt" in error
+    assert "names.yaml" in error
     assert error.count("\n") == 1
 
 
