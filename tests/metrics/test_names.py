@@ -1,13 +1,26 @@
 """The one table of metrics: how each is called and written, wherever it is printed."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from metrics import costs
 from metrics.names import METRICS, format_bounds, format_number, format_value
+from processing.results import evaluate_trials
 
 
 def test_metrics_are_printed_in_one_order_and_the_eer_is_the_first():
     assert list(METRICS) == ["eer", "min_tdcf_2019", "min_tdcf_2021", "min_dcf", "act_dcf", "cllr"]
+
+
+def test_results_have_every_metric_of_the_table_in_its_order():
+    keys = ["bonafide", "spoof"] * 2
+    trials = pd.DataFrame({"utterance_id": list("abcd"), "speaker_id": "-", "attack": "-", "key": keys})
+    asv = costs.AsvErrorRates(0.02, 0.02, 0.7)
+
+    results = evaluate_trials(trials, np.array([2.0, 0.0, 1.0, 0.5]), asv=asv, bootstrap=None)
+
+    assert [name for name in results if name in METRICS] == list(METRICS)
 
 
 def test_titles_tell_all_metrics_apart():
