@@ -6,6 +6,7 @@ from itertools import cycle
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -16,6 +17,7 @@ BONAFIDE, SPOOF, LINE = "#0072b2", "#d55e00", "#333333"  # told apart by the col
 CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 NOTE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # box of a text over a plot
 RATE_TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
+MARKER = {"color": LINE, "markerfacecolor": "none", "linewidth": 0, "clip_on": False, "zorder": 3}
 MARKER_SIZE = 7
 MAX_POINTS = 4000  # of a DET curve; more are not seen
 
@@ -62,18 +64,8 @@ def plot_det(
             at = max(int(np.searchsorted(thresholds, point.threshold, side="right")) - 1, 0)
             if max(far[at], frr[at]) > highest:
                 highest = 1  # of which the scale below makes a finite edge
-            drawn += axes.plot(
-                far[at],
-                frr[at],
-                "osD"[i % 3],
-                color=LINE,
-                markerfacecolor="none",
-                markersize=MARKER_SIZE + 4 * i,  # points that coincide stay visible, one around the other
-                linewidth=0,
-                clip_on=False,
-                zorder=3,
-                label=point.name,
-            )
+            size = MARKER_SIZE + 4 * i  # points that coincide stay visible, one around the other
+            drawn += axes.plot(far[at], frr[at], "osD"[i % 3], label=point.name, markersize=size, **MARKER)
     lowest, highest = max(lowest, RATE_TICKS[0]), min(highest, 1 - lowest)
     axes.plot([lowest, 0.5], [lowest, 0.5], color="#bbbbbb", linewidth=1, linestyle="--", zorder=0)
     if without_errors:
@@ -81,18 +73,9 @@ def plot_det(
             f"No errors: EER 0 % ({name}); the curve lies on the axes." for name in without_errors
         )
         axes.text(0.08, 0.04, note, transform=axes.transAxes, bbox=NOTE, fontsize=9, parse_math=False)
-    for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
-        # Rates of 0 and 1 lie at infinity; they are drawn at the edge.
-        set_scale("function", functions=(lambda rate: _to_deviate(rate, lowest), _to_rate))
-        axis.set_major_locator(FixedLocator([tick for tick in RATE_TICKS if lowest <= tick <= highest]))
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}"))
-    axes.set(
-        xlim=(lowest, highest),
-        ylim=(lowest, highest),
-        xlabel="False acceptance rate: spoof taken for bona fide (%)",
-        ylabel="False rejection rate: bona fide taken for spoof (%)",
-    )
+    _set_rate_scale(axes, lowest, highest)
+    axes.set_xlabel("False acceptance rate: spoof taken for bona fide (%)")
+    axes.set_ylabel("False rejection rate: bona fide taken for spoof (%)")
     axes.grid(color="#e6e6e6")
     # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
     legend = axes.legend(drawn, range(len(drawn)), loc="upper right", framealpha=0.9, fontsize=9)
@@ -212,13 +195,23 @@ def plot_timeline(
     return figure
 
 
-def _make_axes(width: float, height: float, title: str):
+def _make_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     size = 10 if len(title) < 13 * width else 7
     axes.set_title(title, fontsize=size, parse_math=False)  # a "$" in a file's name is no formula
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _set_rate_scale(axes: Axes, lowest: float, highest: float) -> None:
+    """Normal deviates on both axes; rates of 0 and 1, which lie at infinity there, are drawn at the edge."""
+    for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        set_scale("function", functions=(lambda rate: _to_deviate(rate, lowest), _to_rate))
+        axis.set_major_locator(FixedLocator([tick for tick in RATE_TICKS if lowest <= tick <= highest]))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}"))
+    axes.set(xlim=(lowest, highest), ylim=(lowest, highest))
 
 
 def _find_corners(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
