@@ -456,7 +456,7 @@ def open_checkpoint(
         "device": PartialState().device.type,
         "torch": torch.__version__,
     }
-    return ScoringCheckpoint(evaluation.folder / ".scoring", identity, replace=args.overwrite)
+    return ScoringCheckpoint(evaluation.folder / ".scoring.jsonl", identity, replace=args.overwrite)
 
 
 def describe_countermeasure(countermeasure: Countermeasure) -> dict:

@@ -2,16 +2,17 @@
 
 import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 
 from .collation import AudioCollator
 from .files import write_text
+from .resuming import describe_difference, read_on_main
 from .scores import compute_scores
 
 
@@ -47,8 +49,8 @@ def score_rows(
 ) -> torch.Tensor:
     """
     Score every row, in the order of the rows, at the precision of the weights. Under `accelerate launch`
-    whole batches are shared out over the processes, so that each is computed as on one process, and every
-    process gets all scores.
+    the processes take batches in turn, so that each is computed as on one process, and every process gets all
+    scores.
 
     Args:
         model, collator: the countermeasure, and what makes a batch of rows for it.
@@ -64,48 +66,45 @@ def score_rows(
         ValueError, FileNotFoundError: audio that cannot be decoded; a score that is NaN or infinite; a
             checkpoint of another scoring.
     """
-    state = PartialState()
+    process = PartialState()
     # Whole utterances would all be padded to the longest.
     size = 1 if collator.feature_extractor.num_samples is None else batches.batch_size
     slices = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-    done = {} if checkpoint is None else checkpoint.finished(state)
-    remaining = [index for index in range(len(slices)) if index not in done]
-    own = remaining[state.process_index :: state.num_processes]
-    computed = {}
-    loader = DataLoader(
-        rows,
-        batch_sampler=[list(slices[index]) for index in own],
-        collate_fn=collator,
-        num_workers=batches.num_workers,
-    )
-    model = model.to(state.device).eval()
+    finished = [] if checkpoint is None else checkpoint.load()
+    scores = [score for batch in finished for score in batch]
+    num_before = len(scores)
+    if num_before:
+        process.print(f"{num_before:,} of {len(rows):,} utterances were scored before.")
+    starts = range(len(finished), len(slices), process.num_processes)  # of a round: a batch for each process
+    own = [slices[i + process.process_index] for i in starts if i + process.process_index < len(slices)]
+    loader = iter(DataLoader(rows, batch_sampler=own, collate_fn=collator, num_workers=batches.num_workers))
+    model = model.to(process.device).eval()
     utterances = rows["utterance_id"][:]
-    if done:
-        state.print(f"{checkpoint.num_scored_before:,} of {len(rows):,} utterances were scored before.")
-    share = f" (share of process 1 of {state.num_processes})" if state.num_processes > 1 else ""
     started = time.time()
     with tqdm(
-        total=sum(len(slices[index]) for index in own),
-        desc=description + share,
+        total=len(rows) - num_before,
+        desc=description,
         unit=" utterances",
-        disable=not state.is_main_process,
+        disable=not process.is_main_process,
     ) as bar:
-        for index, batch in zip(own, loader, strict=True):
-            scores, _ = score_batch(model, batch)
-            check_finite(scores, [f"utterance {utterances[i]}" for i in slices[index]])
-            computed[index] = scores.tolist()
+        for _ in starts:
+            batch = next(loader, None)  # there may be none for the last processes of the last round
+            computed = [] if batch is None else [score_batch(model, batch)[0].tolist()]
+            computed = gather_object(computed)
+            new = [score for each in computed for score in each]
+            names = utterances[len(scores) : len(scores) + len(new)]
+            check_finite(new, [f"utterance {name}" for name in names])
+            scores += new
             if checkpoint is not None:
-                checkpoint.add(index, computed[index])
-            bar.update(len(computed[index]))
-    gathered = gather_object(list(computed.items())) if state.num_processes > 1 else computed.items()
-    if num_scored := sum(len(slices[index]) for index in remaining):
+                checkpoint.add(computed)
+            bar.update(len(new))
+    if num_scored := len(rows) - num_before:
         seconds = time.time() - started
-        state.print(
+        process.print(
             f"{description}: {num_scored:,} utterances in {seconds:.1f} s, "
             f"{num_scored / seconds:.1f} per second"
         )
-    by_batch = {**done, **dict(gathered)}
-    return torch.tensor([score for index in range(len(slices)) for score in by_batch[index]])
+    return torch.tensor(scores)
 
 
 @torch.inference_mode()
@@ -125,102 +124,72 @@ def score_batch(
     return compute_scores(logits, label2id), logits.softmax(-1)[:, int(label2id["bonafide"])]
 
 
-def check_finite(scores: torch.Tensor, names: Sequence[str]) -> None:
+def check_finite(scores: Iterable[float], names: Iterable[str]) -> None:
     """
     Raises:
-        ValueError: a score (num_scores,) that is NaN or infinite; the message has its name.
+        ValueError: a score that is NaN or infinite; the message has its name.
     """
-    if not (finite := torch.isfinite(scores)).all():
-        at = int(finite.int().argmin())
-        raise ValueError(f"The score of {names[at]} is {scores[at]}: check the weights of the model.")
+    for score, name in zip(scores, names, strict=True):
+        if not math.isfinite(score):
+            raise ValueError(f"The score of {name} is {score}: check the weights of the model.")
 
 
 class ScoringCheckpoint:
     """
-    Scores of the batches that are finished, so that a killed scoring goes on where it was. Each process
-    appends to a file of its own in `folder`, a line a batch; a line that the kill cut short does not count.
+    Scores of the batches that are finished, in their order, so that a killed scoring goes on where it was,
+    on any number of processes. The main process appends to a file, a line a batch; a line that the kill cut
+    short does not count.
 
     Args:
-        folder: holds nothing else; made when needed.
+        path: of the file; made when needed.
         identity: what is scored by what. Another one's scores are never taken.
         replace: throw another one's scores away, instead of raising.
     """
 
-    def __init__(self, folder: Path, identity: dict, *, replace: bool = False):
-        self.folder, self.identity, self.replace = folder, identity, replace
-        self.num_scored_before = 0  # utterances, as `finished` finds them
-        self._stream = None
+    def __init__(self, path: Path, identity: Mapping, *, replace: bool = False):
+        self.path, self.identity, self.replace = path, identity, replace
+        self.num_scored_before = 0  # utterances, as `load` finds them
 
-    def finished(self, state: PartialState) -> dict[int, list[float]]:
+    def load(self) -> list[list[float]]:
         """
-        Scores of the finished batches by the batch's index; and makes ready for more. All processes call it.
+        The scores of each finished batch. All processes call it.
 
         Raises:
-            ValueError: the folder holds another scoring; the message names the difference.
+            ValueError: the file holds another scoring; the message names the difference.
         """
-        found = [None]
-        if state.is_main_process:
-            try:
-                found = [self._collect()]
-            except ValueError as error:
-                found = [error]
-        broadcast_object_list(found)
-        if isinstance(found[0], ValueError):
-            raise found[0]
-        self.num_scored_before = sum(map(len, found[0].values()))
-        self._stream = open(self.folder / f"process-{state.process_index}.jsonl", "w", encoding="utf-8")
-        self._write(self.identity)
-        return found[0]
+        finished = read_on_main(self._read)
+        self.num_scored_before = sum(map(len, finished))
+        return finished
 
-    def add(self, index: int, scores: list[float]) -> None:
-        """Keep the scores of one batch."""
-        self._write([index, scores])
+    def add(self, batches: list[list[float]]) -> None:
+        """Keep the scores of the next batches."""
+        if PartialState().is_main_process:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(scores) + "\n" for scores in batches)
 
     def remove(self) -> None:
-        """Delete the folder, when its scores are kept elsewhere."""
-        for path in self.folder.glob("*.jsonl"):
-            path.unlink()
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        """Delete the file, when its scores are kept elsewhere."""
+        self.path.unlink(missing_ok=True)
 
-    def _write(self, value) -> None:
-        self._stream.write(json.dumps(value) + "\n")
-        self._stream.flush()
-
-    def _collect(self) -> dict[int, list[float]]:
-        """Read all files of the folder into one, from which another number of processes can go on."""
-        os.makedirs(self.folder, exist_ok=True)
-        done, paths = {}, sorted(self.folder.glob("process-*.jsonl"))
-        for path in [self.folder / "finished.jsonl", *paths]:
-            if path.is_file():
-                done |= self._read(path)
-        lines = [self.identity, *([index, done[index]] for index in sorted(done))]
-        write_text(self.folder / "finished.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-        for path in paths:
-            path.unlink()
-        return done
-
-    def _read(self, path: Path) -> dict[int, list[float]]:
+    def _read(self) -> list[list[float]]:
+        """Read what is finished, and leave nothing else in the file."""
         lines = []
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        for line in self.path.read_text(encoding="utf-8").splitlines(True) if self.path.is_file() else []:
             try:
                 lines.append(json.loads(line if line.endswith("\n") else "cut short"))
             except json.JSONDecodeError:  # what follows is computed again
                 break
-        if not lines:
-            return {}
-        if lines[0] != json.loads(json.dumps(self.identity)):
-            if self.replace:
-                return {}
-            keys = [
-                key for key in {**lines[0], **self.identity} if lines[0].get(key) != self.identity.get(key)
-            ]
-            raise ValueError(
-                f"{self.folder} holds the unfinished scoring of something else: "
-                + "; ".join(f"{key} {lines[0].get(key)} there, {self.identity.get(key)} now" for key in keys)
-                + ". Finish that one, throw it away by --overwrite, or choose another --output_dir."
-            )
-        return {index: scores for index, scores in lines[1:]}
+        identity, *finished = lines or [self.identity]
+        if difference := describe_difference(identity, self.identity):
+            if not self.replace:
+                raise ValueError(
+                    f"{self.path} holds the unfinished scoring of something else: {difference}. Finish that "
+                    "one, throw it away by --overwrite, or choose another --output_dir."
+                )
+            finished = []
+        lines = [self.identity, *finished]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        return finished
 
 
 def hash_rows(rows: Dataset) -> str:

@@ -125,7 +125,7 @@ def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
     folder = tmp_path / "killed"
     arguments = ["--model", trained, "--data_dir", wide_corpus, "--output_dir", folder, "--num_threads", 1]
     process = eval_script.start(*arguments)
-    finished = folder / ".scoring" / "process-0.jsonl"
+    finished = folder / ".scoring.jsonl"
     while not finished.is_file() or len(finished.read_text().splitlines()) < 4:
         assert process.poll() is None
         time.sleep(0.002)
@@ -139,7 +139,7 @@ def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
     assert "of 240 utterances were scored before." in output
     assert 0 < results_in(folder)["num_scored_before"] < 240
     assert (folder / "scores.txt").read_bytes() == (evaluated[0] / "scores.txt").read_bytes()
-    assert not (folder / ".scoring").exists()
+    assert not (folder / ".scoring.jsonl").exists()
 
 
 @pytest.mark.slow  # the killed evaluation above ends on two processes, too

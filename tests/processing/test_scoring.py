@@ -1,7 +1,11 @@
 """Scoring that was interrupted, and scoring that must not be mixed with another."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +17,12 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
 from processing.collation import AudioCollator
+from processing.models import load_countermeasure
 from processing.scoring import Batches, ScoringCheckpoint, hash_rows, score_rows
 from processing.trials import FEATURES
 
 
+ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = {"model": "m", "corpus": "c"}
 
 
@@ -48,29 +54,29 @@ def rows_of(corpus):
     return asvspoof2019.LA.load(corpus).splits["eval"]
 
 
-def interrupted(model, collator, corpus, folder):
+def interrupted(model, collator, corpus, path):
     """Scores of a run that ended at its third batch of 5 in the first go."""
-    path, content = damage(corpus, "LA_E_0000007")
+    file, content = damage(corpus, "LA_E_0000007")
     batches = Batches(batch_size=3)
     with pytest.raises(ValueError, match="LA_E_0000007"):
         score_rows(
-            model, collator, rows_of(corpus), batches=batches, checkpoint=ScoringCheckpoint(folder, IDENTITY)
+            model, collator, rows_of(corpus), batches=batches, checkpoint=ScoringCheckpoint(path, IDENTITY)
         )
-    path.write_bytes(content)
+    file.write_bytes(content)
     return batches
 
 
 def test_interrupted_scoring_goes_on_where_it_was_with_the_same_bits(
     model, collator, corpus, tmp_path, monkeypatch
 ):
-    folder = tmp_path / "scoring"
-    batches = interrupted(model, collator, corpus, folder)
+    path = tmp_path / "scoring.jsonl"
+    batches = interrupted(model, collator, corpus, path)
     seen = []
     counting = AudioCollator(collator.feature_extractor)
     monkeypatch.setattr(counting, "_choose_start", lambda row: seen.append(row["utterance_id"]) or 0)
 
     scores = score_rows(
-        model, counting, rows_of(corpus), batches=batches, checkpoint=ScoringCheckpoint(folder, IDENTITY)
+        model, counting, rows_of(corpus), batches=batches, checkpoint=ScoringCheckpoint(path, IDENTITY)
     )
 
     assert seen == [f"LA_E_{i:07d}" for i in range(6, 12)]  # two batches of 3 were finished
@@ -78,54 +84,88 @@ def test_interrupted_scoring_goes_on_where_it_was_with_the_same_bits(
 
 
 def test_line_that_the_kill_cut_short_does_not_count(model, collator, corpus, tmp_path):
-    folder = tmp_path / "scoring"
-    batches = interrupted(model, collator, corpus, folder)
-    path = folder / "process-0.jsonl"
+    path = tmp_path / "scoring.jsonl"
+    batches = interrupted(model, collator, corpus, path)
     text = path.read_text()
     assert len(text.splitlines()) == 3
     path.write_text(text[:-5])
 
-    checkpoint = ScoringCheckpoint(folder, IDENTITY)
+    checkpoint = ScoringCheckpoint(path, IDENTITY)
     scores = score_rows(model, collator, rows_of(corpus), batches=batches, checkpoint=checkpoint)
 
     assert torch.equal(scores, score_rows(model, collator, rows_of(corpus), batches=batches))
 
 
-def test_finished_batches_of_any_number_of_processes_are_used(model, collator, corpus, tmp_path):
-    folder = tmp_path / "scoring"
-    batches = interrupted(model, collator, corpus, folder)
-    own, moved = folder / "process-0.jsonl", folder / "process-3.jsonl"
-    lines = own.read_text().splitlines(keepends=True)
-    own.write_text(lines[0] + lines[1])
-    moved.write_text(lines[0] + lines[2])
+SHARE = """
+import sys
+from pathlib import Path
+from accelerate import PartialState
+import modeling
+from processing import asvspoof2019
+from processing.collation import AudioCollator
+from processing.models import load_countermeasure
+from processing.models import load_countermeasure
+from processing.scoring import Batches, ScoringCheckpoint, score_rows
 
-    scores = score_rows(
-        model, collator, rows_of(corpus), batches=batches, checkpoint=ScoringCheckpoint(folder, IDENTITY)
+
+class Dying(AudioCollator):
+    def __call__(self, rows):
+        if rows[0]["utterance_id"] == "LA_E_0000006":
+            raise KeyboardInterrupt
+        return super().__call__(rows)
+
+
+corpus, trained, path = sys.argv[1:]
+PartialState(cpu=True)
+cm = load_countermeasure(trained)
+checkpoint = ScoringCheckpoint(Path(path), {"model": "m", "corpus": "c"})
+rows = asvspoof2019.load(Path(corpus)).splits["eval"]
+score_rows(cm.model, Dying(cm.feature_extractor), rows, batches=Batches(2), checkpoint=checkpoint)
+"""
+
+
+def test_killed_scoring_of_two_processes_goes_on_in_one_with_the_same_bits(la_corpus, trained, tmp_path):
+    path, launch = tmp_path / "scoring.jsonl", ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    (tmp_path / "share.py").write_text(SHARE)
+    process = subprocess.run(
+        [sys.executable, *launch, "--standalone", tmp_path / "share.py", la_corpus, trained, path],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        timeout=300,
     )
+    assert process.returncode != 0
+    assert len(path.read_text().splitlines()) == 1 + 2  # of 6 batches, the first of each process
+    checkpoint, cm = ScoringCheckpoint(path, IDENTITY), load_countermeasure(str(trained))
+    countermeasure = (cm.model, AudioCollator(cm.feature_extractor), rows_of(la_corpus))
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on whose number the last bits depend
 
-    assert torch.equal(scores, score_rows(model, collator, rows_of(corpus), batches=batches))
-    finished = (folder / "finished.jsonl").read_text().splitlines()[1:]
-    assert [json.loads(line)[0] for line in finished] == [0, 1]
+    scores = score_rows(*countermeasure, batches=Batches(2), checkpoint=checkpoint)
+    whole = score_rows(*countermeasure, batches=Batches(2))
+
+    torch.set_num_threads(num_threads)
+    assert torch.equal(scores, whole)
+    assert checkpoint.num_scored_before == 4
 
 
 def test_scores_of_another_model_are_never_taken(model, collator, corpus, tmp_path):
-    folder = tmp_path / "scoring"
-    batches = interrupted(model, collator, corpus, folder)
-    other = ScoringCheckpoint(folder, {**IDENTITY, "model": "another"})
+    path = tmp_path / "scoring.jsonl"
+    batches = interrupted(model, collator, corpus, path)
+    other = ScoringCheckpoint(path, {**IDENTITY, "model": "another"})
 
-    with pytest.raises(ValueError, match="unfinished scoring of something else: model m there, another now"):
+    with pytest.raises(ValueError, match="scoring of something else: model was 'm', now 'another'"):
         score_rows(model, collator, rows_of(corpus), batches=batches, checkpoint=other)
 
-    assert (folder / "process-0.jsonl").is_file()  # nothing is lost
+    assert len(path.read_text().splitlines()) == 3  # nothing is lost
 
 
 def test_removed_checkpoint_leaves_nothing(model, collator, corpus, tmp_path):
-    checkpoint = ScoringCheckpoint(tmp_path / "scoring", IDENTITY)
+    checkpoint = ScoringCheckpoint(tmp_path / "scoring.jsonl", IDENTITY)
     score_rows(model, collator, rows_of(corpus), checkpoint=checkpoint)
 
     checkpoint.remove()
 
-    assert not (tmp_path / "scoring").exists()
+    assert list(tmp_path.iterdir()) == [corpus]
 
 
 def test_score_that_is_no_number_is_an_error_that_names_the_utterance(trained, collator, la_corpus):
@@ -186,11 +226,12 @@ def test_digest_changes_with_the_bytes_of_audio_within_the_rows(path):
 
 
 def test_replaced_checkpoint_starts_anew(model, collator, corpus, tmp_path):
-    folder = tmp_path / "scoring"
-    batches = interrupted(model, collator, corpus, folder)
-    other = ScoringCheckpoint(folder, {**IDENTITY, "model": "another"}, replace=True)
+    path = tmp_path / "scoring.jsonl"
+    batches = interrupted(model, collator, corpus, path)
+    other = ScoringCheckpoint(path, {**IDENTITY, "model": "another"}, replace=True)
 
     scores = score_rows(model, collator, rows_of(corpus), batches=batches, checkpoint=other)
 
     assert torch.equal(scores, score_rows(model, collator, rows_of(corpus), batches=batches))
-    assert len((folder / "finished.jsonl").read_text().splitlines()) == 1  # nothing was taken over
+    assert other.num_scored_before == 0  # nothing was taken over
+    assert json.loads(path.read_text().splitlines()[0])["model"] == "another"
