@@ -18,6 +18,7 @@ from hub_cards.publish import PublishingError, Target, check_access, find_target
 from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, load_recipe, systems
 from modeling import LFCCGMMConfig
 from processing.base_model import RANDOM, record_base_model
+from processing.checkpoints import find_checkpoint
 from processing.collation import AudioCollator, label_ids
 from processing.command_line import (
     ArgumentParser,
@@ -32,7 +33,7 @@ from processing.files import strip_folder
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
 from processing.report import describe_results, describe_split
-from processing.training import GradientArguments, build_trainer, find_checkpoint
+from processing.training import GradientArguments, build_trainer
 from processing.training_lfcc_gmm import USED_ARGUMENTS, EMArguments
 from processing.training_record import save_and_evaluate, write_training_record
 from processing.trials import Corpus, count_classes, list_trials

@@ -17,18 +17,11 @@ from .files import write_text
 
 RECORD_NAME = "training.json"  # in the folder of a run
 RANDOM = "none"  # instead of a base model: random initial weights
-# What of an encoder's config may differ from the base model's: dropout, masking and layerdrop.
-OF_TRAINING = ("drop", "mask")
-# What a config says of its file, and what is about the base model's own head.
-NOT_OF_THE_ENCODER = {
-    "_name_or_path",
-    "architectures",
-    "dtype",
-    "torch_dtype",
-    "transformers_version",
-    "id2label",
-    "label2id",
-}
+# What a config says of its file, and not of its model.
+FILE_KEYS = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
+IGNORED_ENCODER_KEYS = FILE_KEYS | {"id2label", "label2id"}  # these are of the base model's own head
+# Words in the keys in which it may differ from the base model's: dropout, masking and layerdrop.
+TRAINING_ONLY_KEYS = ("drop", "mask")
 
 
 def follow_base_model(
@@ -64,7 +57,7 @@ def follow_base_model(
             raise ValueError("do_normalize: base_model needs a base model. State true or false.")
         return stated, extractor_settings
     place = checkpoint or find_folder(source, "base model") or source
-    with _errors_explained(place):
+    with _explain_errors(place):
         config = AutoConfig.from_pretrained(place)
         extractor = AutoFeatureExtractor.from_pretrained(place) if follows else None
     base = config if checkpoint is None else getattr(config, "encoder_config", None)
@@ -77,13 +70,13 @@ def follow_base_model(
                 f"{type(extractor).__name__} of {source} does not say whether it normalises. State "
                 "do_normalize in the recipe as true or false."
             )
-    settings = {key: value for key, value in base.to_dict().items() if key not in NOT_OF_THE_ENCODER}
+    settings = {key: value for key, value in base.to_dict().items() if key not in IGNORED_ENCODER_KEYS}
     for key, value in stated.items():
         if value and (key == "layerdrop" or (key.startswith("mask_") and key.endswith("_prob"))):
             raise ValueError(f"encoder_config: {key} {value} is not possible, it is always 0. Leave it out.")
-        if any(word in key for word in OF_TRAINING):
+        if any(word in key for word in TRAINING_ONLY_KEYS):
             settings[key] = value
-        elif _plain(value) != _plain(settings.get(key)):
+        elif json.dumps(value) != json.dumps(settings.get(key)):  # a tuple is a list
             raise ValueError(
                 f"The base model {source} has {key} {settings.get(key)!r}, but the recipe's encoder_config "
                 f"says {value!r}. Choose the base model that the recipe is for, or write a recipe for this "
@@ -111,7 +104,7 @@ def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
         ValueError: weights that cannot be read, that lack some of the encoder's, or have other shapes.
     """
     folder = find_folder(source, "base model")
-    with _errors_explained(folder or source):
+    with _explain_errors(folder or source):
         loaded, report = AutoModel.from_pretrained(
             folder or source,
             config=type(encoder.config).from_dict(encoder.config.to_dict()),
@@ -188,34 +181,31 @@ def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def _plain(value):
-    return list(value) if isinstance(value, tuple) else value
-
-
 @contextmanager
-def _errors_explained(source: Path | str) -> Iterator[None]:
+def _explain_errors(source: Path | str) -> Iterator[None]:
     """Errors of transformers as ours, with a remedy; its table of keys, which ours replaces, is left out."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
     except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or "the file is empty"
         raise ValueError(
-            f"The weights of the base model {source} cannot be read, or are more than tensors "
-            f"({str(error).splitlines()[0] if str(error) else 'the file is empty'}). Download or copy them "
-            "again."
+            f"The weights of the base model {source} cannot be read, or are more than tensors ({reason}). "
+            "Download or copy them again."
         ) from error
     except OSError as error:
-        reason = str(error).split("\n")[0]
-        if Path(source).is_dir():
-            raise FileNotFoundError(
-                f"The base model {source} is not complete ({reason}). Its folder needs config.json and "
-                "weights, as save_pretrained writes them."
-            ) from error
-        raise FileNotFoundError(
-            f"The base model {source} is not found ({reason}). A model on the Hub is downloaded where there "
-            f"is a connection; elsewhere, download it before (`hf download {source} --local-dir FOLDER`) and "
-            f"pass --base_model FOLDER. --base_model {RANDOM} starts from random weights."
-        ) from error
+        problem, remedy = (
+            ("complete", "Its folder needs config.json and weights, as save_pretrained writes them.")
+            if isinstance(source, Path)
+            else (
+                "found",
+                "A model on the Hub is downloaded where there is a connection; elsewhere, download it before "
+                f"(`hf download {source} --local-dir FOLDER`) and pass --base_model FOLDER. "
+                f"--base_model {RANDOM} starts from random weights.",
+            )
+        )
+        reason = str(error).partition("\n")[0]
+        raise FileNotFoundError(f"The base model {source} is not {problem} ({reason}). {remedy}") from error
     finally:
         logging.set_verbosity(verbosity)

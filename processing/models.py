@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from .base_model import (
+    FILE_KEYS,
     RANDOM,
     check_all_loaded,
     find_folder,
@@ -35,8 +36,7 @@ from .trials import KEYS
 if TYPE_CHECKING:
     from hub_cards.recipe import Recipe
 
-# What a config says of its file, and what is only known at the end of a run.
-IGNORED_CONFIG_KEYS = {"architectures", "auto_map", "decision_threshold", "dtype", "transformers_version"}
+IGNORED_CONFIG_KEYS = FILE_KEYS | {"decision_threshold"}  # which is only known at the end of a run
 
 
 @dataclass(frozen=True)

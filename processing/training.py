@@ -1,9 +1,5 @@
-"""Training by gradient: the crop of training, dev EER, and checkpoints that survive a kill; and which trainer
-a model has."""
+"""The trainer of a model; of training by gradient the crop, dev EER, and runs that go on after a kill."""
 
-import json
-import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +7,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader
@@ -26,19 +21,16 @@ from transformers import (
 )
 from transformers.hf_argparser import HfArg
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 
 from metrics.det import equal_error_rate
 
+from .checkpoints import stopped_early
 from .collation import AudioCollator
 from .em import EMSettings
 from .scores import compute_scores
 from .scoring import Batches
 from .training_lfcc_gmm import LFCCGMMTrainer
 from .trunk_cache import TrunkCollator, cache_trunk
-
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -254,85 +246,3 @@ def make_eer_metric(label2id: dict[str, int]):
         return {"eer": eer, "num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}
 
     return compute_metrics
-
-
-def stopped_early(state: TrainerState, patience: int | None) -> bool:
-    """Whether the patience of early stopping was used up when the checkpoint was saved."""
-    stopping = state.stateful_callbacks.get("EarlyStoppingCallback")
-    if stopping is None or patience is None:
-        return False
-    return stopping["attributes"]["early_stopping_patience_counter"] >= patience
-
-
-def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
-    """
-    The checkpoint to go on from, by the argument `--resume_from_checkpoint`: a folder, or "last" (or "true")
-    for the newest complete one, where `None`, the beginning, is the answer as long as there is none.
-
-    Raises:
-        FileExistsError: `output_dir` holds a run, or newer checkpoints, that would be overwritten.
-        ValueError: the folder named is not a complete checkpoint of `output_dir`.
-    """
-    finished = (output_dir / "config.json").is_file()
-    if resume_from is None:
-        if finished or any(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
-            raise FileExistsError(
-                f"{output_dir} already holds a run. Go on with it by --resume_from_checkpoint last, or "
-                "choose another --output_dir."
-            )
-        return None
-    if resume_from.lower() in ("last", "true"):
-        checkpoint = find_last_checkpoint(output_dir)
-        if checkpoint is None and finished:
-            raise FileExistsError(
-                f"{output_dir} holds a finished model and no checkpoint to go on from. Choose another "
-                f"--output_dir; to train the model on, pass --model {output_dir}."
-            )
-        return checkpoint
-    if Path(resume_from).resolve().parent != output_dir.resolve():
-        raise ValueError(
-            f"--resume_from_checkpoint {resume_from} is not a checkpoint of --output_dir {output_dir}. "
-            "Give the folder of that run as --output_dir."
-        )
-    if problem := find_problem(Path(resume_from)):
-        raise ValueError(
-            f"--resume_from_checkpoint {resume_from}: no complete checkpoint ({problem}). Give a checkpoint "
-            "folder, or `last`."
-        )
-    if (newest := find_last_checkpoint(output_dir)) != output_dir / Path(resume_from).name:
-        raise FileExistsError(
-            f"{newest} is newer than {resume_from} and would be overwritten. Remove it first."
-        )
-    return output_dir / Path(resume_from).name
-
-
-def find_last_checkpoint(output_dir: Path) -> Path | None:
-    """
-    The newest checkpoint that was written to its end; newer ones that were not are skipped with a warning.
-    `None` if there is no checkpoint.
-    """
-    numbers = (re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in output_dir.glob("*"))
-    for number in sorted((int(match[1]) for match in numbers if match), reverse=True):
-        path = output_dir / f"{PREFIX_CHECKPOINT_DIR}-{number}"
-        problem = find_problem(path)
-        if problem is None:
-            return path
-        logger.warning(f"Checkpoint {path} is incomplete ({problem}) and is skipped.")
-    return None
-
-
-def find_problem(checkpoint: Path) -> str | None:
-    """What keeps a checkpoint from being resumed from, or `None`. Nothing is unpickled."""
-    weights, random_states = (list(checkpoint.glob(each)) for each in ("*.safetensors", "rng_state*.pth"))
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_bytes())  # the file that the Trainer writes last
-        for path in weights:
-            with safe_open(path, framework="numpy"):  # checks the header against the length of the file
-                pass
-        for path in (checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *random_states):
-            zipfile.ZipFile(path).close()  # reads the directory at its end
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
-        return f"cut off: {error}"
-    return None if weights and random_states else "weights or random states are missing"

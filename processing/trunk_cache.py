@@ -2,44 +2,39 @@
 
 import hashlib
 import json
+import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from datasets import Array3D, ClassLabel, Dataset, Features, Value, concatenate_datasets
 from pyarrow import ArrowInvalid
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .base_model import NOT_OF_THE_ENCODER, hash_tensors
+from .base_model import IGNORED_ENCODER_KEYS, hash_tensors
 from .collation import AudioCollator
+from .resuming import read_on_main
 from .scoring import Batches, hash_rows
 
 
 SHARD_SIZE = 256  # utterances; what a kill costs at most
 VERSION = 1  # to be raised with every change of what is computed
-# Fields of a config that do not change what the frozen part gives.
-NOT_OF_THE_TRUNK = {
-    "_name_or_path",
-    "architectures",
-    "auto_map",
+# Keys of a config that do not change what the frozen part gives. Another version of transformers may.
+IGNORED_CONFIG_KEYS = (IGNORED_ENCODER_KEYS - {"transformers_version"}) | {
     "attention_size",
     "class_weights",
     "classifier_dropout",
     "classifier_proj_size",
     "decision_threshold",
-    "dtype",
-    "id2label",
-    "label2id",
 }
 
 
@@ -96,95 +91,105 @@ def cache_trunk(
             f"--cache_frozen_trunk: what is kept of an utterance is one crop of it, but the crop is "
             f"{collator.crop}. Leave --cache_frozen_trunk or --crop {collator.crop} out."
         )
-    state = PartialState()
-    folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _key(model, collator, rows)[:32])
-    starts = range(0, len(rows), SHARD_SIZE)
-    shards = [folder / f"{index:05d}-of-{len(starts):05d}.arrow" for index in range(len(starts))]
-    found = [[i for i, path in enumerate(shards) if not _is_whole(path, len(_shard(i, rows)))]]
-    broadcast_object_list(found)  # all processes must share out the same ones
-    unfinished = found[0]
-    if state.is_main_process:
-        _remove_leftovers(folder)
-    if unfinished:
-        trunk = _Trunk.of(model.to(state.device), collator, batches)
-        parts = {index: rows.select(_shard(index, rows)) for index in unfinished}
-        _announce(trunk.shape, sum(map(len, parts.values())), len(rows), folder, description)
-        own = unfinished[state.process_index :: state.num_processes]
-        size = sum(len(parts[index]) for index in own)
-        progress = {"total": size, "desc": "Frozen trunk", "disable": not state.is_main_process}
-        with tqdm(**progress) as bar, _quiet_datasets():
-            for index in own:
-                trunk.write(parts[index], shards[index], bar)
-        state.wait_for_everyone()
+    process = PartialState()
+    folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _make_key(model, collator, rows)[:32])
+    ranges = [range(i, min(i + SHARD_SIZE, len(rows))) for i in range(0, len(rows), SHARD_SIZE)]
+    shards = {folder / f"{i:05d}-of-{len(ranges):05d}.arrow": part for i, part in enumerate(ranges)}
+    # All processes must share out the same ones.
+    missing = read_on_main(lambda: [path for path, part in shards.items() if not _is_whole(path, len(part))])
+    if missing:
+        model = model.to(process.device)
+        shape = _find_shape(model)
+        remaining = sum(len(shards[path]) for path in missing)
+        size = 2 * math.prod(shape) * remaining  # bytes
+        values = f"{' x '.join(map(str, shape))} values (states x frames x width) in float16"
+        process.print(
+            f"Frozen trunk of {description}: {values} of each of {remaining:,} utterances, "
+            f"{len(rows) - remaining:,} of {len(rows):,} are there: {size / 1e6:,.1f} MB in {folder}"
+        )
+        _make_room(folder, size)
+        own = missing[process.process_index :: process.num_processes]
+        total = sum(len(shards[path]) for path in own)
+        with (
+            _hide_bars_of_datasets(),
+            tqdm(total=total, desc="Frozen trunk", disable=not process.is_main_process) as bar,
+            ThreadPoolExecutor(max(1, batches.num_workers)) as pool,
+        ):
+            run = partial(_run_trunk, model=model, collator=collator, pool=pool, bar=bar)
+            for path in own:
+                _write_shard(path, rows.select(shards[path]), run, shape, batches.batch_size)
+        process.wait_for_everyone()
         if not all(path.is_file() for path in shards):
             raise ValueError(
                 f"{folder} lacks shards that another process has written: several machines need an "
                 "HF_DATASETS_CACHE on a disk that they share."
             )
     else:
-        state.print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
+        process.print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
     return concatenate_datasets([Dataset.from_file(str(path)) for path in shards]).with_format(
         "torch", columns=["trunk_states", "label"]
     )
 
 
-@dataclass(frozen=True)
-class _Trunk:
-    """The frozen part, what feeds it, and what it gives of an utterance: (states, frames, hidden_size)."""
+@torch.no_grad()
+def _find_shape(model: PreTrainedModel) -> tuple[int, int, int]:
+    """Of what the frozen part gives of an utterance: (states, frames, hidden_size)."""
+    silence = torch.zeros(1, model.config.num_samples, device=model.device)
+    return tuple(model.run_trunk(silence).shape[1:])
 
-    model: PreTrainedModel
-    collator: AudioCollator
-    batches: Batches
-    shape: tuple[int, ...]
 
-    @classmethod
-    @torch.no_grad()
-    def of(cls, model: PreTrainedModel, collator: AudioCollator, batches: Batches) -> "_Trunk":
-        silence = torch.zeros(1, model.config.num_samples, device=model.device)
-        return cls(model, collator, batches, tuple(model.run_trunk(silence).shape[1:]))
-
-    def write(self, rows: Dataset, path: Path, bar: tqdm) -> None:
-        """Compute a shard; it appears under its name when it is whole."""
-        features = Features(
-            {
-                "utterance_id": Value("string"),
-                "label": ClassLabel(names=rows.features["label"].names),
-                "trunk_states": Array3D(shape=self.shape, dtype="float16"),
-            }
+@torch.no_grad()
+def _run_trunk(
+    batch: dict[str, list],
+    *,
+    model: PreTrainedModel,
+    collator: AudioCollator,
+    pool: ThreadPoolExecutor,
+    bar: tqdm,
+) -> dict[str, list]:
+    """The columns of a shard from those of a batch of rows, which the threads of the pool decode."""
+    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+    decoded = [crop["input_values"] for crop in pool.map(collator, [[row] for row in rows])]
+    states = model.run_trunk(torch.cat(decoded).to(model.device)).half().cpu().numpy()
+    finite = np.isfinite(states).all(axis=(1, 2, 3))
+    if not finite.all():
+        raise ValueError(
+            f"The frozen part gives {batch['utterance_id'][int(finite.argmin())]} values that are NaN or "
+            "beyond float16. Train without --cache_frozen_trunk."
         )
-        with ThreadPoolExecutor(max(1, self.batches.num_workers)) as pool:
-            rows.map(
-                lambda batch: self._run(batch, pool, bar),
-                batched=True,
-                batch_size=self.batches.batch_size,
-                writer_batch_size=self.batches.batch_size,
-                features=features,
-                remove_columns=[name for name in rows.column_names if name not in features],
-                cache_file_name=str(path),
-                load_from_cache_file=False,  # a shard that is there could not be read
-                new_fingerprint=hashlib.sha256(str(path).encode()).hexdigest()[:16],
-            )
-
-    @torch.no_grad()
-    def _run(self, batch: dict[str, list], pool: ThreadPoolExecutor, bar: tqdm) -> dict[str, list]:
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        decoded = [crop["input_values"] for crop in pool.map(self.collator, [[row] for row in rows])]
-        states = self.model.run_trunk(torch.cat(decoded).to(self.model.device)).half().cpu().numpy()
-        finite = np.isfinite(states).all(axis=(1, 2, 3))
-        if not finite.all():
-            raise ValueError(
-                f"The frozen part gives {batch['utterance_id'][int(finite.argmin())]} values that are NaN or "
-                "beyond float16. Train without --cache_frozen_trunk."
-            )
-        bar.update(len(rows))
-        return {"utterance_id": batch["utterance_id"], "label": batch["label"], "trunk_states": list(states)}
+    bar.update(len(rows))
+    return {"utterance_id": batch["utterance_id"], "label": batch["label"], "trunk_states": list(states)}
 
 
-def _key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
+def _write_shard(
+    path: Path, rows: Dataset, run: Callable[[dict], dict], shape: tuple[int, int, int], batch_size: int
+) -> None:
+    """Compute a shard; it appears under its name when it is whole."""
+    features = Features(
+        {
+            "utterance_id": Value("string"),
+            "label": ClassLabel(names=rows.features["label"].names),
+            "trunk_states": Array3D(shape=shape, dtype="float16"),
+        }
+    )
+    rows.map(
+        run,
+        batched=True,
+        batch_size=batch_size,
+        writer_batch_size=batch_size,
+        features=features,
+        remove_columns=[name for name in rows.column_names if name not in features],
+        cache_file_name=str(path),
+        load_from_cache_file=False,  # a shard that is there could not be read
+        new_fingerprint=hashlib.sha256(str(path).encode()).hexdigest()[:16],
+    )
+
+
+def _make_key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
     """SHA-256 of all that the cached values depend on."""
     crop = json.loads(collator.feature_extractor.to_json_string())
-    config = {k: v for k, v in model.config.to_dict().items() if k not in NOT_OF_THE_TRUNK}
-    encoder = {k: v for k, v in config.pop("encoder_config").items() if k not in NOT_OF_THE_ENCODER}
+    config = {k: v for k, v in model.config.to_dict().items() if k not in IGNORED_CONFIG_KEYS}
+    encoder = {k: v for k, v in config.pop("encoder_config").items() if k not in IGNORED_ENCODER_KEYS}
     tensors = (
         (f"{index} {name}", tensor)
         for index, module in enumerate(model.frozen_modules())
@@ -202,17 +207,12 @@ def _key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _shard(index: int, rows: Dataset) -> range:
-    """The rows of a shard."""
-    return range(index * SHARD_SIZE, min((index + 1) * SHARD_SIZE, len(rows)))
-
-
-def _announce(shape: tuple[int, ...], remaining: int, total: int, folder: Path, description: str) -> None:
+def _make_room(folder: Path, needed: int) -> None:
     """
-    Say how much is going to be computed and written.
+    Make the folder, without temporary files of killed runs: those that nobody has touched for an hour.
 
     Raises:
-        ValueError: the disk lacks the space.
+        ValueError: it can't be made, or the disk has less space than the needed bytes.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,13 +221,10 @@ def _announce(shape: tuple[int, ...], remaining: int, total: int, folder: Path, 
             f"{folder} can't be made ({error.strerror}). Set HF_DATASETS_CACHE to a folder that can be "
             "written."
         ) from error
-    needed, free = 2 * int(np.prod(shape)) * remaining, shutil.disk_usage(folder).free  # bytes
-    PartialState().print(
-        f"Frozen trunk of {description}: {' x '.join(map(str, shape))} values (states x frames x width) in "
-        f"float16 of each of {remaining:,} utterances, {total - remaining:,} of {total:,} are there: "
-        f"{needed / 1e6:,.1f} MB in {folder}"
-    )
-    if needed > free:
+    for path in folder.glob("tmp*"):
+        if time.time() - path.stat().st_mtime > 3600:
+            path.unlink(missing_ok=True)
+    if needed > (free := shutil.disk_usage(folder).free):
         raise ValueError(
             f"{folder} has {free / 1e6:,.1f} MB left, but {needed / 1e6:,.1f} MB are needed. Free some, or "
             "set HF_DATASETS_CACHE to a folder on another disk."
@@ -242,16 +239,9 @@ def _is_whole(path: Path, num_rows: int) -> bool:
         return False
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Delete what killed runs left half-written: temporary files that nobody has touched for an hour."""
-    for path in folder.glob("tmp*"):
-        if time.time() - path.stat().st_mtime > 3600:
-            path.unlink(missing_ok=True)
-
-
 @contextmanager
-def _quiet_datasets() -> Iterator[None]:
-    """Without a progress bar of `datasets` for every shard: there is one for all."""
+def _hide_bars_of_datasets() -> Iterator[None]:
+    """There is one bar for all shards."""
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:

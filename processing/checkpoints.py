@@ -1,0 +1,96 @@
+"""The checkpoints of a run: which of them it goes on from. A kill may have left one half-written."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+
+def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
+    """
+    The checkpoint to go on from, by the argument `--resume_from_checkpoint`: a folder, or "last" (or "true")
+    for the newest complete one, where `None`, the beginning, is the answer as long as there is none.
+
+    Raises:
+        FileExistsError: `output_dir` holds a run, or newer checkpoints, that would be overwritten.
+        ValueError: the folder named is not a complete checkpoint of `output_dir`.
+    """
+    finished = (output_dir / "config.json").is_file()
+    if resume_from is None:
+        if finished or any(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+            raise FileExistsError(
+                f"{output_dir} already holds a run. Go on with it by --resume_from_checkpoint last, or "
+                "choose another --output_dir."
+            )
+        return None
+    if resume_from.lower() in ("last", "true"):
+        checkpoint = find_last_checkpoint(output_dir)
+        if checkpoint is None and finished:
+            raise FileExistsError(
+                f"{output_dir} holds a finished model and no checkpoint to go on from. Choose another "
+                f"--output_dir; to train the model on, pass --model {output_dir}."
+            )
+        return checkpoint
+    if Path(resume_from).resolve().parent != output_dir.resolve():
+        raise ValueError(
+            f"--resume_from_checkpoint {resume_from} is not a checkpoint of --output_dir {output_dir}. "
+            "Give the folder of that run as --output_dir."
+        )
+    if problem := find_problem(Path(resume_from)):
+        raise ValueError(
+            f"--resume_from_checkpoint {resume_from}: no complete checkpoint ({problem}). Give a checkpoint "
+            "folder, or `last`."
+        )
+    if (newest := find_last_checkpoint(output_dir)) != output_dir / Path(resume_from).name:
+        raise FileExistsError(
+            f"{newest} is newer than {resume_from} and would be overwritten. Remove it first."
+        )
+    return output_dir / Path(resume_from).name
+
+
+def find_last_checkpoint(output_dir: Path) -> Path | None:
+    """
+    The newest checkpoint that was written to its end; newer ones that were not are skipped with a warning.
+    `None` if there is no checkpoint.
+    """
+    numbers = (re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in output_dir.glob("*"))
+    for number in sorted((int(match[1]) for match in numbers if match), reverse=True):
+        path = output_dir / f"{PREFIX_CHECKPOINT_DIR}-{number}"
+        problem = find_problem(path)
+        if problem is None:
+            return path
+        logger.warning(f"Checkpoint {path} is incomplete ({problem}) and is skipped.")
+    return None
+
+
+def find_problem(checkpoint: Path) -> str | None:
+    """What keeps a checkpoint from being resumed from, or `None`. Nothing is unpickled."""
+    weights, random_states = (list(checkpoint.glob(each)) for each in ("*.safetensors", "rng_state*.pth"))
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_bytes())  # the file that the Trainer writes last
+        for path in weights:
+            with safe_open(path, framework="numpy"):  # checks the header against the length of the file
+                pass
+        for path in (checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *random_states):
+            zipfile.ZipFile(path).close()  # reads the directory at its end
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
+        return f"cut off: {error}"
+    return None if weights and random_states else "weights or random states are missing"
+
+
+def stopped_early(state: TrainerState, patience: int | None) -> bool:
+    """Whether the patience of early stopping was used up when the checkpoint was saved."""
+    stopping = state.stateful_callbacks.get("EarlyStoppingCallback")
+    if stopping is None or patience is None:
+        return False
+    return stopping["attributes"]["early_stopping_patience_counter"] >= patience
