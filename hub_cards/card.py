@@ -5,7 +5,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
@@ -142,12 +142,10 @@ def _group_stages(channels: Iterable[int]) -> list[tuple[int, int]]:
 
 def _gather_results(run: RunFolder) -> dict:
     """What was measured of a model, and what was not."""
-    wanted = []  # dev and eval of the corpus of the training, In-the-Wild, and every other that was evaluated
-    if run.corpus is not None:
-        wanted = [(run.corpus, run.split(role)) for role in ("dev", "eval")]
-    wanted.append((tables.IN_THE_WILD, "eval"))
-    wanted += [evaluation.trials for evaluation in run.evaluations if evaluation.trials not in wanted]
-    trials = [(corpus, split, run.evaluation(corpus, split)) for corpus, split in wanted]
+    # Dev and eval of the corpus of the training, In-the-Wild, and every other that was evaluated.
+    wanted = [(run.corpus, run.split(role)) for role in ("dev", "eval") if run.corpus is not None]
+    wanted += [(tables.IN_THE_WILD, "eval"), *(evaluation.trials for evaluation in run.evaluations)]
+    trials = [(corpus, split, run.evaluation(corpus, split)) for corpus, split in dict.fromkeys(wanted)]
     measured = [evaluation for *_, evaluation in trials if evaluation]
     methods: dict[str, list[str]] = {}
     for evaluation in measured:
@@ -155,8 +153,8 @@ def _gather_results(run: RunFolder) -> dict:
             text = f"{100 * found['level']:g} % intervals: {found['method']}"
             methods.setdefault(text, []).append(_title(evaluation))
     return {
-        "results_table": tables.results_table(trials),
-        "further_results": tables.further_metrics_table(measured),
+        "results_table": tables.tabulate_results(trials),
+        "further_results": tables.tabulate_further_metrics(measured),
         "headline": [found for found in measured if found.trials != (run.corpus, run.split("dev"))]
         or measured,
         "interval_methods": methods,
@@ -166,7 +164,7 @@ def _gather_results(run: RunFolder) -> dict:
         "partly_scored": [
             (evaluation, official)
             for evaluation in run.evaluations
-            if (official := tables.official_trials(*evaluation.trials))
+            if (official := tables.find_official_trials(*evaluation.trials))
             not in (None, evaluation.results["num_trials"])
         ],
         "threshold_trials": run.find_threshold(),
@@ -196,7 +194,7 @@ def _describe_evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
         "not_drawn": [
             PICTURES[stem] for stem in PICTURES if not (evaluation.folder / f"{stem}.png").is_file()
         ],
-        "breakdowns": tables.breakdown_tables(evaluation),
+        "breakdowns": tables.tabulate_breakdowns(evaluation),
     }
 
 
@@ -204,31 +202,31 @@ def _gather_training(run: RunFolder) -> dict:
     """How the model was trained, as far as that is recorded."""
     own = run.folder / CURVES / f"{run.system}.png"
     curves = sorted(run.folder.glob(f"{CURVES}/*.png"), key=lambda path: (path != own, path.name))
-    histories = tables.log_likelihoods(run) if run.is_gmm else {}
+    histories = tables.find_log_likelihoods(run) if run.is_gmm else {}
     evaluations = [e for e in (run.trainer_state or {}).get("log_history", []) if "eval_loss" in e]
     counts = (run.training or {}).get("counts", {}).get("train", {})
     return {
         "learning_curves": [(path.stem.replace("_", " "), _link(run, path)) for path in curves],
         "log_likelihoods": histories,
-        "log_likelihoods_table": tables.log_likelihoods_table(histories) if histories else None,
+        "log_likelihoods_table": tables.tabulate_log_likelihoods(histories) if histories else None,
         "num_evaluations": len(evaluations),
         "chosen": next((e for e in evaluations if e.get("step") == run.chosen_step), None),
-        "hyperparameters": tables.hyperparameters(run) if run.training else {},
-        "counts_table": tables.counts_table(run) if run.training else None,
+        "hyperparameters": tables.find_hyperparameters(run) if run.training else {},
+        "counts_table": tables.tabulate_counts(run) if run.training else None,
         "num_train": sum(counts.values()) or None,
-        "num_train_official": run.corpus and tables.official_trials(run.corpus, "train"),
-        "machine_arguments": tables.machine_arguments(run),
-        "inferred": tables.inferred_values(run),
-        "unused_tensors": _name_modules(**{"unused": (), "key_map": (), **(run.conversion or {})}),
+        "num_train_official": run.corpus and tables.find_official_trials(run.corpus, "train"),
+        "machine_arguments": tables.find_machine_arguments(run),
+        "inferred": tables.find_inferred_values(run),
+        "unused_tensors": _name_unused(run.conversion or {}),
     }
 
 
-def _name_modules(unused: Iterable[str], key_map: Collection[str], **_) -> list[str]:
-    """Names of tensors; of those in a module of which nothing is used, the module's."""
+def _name_unused(conversion: Mapping) -> list[str]:
+    """Names of the tensors that were left out; of a module of which nothing is used, its name alone."""
     names = set()
-    for name in unused:
+    for name in conversion.get("unused", ()):
         module = name.rpartition(".")[0]
-        is_used = not module or any(used.startswith(f"{module}.") for used in key_map)
+        is_used = not module or any(used.startswith(f"{module}.") for used in conversion.get("key_map", ()))
         names.add(name if is_used else module)
     return sorted(names)
 
@@ -240,7 +238,7 @@ def _gather_references(run: RunFolder) -> dict:
     return {
         "bibtex": "\n\n".join(bibtex),
         "references": references,
-        "reported_table": tables.reported_table(run.recipe.reported if run.recipe else {}),
+        "reported_table": tables.tabulate_reported(run.recipe.reported if run.recipe else {}),
     }
 
 

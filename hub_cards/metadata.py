@@ -8,7 +8,7 @@ from metrics.names import METRICS
 from processing.corpus_names import CORPORA, find_corpus
 
 from .run_folder import Evaluation, RunFolder
-from .tables import format_any, format_corpus, official_trials
+from .tables import find_official_trials, format_any, format_corpus
 
 
 TAGS = ["audio-classification", "anti-spoofing", "asvspoof", "deepfake-detection"]
@@ -20,9 +20,9 @@ def make_header(run: RunFolder, model_name: str) -> ModelCardData:
     """The header of a run's card. Metrics are those that were measured; what a source reports is not among
     them."""
     whole = [found for found in run.evaluations if "[" not in found.results["split"]]  # no slices
-    results = [result for evaluation in whole for result in _eval_results(evaluation)]
+    results = [result for evaluation in whole for result in _make_eval_results(evaluation)]
     measured = {result.metric_type for result in results}
-    trained_on = None if run.conversion and not run.is_published_model else _hub_id(run.corpus)
+    trained_on = None if run.conversion and not run.is_published_model else _find_hub_id(run.corpus)
     return ModelCardData(
         license=run.license,
         library_name="transformers",
@@ -36,7 +36,7 @@ def make_header(run: RunFolder, model_name: str) -> ModelCardData:
     )
 
 
-def _hub_id(corpus: str | None) -> str | None:
+def _find_hub_id(corpus: str | None) -> str | None:
     """The corpus's id on the Hub; `None` of the demo corpus, a local folder, or one that is not there."""
     if corpus is None:
         return None
@@ -45,23 +45,23 @@ def _hub_id(corpus: str | None) -> str | None:
     return corpus if HUB_ID.fullmatch(corpus) else None
 
 
-def _dataset_type(corpus: str) -> str:
+def _find_dataset_type(corpus: str) -> str:
     """What the Hub groups results by: an id there, or the name that --dataset takes."""
     names = (name for name, known in CORPORA.items() if known.title == corpus)
-    return _hub_id(corpus) or next(names, corpus)
+    return _find_hub_id(corpus) or next(names, corpus)
 
 
-def _eval_results(evaluation: Evaluation) -> list[EvalResult]:
+def _make_eval_results(evaluation: Evaluation) -> list[EvalResult]:
     results = evaluation.results
     corpus, split = evaluation.trials
-    official, name = official_trials(corpus, split), format_corpus(corpus)
+    official, name = find_official_trials(corpus, split), format_corpus(corpus)
     if official not in (None, results["num_trials"]):  # a part of a corpus is not called the corpus
         name += f" ({format_any(results['num_trials'])} of {format_any(official)} trials)"
     return [
         EvalResult(
             task_type="audio-classification",
             task_name="Speech anti-spoofing",
-            dataset_type=_dataset_type(corpus),
+            dataset_type=_find_dataset_type(corpus),
             dataset_name=name,
             dataset_split=split,
             dataset_args={key: results[key] for key in ("num_trials", "num_bonafide", "num_spoof")},

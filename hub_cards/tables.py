@@ -115,7 +115,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, align_right: 
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def results_table(trials: Iterable[tuple[str, str, Evaluation | None]]) -> str:
+def tabulate_results(trials: Iterable[tuple[str, str, Evaluation | None]]) -> str:
     """The main metrics of evaluations: each a corpus, a split, and what was measured of it, if anything."""
     rows = []
     for corpus, split, evaluation in trials:
@@ -127,7 +127,7 @@ def results_table(trials: Iterable[tuple[str, str, Evaluation | None]]) -> str:
     return table(["Corpus", "Split", *titles, "Bona fide trials", "Spoof trials"], rows)
 
 
-def further_metrics_table(evaluations: Iterable[Evaluation]) -> str | None:
+def tabulate_further_metrics(evaluations: Iterable[Evaluation]) -> str | None:
     """The metrics of ASVspoof 5 track 1 of each evaluation; `None` where none has them."""
     rows = [
         [
@@ -141,7 +141,7 @@ def further_metrics_table(evaluations: Iterable[Evaluation]) -> str | None:
     return table(["Corpus", "Split", *titles], rows) if rows else None
 
 
-def breakdown_tables(evaluation: Evaluation) -> dict[str, str]:
+def tabulate_breakdowns(evaluation: Evaluation) -> dict[str, str]:
     """Tables of the EER by attack, codec … of an evaluation, by what they go by."""
     found = {}
     for key, groups in evaluation.results.items():
@@ -157,7 +157,7 @@ def breakdown_tables(evaluation: Evaluation) -> dict[str, str]:
     return found
 
 
-def reported_table(reported: Mapping) -> str | None:
+def tabulate_reported(reported: Mapping) -> str | None:
     """
     What a source reports for its own weights, or `None` where that is no result.
 
@@ -182,7 +182,7 @@ def reported_table(reported: Mapping) -> str | None:
     return table(["Corpus", "Split", "EER", "min t-DCF"], rows) if rows else None
 
 
-def counts_table(run: RunFolder) -> str:
+def tabulate_counts(run: RunFolder) -> str:
     """Each split that was used in training, the part of the corpus that it is, and its counts."""
     missing, rows = run.training.get("missing"), []
     for role, counts in run.training.get("counts", {}).items():
@@ -192,26 +192,26 @@ def counts_table(run: RunFolder) -> str:
     return table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], rows)
 
 
-def hyperparameters(run: RunFolder) -> dict:
+def find_hyperparameters(run: RunFolder) -> dict:
     """Every argument of training as it was run, by name, but those of the machine."""
     defaults = {} if run.is_gmm else dict.fromkeys(SAID, "default of transformers' Trainer")
-    arguments = defaults | _arguments(run)
+    arguments = defaults | _find_arguments(run)
     left_out = MACHINE_ARGUMENTS | {"base_model"} | ({"optim"} if arguments.get("optimizer") else set())
     return {name: value for name, value in arguments.items() if name not in left_out}
 
 
-def machine_arguments(run: RunFolder) -> dict:
+def find_machine_arguments(run: RunFolder) -> dict:
     """The arguments of training that say how and where it ran, by name."""
-    return {name: value for name, value in _arguments(run).items() if name in MACHINE_ARGUMENTS}
+    return {name: value for name, value in _find_arguments(run).items() if name in MACHINE_ARGUMENTS}
 
 
-def _arguments(run: RunFolder) -> dict:
+def _find_arguments(run: RunFolder) -> dict:
     record, recipe = run.training or {}, run.recipe.training if run.recipe else {}
     seed = {"seed": record["seed"]} if "seed" in record else {}
     return {**recipe, **seed, **record.get("reduced_on_demo", {}), **record.get("overridden", {})}
 
 
-def inferred_values(run: RunFolder) -> dict[str, str]:
+def find_inferred_values(run: RunFolder) -> dict[str, str]:
     """
     Values of the recipe that its source does not state, with the reason; not those that were changed, nor
     those of a training that was not run.
@@ -230,7 +230,7 @@ def inferred_values(run: RunFolder) -> dict[str, str]:
     return found
 
 
-def log_likelihoods(run: RunFolder) -> dict[str, list[float]]:
+def find_log_likelihoods(run: RunFolder) -> dict[str, list[float]]:
     """Log-likelihood per frame by iteration of EM, of each class in words."""
     histories: dict[str, list[float]] = {}
     for entry in (run.trainer_state or {}).get("log_history", []):
@@ -241,8 +241,8 @@ def log_likelihoods(run: RunFolder) -> dict[str, list[float]]:
     return histories
 
 
-def log_likelihoods_table(histories: Mapping[str, Sequence[float]]) -> str:
-    """Log-likelihoods of [`log_likelihoods`] by iteration."""
+def tabulate_log_likelihoods(histories: Mapping[str, Sequence[float]]) -> str:
+    """Log-likelihoods of [`find_log_likelihoods`] by iteration."""
     rows = [
         [str(i + 1), *(f"{h[i]:.4f}" if i < len(h) else "–" for h in histories.values())]
         for i in range(max(map(len, histories.values())))
@@ -250,7 +250,7 @@ def log_likelihoods_table(histories: Mapping[str, Sequence[float]]) -> str:
     return table(["Iteration", *(f"Log-likelihood per frame, {label}" for label in histories)], rows)
 
 
-def official_trials(corpus: str, split: str) -> int | None:
+def find_official_trials(corpus: str, split: str) -> int | None:
     """Trials of the official protocol's split, of which `split` may be a slice; `None` where not known."""
     known = find_corpus(corpus)
     return known.num_trials.get(split.split("[")[0]) if known else None

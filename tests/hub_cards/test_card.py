@@ -217,6 +217,14 @@ def test_what_was_not_evaluated_is_said_not_to_be_measured(run_folder):
     assert {r.dataset_split for r in ModelCard(text).data.eval_results} == {"dev"}
 
 
+def test_results_on_in_the_wild_stand_once_also_where_it_was_trained_on(run_folder):
+    change(run_folder / "training.json", corpus="In-the-Wild")
+
+    results = section(text_of(run_folder), "## Results")
+
+    assert results.count("| In-the-Wild | eval | not measured |") == 1
+
+
 def test_card_of_a_run_without_any_results_has_no_model_index(run_folder):
     shutil.rmtree(run_folder / "results")
 
