@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, StrictUndefined
 
@@ -23,6 +24,9 @@ from processing.report import describe_counts
 from .run_folder import Evaluation, RunFolder, find_common_trials, read_runs
 from .tables import MAIN_METRICS, NOT_MEASURED, format_corpus, table
 
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEMPLATE = Path(__file__).with_name("comparison_template.md")
 ROLES = {"dev": "dev", "eval": "eval", "in_the_wild": "In-the-Wild"}  # of evaluations, with their titles
@@ -133,7 +137,7 @@ def _read_speakers(protocol: Path) -> dict[str, str]:
     return speakers
 
 
-def _read_scores(evaluation: Evaluation):
+def _read_scores(evaluation: Evaluation) -> "pd.DataFrame | str":
     """The scores of an evaluation, or why they cannot be used, which names the file from the run's folder on:
     the page may be published."""
     from processing.scores import read_scores  # takes a second
@@ -153,7 +157,7 @@ def _test_pair(
     first: str,
     second: str,
     evaluations: Mapping[str, Evaluation],
-    scores: Mapping,
+    scores: Mapping[str, "pd.DataFrame | str"],
     speakers: Mapping[str, str] | None,
 ) -> dict:
     """
@@ -219,7 +223,8 @@ def _note_numbers(systems: Mapping[str, dict]) -> list[str]:
 
 
 def _note_different_trials(
-    evaluations: Mapping[str, Mapping[str, Evaluation]], scores: Mapping[str, Mapping]
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    scores: Mapping[str, Mapping[str, "pd.DataFrame | str"]],
 ) -> list[str]:
     """Where the numbers of a column are of different trials, or of different ASV systems."""
     notes = []
