@@ -26,16 +26,21 @@ from processing.command_line import ArgumentParser, count_cores, keep_freed_memo
 from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_split
 from processing.files import hash_files
 from processing.models import Countermeasure, load_countermeasure, set_decision_threshold
-from processing.recordings import Recording, Windows, find_recordings, score_recordings, write_recordings
+from processing.recordings import (
+    choose_hop,
+    describe_columns,
+    describe_recording,
+    find_recordings,
+    score_recordings,
+    write_recordings,
+    write_timelines,
+)
 from processing.report import (
     REMEDY_OF_MODEL,
     describe_comparison,
     describe_results,
     describe_split,
-    recording_header,
-    recording_line,
     write_plots,
-    write_timelines,
 )
 from processing.results import (
     SCORE_OF_MODEL,
@@ -204,6 +209,8 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
     for name in sorted(given):
         if args.mode not in ONLY_WITH.get(name, MODES):
             parser.error(f"--{name} cannot be combined with {MODES[args.mode]}")
+    if args.batch_size < 1:
+        parser.error(f"--batch_size {args.batch_size}: it must be positive")
     if args.num_resamples < 0 or (args.compare is not None and not args.num_resamples):
         parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
     if args.set_decision_threshold and (args.split or "eval").split("[")[0] in ("eval", "test"):
@@ -329,28 +336,30 @@ def score_files(args: EvaluationArguments) -> int:
         raise ValueError(
             f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
         )
-    folder, windows = find_output_dir(args), Windows(args.window_hop, args.batch_size)
+    extractor = countermeasure.feature_extractor
+    hop = choose_hop(extractor, args.window_hop)
+    folder = find_output_dir(args)
     folder.mkdir(parents=True, exist_ok=True)
     threshold = getattr(countermeasure.model.config, "decision_threshold", None)
     about = {
         **describe_countermeasure(countermeasure),
         "score": SCORE_OF_MODEL,
         "decision_threshold": threshold,
-        "window_hop_seconds": windows.hop(countermeasure.feature_extractor),
+        "window_hop_seconds": hop,
         **describe_environment(),
     }
     if num_others:
-        print(f"Passed over: {num_others:,} files whose ending is not that of an audio file.")
-    print(recording_header(countermeasure, threshold, about["window_hop_seconds"]))
-    recordings: list[Recording] = []
+        print(f"Skipped: {num_others:,} files whose ending is not that of an audio file.")
+    print(describe_columns(extractor, threshold, hop))
+    recordings = []
     try:
-        for recording in score_recordings(countermeasure, files, windows):
-            tqdm.write(recording_line(recording.summary(threshold)))
+        for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
+            tqdm.write(describe_recording(recording.summarize(threshold)))
             recordings.append(recording)
     finally:  # what has been scored is kept, whatever ends the rest
         write_recordings(folder, recordings, threshold, about)
     if args.plot_timeline:
-        write_timelines(folder, recordings, countermeasure, threshold)
+        write_timelines(folder, recordings, extractor.num_samples / extractor.sampling_rate, threshold)
     print(f"Written: {folder.resolve()}")
     failed = sum(bool(recording.error) for recording in recordings)
     if failed:

@@ -2,23 +2,24 @@
 
 import csv
 import io
+import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import SequenceFeatureExtractor
 
-from .audio import count_samples, decode_audio, decode_windows
+from .audio import decode_audio, decode_windows, estimate_seconds
 from .audio_folder import AUDIO_EXTENSIONS
-from .files import write_text
+from .files import write_figure, write_text
 from .models import Countermeasure
-from .scores import compute_scores
+from .scoring import score_batch
 
 
 COLUMNS = (
@@ -33,36 +34,6 @@ COLUMNS = (
     "min_start_seconds",
     "error",
 )
-
-
-@dataclass(frozen=True)
-class Windows:
-    """How long recordings are taken apart, and how many windows are scored at once."""
-
-    hop_seconds: float | None = None  # from start to start of two windows; `None`: half a window
-    batch_size: int = 32
-
-    def __post_init__(self):
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size {self.batch_size} must be positive.")
-
-    def hop(self, extractor: SequenceFeatureExtractor) -> float | None:
-        """
-        Seconds from window to window; `None` where a recording is one window.
-
-        Raises:
-            ValueError: windows that leave gaps, or do not move on.
-        """
-        if extractor.num_samples is None:
-            return None
-        window = extractor.num_samples / extractor.sampling_rate
-        hop = window / 2 if self.hop_seconds is None else self.hop_seconds
-        if not 1 / extractor.sampling_rate <= hop <= window:
-            raise ValueError(
-                f"Windows every {hop:g} s of {window:g} s each leave gaps or do not move on. Choose a "
-                f"distance above 0 and up to {window:g} s."
-            )
-        return hop
 
 
 @dataclass
@@ -87,7 +58,7 @@ class Recording:
     probabilities: list[float] = field(default_factory=list)
     error: str = ""
 
-    def summary(self, threshold: float | None) -> dict:
+    def summarize(self, threshold: float | None) -> dict:
         """The values of `COLUMNS`. The verdict is that of the first crop at `threshold`, if there is one."""
         if self.error:
             return {**dict.fromkeys(COLUMNS), "file": printable(self.file), "error": printable(self.error)}
@@ -132,8 +103,31 @@ def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
     return list(once.values()), num_others
 
 
+def choose_hop(extractor: SequenceFeatureExtractor, seconds: float | None = None) -> float | None:
+    """
+    Seconds from window to window: those given, or half a window. `None` where a recording is one window.
+
+    Raises:
+        ValueError: windows that leave gaps, or do not move on.
+    """
+    if extractor.num_samples is None:
+        return None
+    window = extractor.num_samples / extractor.sampling_rate
+    hop = window / 2 if seconds is None else seconds
+    if not 1 / extractor.sampling_rate <= hop <= window:
+        raise ValueError(
+            f"Windows every {hop:g} s of {window:g} s each leave gaps or do not move on. Choose a distance "
+            f"above 0 and up to {window:g} s."
+        )
+    return hop
+
+
 def score_recordings(
-    countermeasure: Countermeasure, files: Iterable[str | Path], windows: Windows = Windows()
+    countermeasure: Countermeasure,
+    files: Iterable[str | Path],
+    *,
+    hop_seconds: float | None = None,
+    batch_size: int = 32,
 ) -> Iterator[Recording]:
     """
     Score recordings of any format and length, one after the other, as they are finished. Memory does not grow
@@ -142,38 +136,64 @@ def score_recordings(
     Args:
         countermeasure: see [`~processing.models.load_countermeasure`].
         files: audio files. What can't be read is not raised, but named in the recording's `error`.
-        windows: distance of the windows' starts in seconds, and the batch size.
+        hop_seconds: from the start of a window to that of the next; see [`choose_hop`].
+        batch_size: windows that are scored at once, of short recordings those of several.
 
     Raises:
-        ValueError: windows that are further apart than they are long.
+        ValueError: windows that are further apart than they are long, or a batch size below 1.
     """
-    crop, rate = countermeasure.feature_extractor.num_samples, countermeasure.feature_extractor.sampling_rate
-    batch_size = 1 if crop is None else windows.batch_size
-    hop = round((windows.hop(countermeasure.feature_extractor) or 0) * rate)
-    waiting: list[tuple[Recording, np.ndarray]] = []
-    unfinished: list[Recording] = []
-    with tqdm(desc="Scoring", unit=" windows") as bar:
-        for file in map(Path, files):
-            recording = Recording(file)
-            unfinished.append(recording)
-            bar.set_postfix_str(printable(file.name))
-            bar.total = (bar.total or 0) + _count_windows(file, crop, hop, rate)
-            bar.refresh()
-            for start, samples in _decode(recording, crop, hop, rate):
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} must be positive.")
+    model, extractor = countermeasure.model.to(PartialState().device).eval(), countermeasure.feature_extractor
+    rate, hop = extractor.sampling_rate, choose_hop(extractor, hop_seconds)
+    if hop is None:
+        batch_size = 1  # whole utterances would all be padded to the longest
+    begun: list[Recording] = []  # and not handed out yet
+    with tqdm(desc="Scoring", unit=" s", unit_scale=True, total=0) as bar:
+        windows = _decode_files(files, begun, extractor, hop, bar)
+        while batch := list(itertools.islice(windows, batch_size)):  # of one file or of several
+            inputs = extractor([samples for _, _, samples in batch], sampling_rate=rate, return_tensors="pt")
+            scores, probabilities = (values.tolist() for values in score_batch(model, inputs))
+            for (recording, start, samples), score, probability in zip(
+                batch, scores, probabilities, strict=True
+            ):
                 recording.starts.append(start / rate)
-                recording.seconds = (start + len(samples)) / rate
-                waiting.append((recording, samples))
-                if len(waiting) == batch_size:
-                    _score(countermeasure, waiting)
-                    bar.update(len(waiting))
-                    waiting.clear()
-            waiting = [(other, samples) for other, samples in waiting if not other.error]
-            while unfinished and not any(other is unfinished[0] for other, _ in waiting):
-                yield unfinished.pop(0)
-        if waiting:
-            _score(countermeasure, waiting)
-            bar.update(len(waiting))
-    yield from unfinished
+                recording.scores.append(score)
+                recording.probabilities.append(probability)
+                before, recording.seconds = recording.seconds, (start + len(samples)) / rate
+                bar.update(recording.seconds - before)
+                if not math.isfinite(score):
+                    recording.error = f"The score of {recording.file} is {score}: check the model's weights."
+            while begun[0] is not batch[-1][0]:
+                yield begun.pop(0)
+    yield from begun
+
+
+def _decode_files(
+    files: Iterable[str | Path],
+    begun: list[Recording],
+    extractor: SequenceFeatureExtractor,
+    hop: float | None,
+    bar: tqdm,
+) -> Iterator[tuple[Recording, int, np.ndarray]]:
+    """The windows of all files: the recording, which is added to `begun`, the first sample, the samples."""
+    rate = extractor.sampling_rate
+    for file in map(Path, files):
+        bar.set_postfix_str(printable(file.name), refresh=False)
+        bar.total += estimate_seconds(file)
+        recording = Recording(file)
+        begun.append(recording)
+        try:
+            if hop is None:
+                windows = [(0, decode_audio(file, sampling_rate=rate))]
+            else:
+                windows = decode_windows(
+                    file, num_samples=extractor.num_samples, hop=round(hop * rate), sampling_rate=rate
+                )
+            for start, samples in windows:
+                yield recording, start, samples
+        except (ValueError, OSError) as error:
+            recording.error = str(error)
 
 
 def write_recordings(
@@ -188,11 +208,11 @@ def write_recordings(
     table = io.StringIO()
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(recording.summary(threshold) for recording in recordings)
+    writer.writerows(recording.summarize(threshold) for recording in recordings)
     write_text(folder / "recordings.csv", table.getvalue())
     content = [
         {
-            **recording.summary(threshold),
+            **recording.summarize(threshold),
             "windows": []
             if recording.error  # how many were scored before depends on the batches
             else [
@@ -205,41 +225,66 @@ def write_recordings(
     write_text(folder / "recordings.json", json.dumps({**about, "recordings": content}, indent=2) + "\n")
 
 
-def _count_windows(file: Path, crop: int | None, hop: int, rate: int) -> int:
-    """Number of windows, for the progress bar: 0 for what can't be read."""
-    if crop is None:
-        return 1
-    try:
-        return 1 + max(0, -(-(count_samples(file, sampling_rate=rate) - crop) // hop))
-    except (ValueError, OSError):
-        return 0
+def describe_columns(
+    extractor: SequenceFeatureExtractor, threshold: float | None, hop_seconds: float | None
+) -> str:
+    """What is scored, and the head of the lines of [`describe_recording`]."""
+    if threshold is None:
+        verdict = (
+            "none, because the model's config has no decision_threshold. To set one, evaluate the model on a "
+            "development set with --set_decision_threshold."
+        )
+    else:
+        verdict = (
+            f"bona fide if the score is above {threshold:.4f}, the model's decision threshold (an EER "
+            "threshold for single crops). It can be far off on recordings of another kind."
+        )
+    if hop_seconds is None:
+        lines = ["Score: of the whole recording; higher is more bona fide.", f"Verdict: {verdict}"]
+    else:
+        seconds = extractor.num_samples / extractor.sampling_rate
+        lines = [
+            f"Score: of the first {seconds:g} s; higher is more bona fide.",
+            f"Verdict: {verdict}",
+            f"Mean and min: over windows of {seconds:g} s, one every {hop_seconds:g} s. The threshold does "
+            "not hold for them: of many windows of bona fide speech some fall below it.",
+        ]
+    columns = f"{'score':>9} {'p(bonafide)':>11} {'verdict':>9} {'length':>11} {'windows':>7}"
+    return "\n".join([*lines, "", f"{columns} {'mean':>9} {'min':>9} {'at':>10}  file"])
 
 
-def _decode(recording: Recording, crop: int | None, hop: int, rate: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The recording's windows, as far as it can be read."""
-    try:
-        if crop is None:
-            yield 0, decode_audio(recording.file, sampling_rate=rate)
-        else:
-            yield from decode_windows(recording.file, num_samples=crop, hop=hop, sampling_rate=rate)
-    except (ValueError, OSError) as error:
-        recording.error = str(error)
-
-
-def _score(countermeasure: Countermeasure, waiting: list[tuple[Recording, np.ndarray]]) -> None:
-    """Score a batch of windows, and give each recording its own."""
-    device, extractor = PartialState().device, countermeasure.feature_extractor
-    model = countermeasure.model.to(device).eval()
-    batch = extractor(
-        [samples for _, samples in waiting], sampling_rate=extractor.sampling_rate, return_tensors="pt"
+def describe_recording(summary: Mapping) -> str:
+    """One recording of [`Recording.summarize`] as a line."""
+    if summary["error"]:
+        return f"{'not scored':>10}: {summary['error']}"
+    return (
+        f"{summary['score']:>9.4f} {summary['probability_bonafide']:>11.4f} {summary['verdict'] or '-':>9} "
+        f"{_format_time(summary['seconds']):>11} {summary['num_windows']:>7,} {summary['mean_score']:>9.4f} "
+        f"{summary['min_score']:>9.4f} {_format_time(summary['min_start_seconds']):>10}  {summary['file']}"
     )
-    with torch.inference_mode():
-        logits = model(**batch.to(device)).logits.float().cpu()
-    label2id = model.config.label2id
-    probabilities = logits.softmax(-1)[:, int(label2id["bonafide"])]
-    scores = compute_scores(logits, label2id)
-    for (recording, _), score, probability in zip(waiting, scores, probabilities, strict=True):
-        if not torch.isfinite(score):
-            recording.error = f"The model gives {recording.file} the score {score}."
-        recording.scores.append(float(score))
-        recording.probabilities.append(float(probability))
+
+
+def write_timelines(
+    folder: Path, recordings: Iterable[Recording], window_seconds: float, threshold: float | None
+) -> None:
+    """Write `timeline-<number>-<name>.png` for every recording of more than one window."""
+    from metrics import plots  # matplotlib takes a second to load
+
+    for number, recording in enumerate(recordings, start=1):
+        if recording.error or len(recording.scores) < 2:
+            continue
+        figure = plots.plot_timeline(
+            recording.starts,
+            recording.scores,
+            window_seconds=window_seconds,
+            threshold=threshold,
+            title=printable(recording.file.name),
+        )
+        write_figure(folder / f"timeline-{number:03}-{recording.file.stem[:60]}.png", figure)
+
+
+def _format_time(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    hours, rest = divmod(round(seconds, 1), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours:.0f}:{minutes:02.0f}:{rest:04.1f}" if hours else f"{minutes:.0f}:{rest:04.1f}"

@@ -1,7 +1,7 @@
 """Results in words, tables and plots: no number without what it is of. Imports nothing that takes long, as
 cards need no model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,6 @@ from .files import write_figure
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .models import Countermeasure
-    from .recordings import Recording
     from .trials import Corpus
 
 
@@ -164,72 +162,3 @@ def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:
         counts = f"{values['num_bonafide']:>10,}{values['num_spoof']:>10,}"
         lines.append(f"  {group:{width}}{counts}{eer:>12}{interval}")
     return lines
-
-
-def recording_header(countermeasure: "Countermeasure", threshold: float | None, hop_seconds: float) -> str:
-    """What the lines of [`recording_line`] mean."""
-    extractor = countermeasure.feature_extractor
-    crop = "whole recording"
-    lines = []
-    if extractor.num_samples is not None:
-        seconds = extractor.num_samples / extractor.sampling_rate
-        crop = f"first {seconds:g} s"
-        lines.append(
-            f"Mean and min: over windows of {seconds:g} s every {hop_seconds:g} s. The threshold does not "
-            "hold for them: of many windows of bona fide speech some fall below it."
-        )
-    lines.insert(0, f"Score: of the {crop}; higher is more bona fide.")
-    if threshold is None:
-        lines.insert(
-            1,
-            "Verdict: none, as the model's config states no decision_threshold; an evaluation on a "
-            "development set with --set_decision_threshold gives it one.",
-        )
-    else:
-        lines.insert(
-            1,
-            f"Verdict: bona fide if the score is above {threshold:.4f}, the model's decision threshold, an "
-            "EER threshold for single crops; on recordings of another kind it can be far off.",
-        )
-    columns = f"{'score':>9} {'p(bonafide)':>11} {'verdict':>9} {'length':>11} {'windows':>7}"
-    return "\n".join([*lines, "", f"{columns} {'mean':>9} {'min':>9} {'at':>10}  file"])
-
-
-def recording_line(summary: Mapping) -> str:
-    """One recording of `Recording.summary` as a line."""
-    if summary["error"]:
-        return f"{'not scored':>10}: {summary['error']}"
-    return (
-        f"{summary['score']:>9.4f} {summary['probability_bonafide']:>11.4f} {summary['verdict'] or '-':>9} "
-        f"{_clock(summary['seconds']):>11} {summary['num_windows']:>7,} {summary['mean_score']:>9.4f} "
-        f"{summary['min_score']:>9.4f} {_clock(summary['min_start_seconds']):>10}  {summary['file']}"
-    )
-
-
-def write_timelines(
-    folder: Path, recordings: "Iterable[Recording]", countermeasure: "Countermeasure", threshold: float | None
-) -> None:
-    """Write `timeline-<number>-<name>.png` for every recording of more than one window."""
-    from metrics import plots
-
-    from .recordings import printable
-
-    extractor = countermeasure.feature_extractor
-    for number, recording in enumerate(recordings, start=1):
-        if recording.error or len(recording.scores) < 2:
-            continue
-        figure = plots.plot_timeline(
-            recording.starts,
-            recording.scores,
-            window_seconds=extractor.num_samples / extractor.sampling_rate,
-            threshold=threshold,
-            title=printable(recording.file.name),
-        )
-        write_figure(folder / f"timeline-{number:03}-{recording.file.stem[:60]}.png", figure)
-
-
-def _clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    hours, rest = divmod(round(seconds, 1), 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours:.0f}:{minutes:02.0f}:{rest:04.1f}" if hours else f"{minutes:.0f}:{rest:04.1f}"

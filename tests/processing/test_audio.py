@@ -16,7 +16,7 @@ import torchaudio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processing.audio import count_samples, decode_audio
+from processing.audio import count_samples, decode_audio, estimate_seconds
 
 
 WAV_WIDTHS = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
@@ -253,6 +253,19 @@ def test_count_is_the_length_of_the_whole(wholes, name):
     path, whole = wholes[name]
 
     assert count_samples(path) == len(whole)
+
+
+@pytest.mark.parametrize("name", ["16000.wav", "44100.flac", "a.mp3", "a.ogg", "a.m4a"])
+def test_estimate_is_about_the_length(wholes, name):
+    path, whole = wholes[name]
+
+    assert estimate_seconds(path) == pytest.approx(len(whole) / 16_000, abs=0.1)
+
+
+def test_estimate_of_what_can_not_be_read_is_0(tmp_path):
+    (tmp_path / "text.wav").write_text("This is a text about audio, not audio.")
+
+    assert estimate_seconds(tmp_path / "text.wav") == estimate_seconds(tmp_path / "absent.wav") == 0
 
 
 # Sources

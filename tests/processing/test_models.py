@@ -18,7 +18,7 @@ from tiny_model import save_tiny_model
 from transformers import ASTFeatureExtractor
 
 from processing.models import load_countermeasure
-from processing.recordings import Windows, score_recordings
+from processing.recordings import score_recordings
 
 
 ROOT = Path(__file__).parents[2]
@@ -124,10 +124,10 @@ def test_labels_other_than_bonafide_and_spoof_are_refused(folder):
 
 
 def test_order_of_the_labels_is_that_of_the_config(folder, recording):
-    (as_saved,) = score_recordings(load_countermeasure(str(folder)), [recording], Windows(0.5))
+    (as_saved,) = score_recordings(load_countermeasure(str(folder)), [recording], hop_seconds=0.5)
     change_config(folder, id2label={"0": "bonafide", "1": "spoof"}, label2id={"bonafide": 0, "spoof": 1})
 
-    (swapped,) = score_recordings(load_countermeasure(str(folder)), [recording], Windows(0.5))
+    (swapped,) = score_recordings(load_countermeasure(str(folder)), [recording], hop_seconds=0.5)
 
     assert swapped.scores[0] == pytest.approx(-as_saved.scores[0]) and abs(as_saved.scores[0]) > 0.01
 
@@ -175,13 +175,13 @@ import json, sys
 from pathlib import Path
 import modeling
 from processing.models import load_countermeasure
-from processing.recordings import Windows, score_recordings
+from processing.recordings import score_recordings
 
 answers = []
 for model, revision in json.loads(sys.argv[2]):
     try:
         countermeasure = load_countermeasure(model, revision=revision)
-        (recording,) = score_recordings(countermeasure, [Path(sys.argv[1])], Windows(0.5))
+        (recording,) = score_recordings(countermeasure, [Path(sys.argv[1])], hop_seconds=0.5)
         answers.append([countermeasure.name, countermeasure.revision, recording.scores])
     except FileNotFoundError as error:
         answers.append(f"FileNotFoundError: {error}")
@@ -220,7 +220,7 @@ def published(saved, tmp_path_factory) -> Path:
 def test_model_of_the_hub_gives_the_scores_of_its_folder_and_its_commit(
     published, saved, recording, tmp_path
 ):
-    (here,) = score_recordings(load_countermeasure(str(saved)), [recording], Windows(0.5))
+    (here,) = score_recordings(load_countermeasure(str(saved)), [recording], hop_seconds=0.5)
     with serve(published) as hub:
         commit, _ = hub.files("models", "lab/tiny", None)
         environment = hub.environment(tmp_path)

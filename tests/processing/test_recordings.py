@@ -8,30 +8,31 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
 import torch
 from tiny_model import save_tiny_model
+from tqdm.auto import tqdm
 from transformers import Wav2Vec2Config, Wav2Vec2ForSequenceClassification, pipeline
 
+import processing.recordings
 from modeling import AntiSpoofingFeatureExtractor
 from processing.audio import decode_audio
 from processing.models import Countermeasure, load_countermeasure
 from processing.recordings import (
     COLUMNS,
     Recording,
-    Windows,
     find_recordings,
     score_recordings,
     write_recordings,
+    write_timelines,
 )
-from processing.report import write_timelines
 
 
 CROP = 8000  # half a second
-HALF = Windows(hop_seconds=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,10 @@ def write(path: Path, num_samples: int, seed: int = 0, rate: int = 16_000, chann
     return path
 
 
-def score(countermeasure: Countermeasure, files: list[Path], windows: Windows = HALF) -> list[Recording]:
-    return list(score_recordings(countermeasure, files, windows))
+def score(
+    countermeasure: Countermeasure, files: list[Path], hop_seconds: float = 0.25, batch_size: int = 32
+) -> list[Recording]:
+    return list(score_recordings(countermeasure, files, hop_seconds=hop_seconds, batch_size=batch_size))
 
 
 def model_scores(countermeasure: Countermeasure, waveforms: list[np.ndarray]) -> list[float]:
@@ -90,7 +93,7 @@ def test_score_is_that_of_the_model_and_of_the_pipeline(countermeasure, tmp_path
     (recording,) = score(countermeasure, [file])
 
     answer = {entry["label"]: entry["score"] for entry in classify(waveform)}
-    summary = recording.summary(None)
+    summary = recording.summarize(None)
     assert summary["score"] == pytest.approx(model_scores(countermeasure, [waveform])[0], abs=1e-5)
     assert summary["probability_bonafide"] == pytest.approx(answer["bonafide"], abs=1e-6)
     assert 0.01 < answer["bonafide"] < 0.99  # or any two would be equal
@@ -135,7 +138,7 @@ def test_short_file_is_scored_tiled(countermeasure, tmp_path):
 def test_verdict_is_that_of_the_first_crop_not_of_the_lowest_window():
     recording = Recording(Path("a.wav"), 6.0, [0, 2], [1.0, -3.0], [0.7, 0.05])
 
-    assert [recording.summary(threshold)["verdict"] for threshold in (0.9, 1.0, None)] == [
+    assert [recording.summarize(threshold)["verdict"] for threshold in (0.9, 1.0, None)] == [
         "bonafide",
         "spoof",  # bona fide is what lies above the threshold
         None,
@@ -145,7 +148,7 @@ def test_verdict_is_that_of_the_first_crop_not_of_the_lowest_window():
 def test_summary_tells_mean_and_lowest_window():
     recording = Recording(Path("a.wav"), 9.5, [0, 2, 4, 5.5], [1, -3, -2, 2], [0.7, 0.05, 0.1, 0.9])
 
-    summary = recording.summary(0.0)
+    summary = recording.summarize(0.0)
 
     assert list(summary) == list(COLUMNS)
     assert [summary[name] for name in ("num_windows", "mean_score", "min_score", "min_start_seconds")] == [
@@ -181,7 +184,7 @@ def test_windows_start_every_hop_and_the_last_ends_with_the_file(
 
 
 def test_hop_as_long_as_the_crop_gives_windows_side_by_side(countermeasure, tmp_path):
-    (recording,) = score(countermeasure, [write(tmp_path / "a.wav", 3 * CROP)], Windows(0.5))
+    (recording,) = score(countermeasure, [write(tmp_path / "a.wav", 3 * CROP)], 0.5)
 
     assert recording.starts == [0, 0.5, 1]
 
@@ -189,7 +192,7 @@ def test_hop_as_long_as_the_crop_gives_windows_side_by_side(countermeasure, tmp_
 @pytest.mark.parametrize("hop", [0, -1, 0.51, 1e-6, float("nan"), float("inf")])
 def test_hop_that_leaves_gaps_or_does_not_move_on_is_refused(countermeasure, tmp_path, hop):
     with pytest.raises(ValueError, match="Choose a distance above 0 and up to 0.5 s"):
-        score(countermeasure, [write(tmp_path / "a.wav", CROP)], Windows(hop))
+        score(countermeasure, [write(tmp_path / "a.wav", CROP)], hop)
 
 
 def test_stretch_of_another_signal_in_a_long_file_has_the_lowest_window(countermeasure, tmp_path):
@@ -201,7 +204,7 @@ def test_stretch_of_another_signal_in_a_long_file_has_the_lowest_window(counterm
 
     (recording,) = score(countermeasure, [tmp_path / "a.wav"])
 
-    summary = recording.summary(None)
+    summary = recording.summarize(None)
     assert abs(of_hum - of_hiss) > 1
     assert 24.5 < summary["min_start_seconds"] < 27  # the windows that reach into the stretch
     assert summary["score"] > summary["mean_score"] > summary["min_score"]
@@ -217,11 +220,11 @@ def test_files_in_shared_batches_have_the_scores_that_they_have_alone(countermea
     lengths = [3000, 30_000, CROP, 50_000, 500, 20_001]
     files = [write(tmp_path / f"{i}.wav", length, seed=i) for i, length in enumerate(lengths)]
 
-    together = score(countermeasure, files, Windows(0.25, batch_size))
+    together = score(countermeasure, files, 0.25, batch_size)
 
     assert [recording.file for recording in together] == files
     for recording in together:
-        (alone,) = score(countermeasure, [recording.file], Windows(0.25, 1))
+        (alone,) = score(countermeasure, [recording.file], 0.25, 1)
         assert recording.starts == alone.starts
         assert recording.scores == pytest.approx(alone.scores, abs=1e-6)
         assert recording.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
@@ -236,9 +239,14 @@ def test_recording_is_handed_out_as_soon_as_it_is_scored(countermeasure, tmp_pat
         yield files[1]
         raise AssertionError("the third file was asked for before the first was handed out")
 
-    first = next(score_recordings(countermeasure, asked_for(), Windows(0.25, batch_size=4)))
+    first = next(score_recordings(countermeasure, asked_for(), hop_seconds=0.25, batch_size=4))
 
     assert first.file == files[0] and len(first.scores) == 3
+
+
+def test_batch_of_no_windows_is_refused(countermeasure, tmp_path):
+    with pytest.raises(ValueError, match="batch_size 0 must be positive"):
+        score(countermeasure, [write(tmp_path / "a.wav", CROP)], batch_size=0)
 
 
 def test_nothing_to_score_gives_nothing(countermeasure):
@@ -274,7 +282,7 @@ def test_whole_utterances_are_one_window_each(whole_utterance_model, tmp_path):
     countermeasure = load_countermeasure(str(whole_utterance_model))
     files = [write(tmp_path / f"{i}.wav", length, seed=i) for i, length in enumerate([3000, 50_000])]
 
-    recordings = score(countermeasure, files, Windows(2.0, batch_size=1))
+    recordings = score(countermeasure, files, 2.0, batch_size=1)
 
     assert [(recording.starts, recording.seconds) for recording in recordings] == [
         ([0], 3000 / 16_000),
@@ -282,6 +290,69 @@ def test_whole_utterances_are_one_window_each(whole_utterance_model, tmp_path):
     ]
     expected = model_scores(countermeasure, [decode_audio(file) for file in files])
     assert [recording.scores[0] for recording in recordings] == pytest.approx(expected, abs=1e-5)
+
+
+# One pass
+
+
+class CountingContainer:
+    """A container of PyAV that adds the number of samples of each frame that is decoded to `decoded`."""
+
+    def __init__(self, container, decoded: list[int]):
+        self.container, self.decoded = container, decoded
+
+    def __getattr__(self, name):
+        return getattr(self.container, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.container.close()
+
+    def decode(self, track):
+        for frame in self.container.decode(track):
+            self.decoded.append(frame.samples)
+            yield frame
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.ogg", "a.m4a"])
+def test_recording_is_decoded_once_and_the_bar_counts_its_seconds(
+    countermeasure, tmp_path, monkeypatch, name
+):
+    file = write(tmp_path / name, 4 * 44_100, rate=44_100, channels=2)
+    num_frames = len(decode_audio(file, sampling_rate=44_100))
+    open_container, decoded, bars = av.open, [], []
+    monkeypatch.setattr(
+        av, "open", lambda *args, **options: CountingContainer(open_container(*args, **options), decoded)
+    )
+    monkeypatch.setattr(
+        processing.recordings, "tqdm", lambda **options: bars.append(tqdm(**options)) or bars[0]
+    )
+
+    (recording,) = score(countermeasure, [file])
+
+    assert recording.error == "" and sum(decoded) == num_frames
+    (bar,) = bars
+    assert bar.n == pytest.approx(recording.seconds) and bar.total == pytest.approx(
+        recording.seconds, abs=0.1
+    )
+
+
+def test_bar_goes_on_over_files_that_can_not_be_read(countermeasure, tmp_path, monkeypatch):
+    files = [
+        write(tmp_path / "a.wav", 2 * CROP),
+        tmp_path / "missing.wav",
+        write(tmp_path / "b.wav", 3 * CROP),
+    ]
+    bars = []
+    monkeypatch.setattr(
+        processing.recordings, "tqdm", lambda **options: bars.append(tqdm(**options)) or bars[0]
+    )
+
+    score(countermeasure, files)
+
+    assert (bars[0].n, bars[0].total) == (2.5, 2.5)
 
 
 # Files that cannot be scored
@@ -321,7 +392,7 @@ def test_file_that_can_not_be_read_is_listed_with_the_reason_and_the_rest_is_sco
     first, last = (write(tmp_path / f"good{i}.wav", 2 * CROP, seed=i) for i in (1, 2))
     file, reason = unreadable(tmp_path, kind)
 
-    recordings = score(countermeasure, [first, file, last], Windows(0.25, batch_size))
+    recordings = score(countermeasure, [first, file, last], 0.25, batch_size)
 
     assert [recording.file for recording in recordings] == [first, file, last]
     assert recordings[0].error == recordings[2].error == ""
@@ -329,7 +400,7 @@ def test_file_that_can_not_be_read_is_listed_with_the_reason_and_the_rest_is_sco
     for recording in (recordings[0], recordings[2]):
         (alone,) = score(countermeasure, [recording.file])
         assert recording.scores == pytest.approx(alone.scores, abs=1e-6)
-    summary = recordings[1].summary(0.0)
+    summary = recordings[1].summarize(0.0)
     assert {name for name, value in summary.items() if value is not None} == {"file", "error"}
 
 
@@ -347,17 +418,17 @@ def test_windows_of_a_file_that_breaks_off_late_do_not_mix_with_those_of_others(
     first, last = (write(tmp_path / f"good{i}.wav", 2 * CROP, seed=i) for i in (1, 2))
     file = cut_off_mp3(tmp_path)
 
-    recordings = score(countermeasure, [first, file, last], Windows(0.5, batch_size))
+    recordings = score(countermeasure, [first, file, last], 0.5, batch_size)
 
     assert [recording.file for recording in recordings] == [first, file, last]
     assert "was cut off" in recordings[1].error and len(recordings[1].starts) > 100
     for recording in (recordings[0], recordings[2]):
-        (alone,) = score(countermeasure, [recording.file], Windows(0.5))
+        (alone,) = score(countermeasure, [recording.file], 0.5)
         assert recording.scores == pytest.approx(alone.scores, abs=1e-6)
 
 
 def test_windows_of_a_file_that_breaks_off_are_not_written(countermeasure, tmp_path):
-    recordings = score(countermeasure, [cut_off_mp3(tmp_path)], Windows(0.5, 7))
+    recordings = score(countermeasure, [cut_off_mp3(tmp_path)], 0.5, 7)
 
     write_recordings(tmp_path / "out", recordings, 0.0, {})
 
@@ -374,7 +445,7 @@ def test_score_that_is_no_number_is_an_error_of_its_file_and_no_nan_is_written(t
     recordings = score(countermeasure, [file])
     write_recordings(tmp_path / "out", recordings, 0.0, {})
 
-    assert "a.wav the score nan" in recordings[0].error
+    assert f"The score of {file} is nan" in recordings[0].error
     assert "NaN" not in (tmp_path / "out" / "recordings.json").read_text()
 
 
@@ -447,7 +518,7 @@ def test_csv_has_a_line_for_each_recording_with_the_values_of_its_summary(counte
     assert [line["file"] for line in lines] == list(map(str, files))
     numbers = ("score", "probability_bonafide", "seconds", "mean_score", "min_score", "min_start_seconds")
     for line, recording in zip(lines[:-1], recordings, strict=False):
-        summary = recording.summary(0.5)
+        summary = recording.summarize(0.5)
         assert {name: float(line[name]) for name in numbers} == {name: summary[name] for name in numbers}
         assert (line["verdict"], line["num_windows"], line["error"]) == (summary["verdict"], "3", "")
     assert "There is no audio file" in lines[-1]["error"] and lines[-1]["score"] == ""
@@ -489,13 +560,13 @@ def test_name_that_is_not_utf8_does_not_lose_the_results(countermeasure, tmp_pat
 # Timelines
 
 
-def test_every_longer_recording_gets_a_timeline_under_any_name(countermeasure, tmp_path):
+def test_every_longer_recording_gets_a_timeline_under_any_name(tmp_path):
     names = [*AWKWARD, os.fsdecode(b"caf\xe9.wav")]
     recordings = [Recording(Path(name), 1.0, [0, 0.5], [1, -1], [0.7, 0.3]) for name in names]
     recordings += [Recording(Path("short.wav"), 0.5, [0], [1], [0.7])]
     recordings += [Recording(Path("cut.mp3"), 1.0, [0, 0.5], [1, -1], [0.7, 0.3], error="was cut off")]
 
-    write_timelines(tmp_path, recordings, countermeasure, 0.0)
+    write_timelines(tmp_path, recordings, 0.5, 0.0)
 
     expected = {f"timeline-{i:03}-{Path(name).stem}.png" for i, name in enumerate(names, start=1)}
     assert {path.name for path in tmp_path.iterdir()} == expected
@@ -536,7 +607,7 @@ def test_memory_does_not_grow_with_the_length(countermeasure, tmp_path):
             for i in range(minutes):
                 sound.write(noise(60 * 16_000, seed=i))
         tracemalloc.start()
-        (recording,) = score(countermeasure, [file], Windows(0.5))
+        (recording,) = score(countermeasure, [file], 0.5)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert len(recording.scores) == 120 * minutes
