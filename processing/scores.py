@@ -12,7 +12,7 @@ import pandas as pd
 
 from .files import write_text
 from .text_tables import read_fields, read_table, refuse_lines
-from .trials import KEY_OF_LABEL, SUBSET_OF_NAME
+from .trials import KEY_OF_LABEL, SUBSET_OF_NAME, check_trials
 
 
 ASV_KEYS = ("target", "nontarget", "spoof")
@@ -78,17 +78,13 @@ def read_scores(path: Path) -> pd.DataFrame:
             "hold numbers, and in a file of more than two columns one must hold keys, bonafide or spoof (a "
             "label written as a number can't be told from a score)."
         )
-    if (repeated := table.loc[table[0].duplicated(), 0]).size:
-        times = (table[0] == repeated.iloc[0]).sum()
-        raise ValueError(
-            f"{path}: utterance {repeated.iloc[0]} is listed {times} times. Every trial has one score."
-        )
     scores = pd.DataFrame({"utterance_id": table[0], "score": _read_numbers(path, table[numbers[0]])})
     for i in range(1, width):
         if i in keys:
             scores["key"] = table[i].str.casefold().map(KEY_OF_LABEL)
         elif i not in numbers:
             scores["attack"] = table[i]
+    check_trials(scores, str(path))
     return scores
 
 
@@ -122,7 +118,9 @@ def match_scores(
             f"{file} has no score for {len(missing):,} of the {len(trials):,} trials of {source}; the first "
             f"is {first}.{' Write utterances without the ending of their files.' if with_ending else ''}"
         )
-    unknown = set(scores["utterance_id"]).difference(trials["utterance_id"], elsewhere)
+    unknown = set()
+    if len(scores) > len(trials):  # otherwise all are of these trials
+        unknown = set(scores["utterance_id"]).difference(trials["utterance_id"], elsewhere)
     if unknown:
         raise ValueError(
             f"{file} has scores of utterances that are not in {source}: {len(unknown):,} in all, one of them "

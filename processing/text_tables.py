@@ -58,9 +58,8 @@ def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -
     Args as [`read_table`]; `expected` is what an error says of a line.
     """
     try:
-        with warnings.catch_warnings(
-            action="ignore", category=pd.errors.ParserWarning
-        ):  # a first line too long
+        # A first line that is too long is a warning, any other an error.
+        with warnings.catch_warnings(action="ignore", category=pd.errors.ParserWarning):
             table = pd.read_csv(
                 path,
                 sep=r"\s+" if sep == " " else sep,

@@ -3,9 +3,9 @@ and a score file of as many trials as ASVspoof 2021 DF has.
 
     python tests/benchmarks/protocol.py --protocol ASVspoof2019.LA.cm.eval.trl.txt
 
-Without a protocol, one of the same size is generated in the official format. Seconds are of the wall clock,
-the files in the page cache, and without the look for the audio files. Memory is what the first load of both
-adds, at its highest, to what the process holds after the imports; it is read from /proc, so on Linux only.
+Without a protocol, one of the same size is generated in the official format. The files are in the page cache,
+and the look for the audio files is left out. Memory is what the first load adds, at its highest, to what the
+process holds after the imports; it is read from /proc, so on Linux only.
 """
 
 import argparse
@@ -47,26 +47,39 @@ def write_scores(path: Path, num_trials: int) -> Path:
     return path
 
 
-def load(protocol: Path, listed: Path, scores: Path) -> dict[str, float]:
-    """Seconds of each step."""
-    begin = time.perf_counter()
+class Stopwatch:
+    """Seconds of the wall clock and of the CPU, all threads, by what they were spent on."""
+
+    def __init__(self):
+        self.seconds: dict[str, tuple[float, float]] = {}
+        self._begin = time.perf_counter(), time.process_time()
+
+    def lap(self, name: str) -> None:
+        """Ends what is called so; the next begins."""
+        now = time.perf_counter(), time.process_time()
+        self.seconds[name] = now[0] - self._begin[0], now[1] - self._begin[1]
+        self._begin = time.perf_counter(), time.process_time()
+
+
+def load_rows(protocol: Path) -> dict[str, tuple[float, float]]:
+    """Seconds of each step from a protocol to rows."""
+    watch = Stopwatch()
     trials = LA.read_protocol(protocol)
-    parsed = time.perf_counter()
-    rows = make_rows(trials, "/corpora/LA/flac/" + trials["utterance_id"] + ".flac")
-    made = time.perf_counter()
-    trials = LA.read_protocol(listed)
-    begin_of_scores = time.perf_counter()
+    watch.lap(f"read_protocol, {len(trials):,} lines")
+    make_rows(trials, "/corpora/LA/flac/" + trials["utterance_id"] + ".flac")
+    watch.lap(f"make_rows, {len(trials):,} rows")
+    return watch.seconds
+
+
+def load_scores(scores: Path, protocol: Path) -> dict[str, tuple[float, float]]:
+    """Seconds of each step from a score file to the scores of a protocol's trials."""
+    trials = LA.read_protocol(protocol)
+    watch = Stopwatch()
     scored = read_scores(scores)
-    read = time.perf_counter()
+    watch.lap(f"read_scores, {len(scored):,} lines")
     match_scores(scored, trials, file=scores, source="the protocol")
-    end = time.perf_counter()
-    return {
-        f"read_protocol, {len(rows):,} lines": parsed - begin,
-        f"make_rows, {len(rows):,} rows": made - parsed,
-        "both": made - begin,
-        f"read_scores, {len(scored):,} lines": read - begin_of_scores,
-        f"match_scores, {len(scored):,} lines": end - read,
-    }
+    watch.lap(f"match_scores, {len(scored):,} trials")
+    return watch.seconds
 
 
 def mebibytes(name: str) -> float:
@@ -81,25 +94,26 @@ def main() -> None:
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        files = (
-            arguments.protocol or write_protocol(Path(folder, "protocol.txt"), NUM_TRIALS),
-            write_protocol(Path(folder, "listed.txt"), NUM_SCORES),
-            write_scores(Path(folder, "scores.txt"), NUM_SCORES),
-        )
-        imports = mebibytes("VmRSS")
-        repeats = [load(*files)]
-        peak = mebibytes("VmHWM")
-        repeats += [load(*files) for _ in range(arguments.repeats - 1)]
+        protocol = arguments.protocol or write_protocol(Path(folder, "protocol.txt"), NUM_TRIALS)
+        listed = write_protocol(Path(folder, "listed.txt"), NUM_SCORES)
+        scores = write_scores(Path(folder, "scores.txt"), NUM_SCORES)
+        imports, peaks, repeats = mebibytes("VmRSS"), [], []
+        for _ in range(arguments.repeats):
+            rows = load_rows(protocol)
+            peaks.append(mebibytes("VmHWM") - imports)
+            repeats.append(rows | load_scores(scores, listed))
+            peaks.append(mebibytes("VmHWM") - imports)
 
     from processing.results import describe_environment  # imports torch, which loading does without
 
     environment = describe_environment()
     hardware, versions = environment["hardware"], environment["versions"]
-    print(f"{'seconds':<38}{'best':>8}{'median':>8}{'first':>8}")
+    print(f"{'seconds, medians':<32}{'wall':>8}{'CPU':>8}")
     for name in repeats[0]:
-        seconds = [repeat[name] for repeat in repeats]
-        print(f"{name:<38}{min(seconds):>8.3f}{statistics.median(seconds):>8.3f}{seconds[0]:>8.3f}")
-    print(f"\nmemory over the imports (which hold {imports:.0f} MiB), at most: {peak - imports:.0f} MiB")
+        wall, cpu = (statistics.median(repeat[name][i] for repeat in repeats) for i in (0, 1))
+        print(f"{name:<32}{wall:>8.3f}{cpu:>8.3f}")
+    print(f"\nmemory over the imports (which hold {imports:.0f} MiB), at most:")
+    print(f"{peaks[0]:.0f} MiB for the rows, {peaks[1]:.0f} MiB with the scores")
     print(
         f"{arguments.protocol.name if arguments.protocol else 'generated protocol'}, {len(repeats)} repeats"
     )
