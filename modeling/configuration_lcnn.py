@@ -68,9 +68,12 @@ class LCNNConfig(LFCCFrontEndConfig):
     dropout: float | int = 0.3
 
     def validate_front_end(self):
-        """The front end is known."""
+        """The front end is known, and the constant-Q transform has bins and a floor that float32 adds."""
         if self.front_end not in FRONT_ENDS:
             raise ValueError(f"front_end {self.front_end!r} is not one of {', '.join(FRONT_ENDS)}.")
+        for name in ("cqt_hop_length", "cqt_min_frequency", "cqt_num_bins", "cqt_bins_per_octave"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
         if not SMALLEST_LOG_FLOOR <= self.cqt_log_floor < float("inf"):
             raise ValueError(
                 f"cqt_log_floor must be a number of at least {SMALLEST_LOG_FLOOR:.3g}, the smallest that "

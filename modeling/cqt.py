@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import initialization as init
 
+from .configuration_lcnn import LCNNConfig
 from .float32 import Float32Module
 
 
@@ -76,68 +77,36 @@ def cqt_kernels(frequency: torch.Tensor, quality: float, sampling_rate: int, ste
 
 class CQT(Float32Module):
     """
-    Log-power constant-Q transform. Bin k lies at f_k = min_frequency 2^(k / bins_per_octave), and
+    Log-power constant-Q transform. Bin k lies at f_k = cqt_min_frequency 2^(k / cqt_bins_per_octave), and
 
         X_k(t) = sqrt(N_k) / sum_n w_k(n)
-                 * sum_n x(t hop_length + n) w_k(n) exp(-2 pi i f_k n / sampling_rate)
+                 * sum_n x(t cqt_hop_length + n) w_k(n) exp(-2 pi i f_k n / sampling_rate)
 
     with the Hann window w_k of length N_k = Q sampling_rate / f_k samples centred on the frame and x zero
     outside the utterance. White noise of variance s gives a power near 1.5 s in every bin. This is
     `librosa.cqt(..., pad_mode="constant")`, but that its windows are the same to the sample at every rate.
 
-    The lower octaves are computed on signals that a half-band filter has decimated, as often as `hop_length`
-    can be halved: a hop length with few factors of two costs time. The kernels are computed in float64 and
-    kept as persistent float32 buffers, also where the model is cast to half precision; for loading in half
+    The lower octaves are computed on signals that a half-band filter has decimated, as often as the hop
+    length can be halved: one with few factors of two costs time. The kernels are computed in float64 and kept
+    as persistent float32 buffers, also where the model is cast to half precision; for loading in half
     precision, the model names this module in `_keep_in_fp32_modules_strict`.
 
-    The default bins are 9 octaves of semitones up to 7551 Hz. More octaves would cross the Nyquist frequency;
-    as it is, the upper half-power edge of the top bin is at 7878 Hz. The windows are from 1.1 s at 15.6 Hz,
-    which still fits into the 4 s that the networks see, to 2.3 ms. Twice and four times the bins per octave
-    (CQCC and CQT countermeasures use up to 96) see more of the samples between frames at the top, where
-    windows above 1.7 kHz are shorter than a hop of 10 ms, but have windows of 2.2 and 4.4 s at the bottom and
-    images of twice and four times the size for the network behind.
-
-    Args:
-        sampling_rate: in Hz.
-        hop_length: samples between frames.
-        min_frequency: of bin 0, in Hz.
-        num_bins: number of bins.
-        bins_per_octave: number of bins to a factor of two in frequency.
-        log_floor: added to the power before the logarithm; by default about the power that the rounding of
-            16-bit samples leaves in a bin.
-
     Raises:
-        ValueError: an argument that is not positive, or a top bin that reaches above half the sampling rate.
+        ValueError: a top bin that reaches above half the sampling rate.
     """
 
-    def __init__(
-        self,
-        *,
-        sampling_rate: int = 16000,
-        hop_length: int = 160,
-        min_frequency: float = 15.625,
-        num_bins: int = 108,
-        bins_per_octave: int = 12,
-        log_floor: float = 1e-10,
-    ):
+    def __init__(self, config: LCNNConfig):
         super().__init__()
-        for name, value in list(locals().items()):
-            if name not in ("self", "__class__") and value <= 0:
-                raise ValueError(f"{name} of the constant-Q transform is {value}; it must be positive.")
-        self.sampling_rate = sampling_rate
-        self.hop_length = hop_length
-        self.min_frequency = min_frequency
-        self.num_bins = num_bins
-        self.bins_per_octave = bins_per_octave
-        self.log_floor = log_floor
+        self.config = config
         # The Hann window's power spectrum is 1.5 bandwidths wide at half its height.
-        top = min_frequency * 2 ** ((num_bins - 1) / bins_per_octave)
-        edge = top * (1 + 0.75 / quality_factor(bins_per_octave))
-        if edge > sampling_rate / 2:
+        top = config.cqt_min_frequency * 2 ** ((config.cqt_num_bins - 1) / config.cqt_bins_per_octave)
+        edge = top * (1 + 0.75 / quality_factor(config.cqt_bins_per_octave))
+        if edge > config.sampling_rate / 2:
             raise ValueError(
-                f"num_bins={num_bins} with bins_per_octave={bins_per_octave} from min_frequency="
-                f"{min_frequency} Hz ends at {top:.1f} Hz, whose band reaches to {edge:.1f} Hz, above half "
-                f"the sampling rate of {sampling_rate} Hz: take fewer bins or a lower min_frequency."
+                f"cqt_num_bins={config.cqt_num_bins} with cqt_bins_per_octave={config.cqt_bins_per_octave} "
+                f"from cqt_min_frequency={config.cqt_min_frequency} Hz ends at {top:.1f} Hz, whose band "
+                f"reaches to {edge:.1f} Hz, above half the sampling rate of {config.sampling_rate} Hz: take "
+                "fewer bins or a lower cqt_min_frequency."
             )
         self.octaves = self._split_octaves()
         self.num_halvings = max(halvings for _, _, halvings in self.octaves)
@@ -147,25 +116,28 @@ class CQT(Float32Module):
     def _split_octaves(self) -> list[tuple[int, int, int]]:
         """First bin, bin after the last, number of halvings of the rate: octave by octave from the top."""
         octaves = []
-        for end in range(self.num_bins, 0, -self.bins_per_octave):
-            top = self.min_frequency * 2 ** ((end - 1) / self.bins_per_octave)
+        for end in range(self.config.cqt_num_bins, 0, -self.config.cqt_bins_per_octave):
+            top = self.config.cqt_min_frequency * 2 ** ((end - 1) / self.config.cqt_bins_per_octave)
             halvings = 0
             while (
-                self.hop_length % 2 ** (halvings + 1) == 0
-                and HEADROOM * top * 2 ** (halvings + 1) <= self.sampling_rate / 2
+                self.config.cqt_hop_length % 2 ** (halvings + 1) == 0
+                and HEADROOM * top * 2 ** (halvings + 1) <= self.config.sampling_rate / 2
             ):
                 halvings += 1
-            octaves.append((max(0, end - self.bins_per_octave), end, halvings))
+            octaves.append((max(0, end - self.config.cqt_bins_per_octave), end, halvings))
         return octaves
 
     def _filters(self) -> dict[str, torch.Tensor]:
         """The buffers by name, in float64."""
-        quality = quality_factor(self.bins_per_octave)
+        config = self.config
+        quality = quality_factor(config.cqt_bins_per_octave)
         with torch.device("cpu"):
-            bins = torch.arange(self.num_bins, dtype=torch.float64)
-            frequencies = self.min_frequency * 2 ** (bins / self.bins_per_octave)
+            bins = torch.arange(config.cqt_num_bins, dtype=torch.float64)
+            frequencies = config.cqt_min_frequency * 2 ** (bins / config.cqt_bins_per_octave)
             filters = {
-                f"kernels_{i}": cqt_kernels(frequencies[first:end], quality, self.sampling_rate, 2**halvings)
+                f"kernels_{i}": cqt_kernels(
+                    frequencies[first:end], quality, config.sampling_rate, 2**halvings
+                )
                 for i, (first, end, halvings) in enumerate(self.octaves)
             }
             if self.num_halvings:
@@ -197,25 +169,19 @@ class CQT(Float32Module):
                 "is expected."
             )
         signal = waveform.to(torch.promote_types(waveform.dtype, torch.float32))
-        num_frames = 1 + signal.shape[1] // self.hop_length
+        num_frames = 1 + signal.shape[1] // self.config.cqt_hop_length
         origin, halved, responses = 0, 0, []
         for i, (first, end, halvings) in enumerate(self.octaves):
             while halved < halvings:
                 signal, origin = self._decimate(signal, origin)
                 halved += 1
             kernels = getattr(self, f"kernels_{i}").to(signal.dtype)  # (taps, 2 bins)
-            hop = self.hop_length // 2**halvings
+            hop = self.config.cqt_hop_length // 2**halvings
             start = origin - kernels.shape[0] // 2
             stop = start + (num_frames - 1) * hop + kernels.shape[0]
             frames = F.pad(signal, (-start, stop - signal.shape[1])).unfold(1, kernels.shape[0], hop)
             responses.append((frames @ kernels).unflatten(2, (2, end - first)))
         return responses[::-1]
-
-    def transform(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(batch, samples) to the complex X, (batch, num_bins, 1 + samples // hop_length)."""
-        with torch.autocast(waveform.device.type, enabled=False):
-            parts = torch.cat(self._responses(waveform), dim=3)  # (batch, frames, 2, num_bins)
-            return torch.complex(parts[:, :, 0], parts[:, :, 1]).transpose(1, 2)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """
@@ -223,15 +189,15 @@ class CQT(Float32Module):
             waveform: (batch, samples); float32, or computed in float32 but for float64.
 
         Returns:
-            log10(|X|^2 + log_floor), (batch, num_bins, 1 + samples // hop_length), float32 (float64 for
-            float64), also under autocast.
+            log10(|X|^2 + cqt_log_floor), (batch, cqt_num_bins, 1 + samples // cqt_hop_length), float32
+            (float64 for float64), also under autocast.
 
         Raises:
             ValueError: another number of axes, or no samples.
         """
         with torch.autocast(waveform.device.type, enabled=False):
             powers = [parts.square().sum(2).transpose(1, 2) for parts in self._responses(waveform)]
-            return torch.log10(torch.cat(powers, dim=1) + self.log_floor)
+            return torch.log10(torch.cat(powers, dim=1) + self.config.cqt_log_floor)
 
 
 __all__ = ["CQT"]

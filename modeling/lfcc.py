@@ -146,7 +146,7 @@ class LFCC(Float32Module):
         """
         self.check_lengths(waveform, num_samples)
         with torch.autocast(waveform.device.type, enabled=False):
-            features = self.cepstrum(self.padded(waveform.float(), num_samples)).float()
+            features = self.cepstrum(self.pad(waveform.float(), num_samples)).float()
             is_real = is_last = None
             if num_samples is not None:
                 frame = torch.arange(features.shape[-1], device=features.device)
@@ -174,8 +174,8 @@ class LFCC(Float32Module):
         if shortest < 1:
             raise ValueError("An utterance has no samples.")
 
-    def padded(self, waveform: torch.Tensor, num_samples: torch.Tensor | None) -> torch.Tensor:
-        """(batch, samples) after pre-emphasis, zero behind each utterance and up to the last frame's end."""
+    def pad(self, waveform: torch.Tensor, num_samples: torch.Tensor | None) -> torch.Tensor:
+        """Pre-emphasise (batch, samples), zero behind each utterance and up to the last frame's end."""
         config, samples = self.config, waveform.shape[1]
         if config.lfcc_pre_emphasis:
             waveform = torch.cat(

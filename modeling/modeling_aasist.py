@@ -7,15 +7,15 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_aasist import AasistConfig
 from .loss import weighted_cross_entropy
+from .micro_batch import run_in_micro_batches
 from .sinc import SincBank
 
 
 POOL_SIZE = 3  # of the max-pooling after the bank (bands and frames) and in every block (frames)
-# Utterances that a CPU convolves at a time in inference: their activations stay in its caches.
-CPU_MICRO_BATCH = 2
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al., NeurIPS 2017
 
 
@@ -107,7 +107,7 @@ class GraphAttention(nn.Module):
         pairs = nodes.unsqueeze(2) * nodes.unsqueeze(1)  # (batch, nodes, nodes, in_size)
         energies = (torch.tanh(self.attention(pairs)) @ self.energy).squeeze(-1)
         weights = torch.softmax(energies / self.temperature, dim=-1)  # (batch, nodes, nodes)
-        return F.selu(normalized(self.norm, self.attended(weights @ nodes) + self.own(nodes)))
+        return F.selu(normalize_nodes(self.norm, self.attended(weights @ nodes) + self.own(nodes)))
 
 
 class HeterogeneousStackingGraphAttention(nn.Module):
@@ -159,7 +159,7 @@ class HeterogeneousStackingGraphAttention(nn.Module):
         stack_weights = torch.softmax(energies / self.temperature, dim=1).transpose(1, 2)
         stack = self.stack_attended(stack_weights @ nodes) + self.stack_own(stack)
 
-        nodes = F.selu(normalized(self.norm, self.attended(weights @ nodes) + self.own(nodes)))
+        nodes = F.selu(normalize_nodes(self.norm, self.attended(weights @ nodes) + self.own(nodes)))
         return nodes[:, :split], nodes[:, split:], stack
 
 
@@ -243,15 +243,7 @@ class AasistForAudioClassification(AasistPreTrainedModel):
 
     def __init__(self, config: AasistConfig):
         super().__init__(config)
-        self.sinc = SincBank(
-            config.sinc_filters,
-            config.sinc_filter_length,
-            scale=config.sinc_scale,
-            min_frequency=config.sinc_min_frequency,
-            max_frequency=config.sinc_max_frequency,
-            sampling_rate=config.sampling_rate,
-            learnable=config.sinc_learnable,
-        )
+        self.sinc = SincBank(config)
         self.sinc_norm = nn.BatchNorm2d(1)
         channels = [1, *config.block_channels]
         self.blocks = nn.ModuleList(
@@ -271,21 +263,20 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         self.classifier = nn.Linear(5 * config.heterogeneous_graph_size, config.num_labels)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
+    ) -> SequenceClassifierOutput:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return what [`~AasistForAudioClassification.convolve`] returns.
-            return_dict: whether to return a `SequenceClassifierOutput` instead of a tuple.
 
-        Returns:
+        Returns (a tuple where it is called with `return_dict=False`):
             `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
             weighted cross-entropy as `loss`.
         """
@@ -296,18 +287,16 @@ class AasistForAudioClassification(AasistPreTrainedModel):
             hidden_states = self.convolve(input_values)
             hidden = hidden_states[-1]
         else:
-            hidden = torch.cat([self.convolve(part)[-1] for part in input_values.split(CPU_MICRO_BATCH)])
+            hidden = run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values)
         readout = self.dropout(self.read_out(hidden))
         with torch.autocast(readout.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             logits = self.classifier(readout.to(self.classifier.weight.dtype))
 
-        output = SequenceClassifierOutput(
+        return SequenceClassifierOutput(
             loss=weighted_cross_entropy(logits, labels, self.config),
             logits=logits,
             hidden_states=hidden_states if output_hidden_states else None,
         )
-        use_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if use_dict else output.to_tuple()
 
     def convolve(self, input_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Output of front end (batch, 1, bands, frames) and each block (batch, channels, bands, frames)."""
@@ -335,7 +324,7 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         return torch.cat([*parts, stack.squeeze(1)], dim=1)
 
 
-def normalized(norm: nn.BatchNorm1d, nodes: torch.Tensor) -> torch.Tensor:
+def normalize_nodes(norm: nn.BatchNorm1d, nodes: torch.Tensor) -> torch.Tensor:
     """Batch normalisation of nodes (batch, nodes, size), each node being one of the batch."""
     return norm(nodes.flatten(0, 1)).view_as(nodes)
 

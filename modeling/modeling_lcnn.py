@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_lcnn import LCNNConfig
 from .cqt import CQT
@@ -62,14 +63,7 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
     def __init__(self, config: LCNNConfig):
         super().__init__(config)
         if config.front_end == "cqt":
-            self.front_end = CQT(
-                sampling_rate=config.sampling_rate,
-                hop_length=config.cqt_hop_length,
-                min_frequency=config.cqt_min_frequency,
-                num_bins=config.cqt_num_bins,
-                bins_per_octave=config.cqt_bins_per_octave,
-                log_floor=config.cqt_log_floor,
-            )
+            self.front_end = CQT(config)
             bins, frames = config.cqt_num_bins, 1 + config.num_samples // config.cqt_hop_length
         else:
             self.front_end = LFCC(config)
@@ -94,22 +88,21 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
         self.classifier = nn.Linear(config.fc_size, config.num_labels)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
+    ) -> SequenceClassifierOutput:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return the front end's output (batch, 1, bins, frames) and each
                 block's (batch, channels, bins, frames).
-            return_dict: whether to return a `SequenceClassifierOutput` instead of a tuple.
 
-        Returns:
+        Returns (a tuple where it is called with `return_dict=False`):
             `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
             weighted cross-entropy as `loss`.
 
@@ -133,13 +126,11 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             hidden = self.fc(hidden.flatten(1).to(self.classifier.weight.dtype))
             logits = self.classifier(self.dropout(max_feature_map(hidden)))
 
-        output = SequenceClassifierOutput(
+        return SequenceClassifierOutput(
             loss=weighted_cross_entropy(logits, labels, self.config),
             logits=logits,
             hidden_states=hidden_states if output_hidden_states else None,
         )
-        use_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if use_dict else output.to_tuple()
 
 
 __all__ = ["LCNNForAudioClassification", "LCNNPreTrainedModel"]

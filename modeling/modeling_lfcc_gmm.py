@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_lfcc_gmm import LFCCGMMConfig
 from .float32 import Float32Module
@@ -207,22 +208,21 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
         own = torch.arange(features.shape[1], device=features.device) < num_frames[:, None]  # (batch, frames)
         return features[own], num_frames
 
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
+    ) -> SequenceClassifierOutput:
         """
         Args:
             input_values: (batch, samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             attention_mask: (batch, samples), 1 where there is signal, 0 in the padding behind it; `None`
                 where nothing is padded.
             labels: (batch,) class indices in the order of `config.id2label`.
-            return_dict: whether to return a `SequenceClassifierOutput` instead of a tuple.
 
-        Returns:
+        Returns (a tuple where it is called with `return_dict=False`):
             `SequenceClassifierOutput` with `logits` (batch, num_labels), the mean over an utterance's frames
             of log p(frame | label) in nats, float32, and, where labels are given, the weighted cross-entropy
             as `loss`.
@@ -236,11 +236,9 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
             ],
             dim=1,
         )  # (batch, num_labels)
-        output = SequenceClassifierOutput(
+        return SequenceClassifierOutput(
             loss=weighted_cross_entropy(logits, labels, self.config), logits=logits
         )
-        use_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if use_dict else output.to_tuple()
 
 
 __all__ = ["DiagonalGMM", "GMMStatistics", "LFCCGMMForAudioClassification", "LFCCGMMPreTrainedModel"]

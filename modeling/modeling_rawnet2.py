@@ -6,15 +6,15 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_rawnet2 import RawNet2Config
 from .loss import weighted_cross_entropy
+from .micro_batch import run_in_micro_batches
 from .sinc import SincBank
 
 
 POOL_SIZE = 3  # of the max-pooling after the bank and in every block
-# Utterances that a CPU convolves at a time in inference: their activations stay in its caches.
-CPU_MICRO_BATCH = 2
 
 
 class RawNet2FeatureMapScaling(nn.Module):
@@ -87,15 +87,7 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
 
     def __init__(self, config: RawNet2Config):
         super().__init__(config)
-        self.sinc = SincBank(
-            config.sinc_filters,
-            config.sinc_filter_length,
-            scale=config.sinc_scale,
-            min_frequency=config.sinc_min_frequency,
-            max_frequency=config.sinc_max_frequency,
-            sampling_rate=config.sampling_rate,
-            learnable=config.sinc_learnable,
-        )
+        self.sinc = SincBank(config)
         self.sinc_norm = nn.BatchNorm1d(config.sinc_filters)
         channels = [config.sinc_filters, *config.block_channels]
         self.blocks = nn.ModuleList(
@@ -113,21 +105,20 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         self.classifier = nn.Linear(config.embedding_size, config.num_labels)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
+    ) -> SequenceClassifierOutput:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return what [`~RawNet2ForAudioClassification.convolve`] returns.
-            return_dict: whether to return a `SequenceClassifierOutput` instead of a tuple.
 
-        Returns:
+        Returns (a tuple where it is called with `return_dict=False`):
             `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
             weighted cross-entropy as `loss`.
         """
@@ -138,20 +129,18 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
             hidden_states = self.convolve(input_values)
             hidden = hidden_states[-1]
         else:
-            hidden = torch.cat([self.convolve(part)[-1] for part in input_values.split(CPU_MICRO_BATCH)])
+            hidden = run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values)
         hidden = F.selu(self.norm(hidden)).transpose(1, 2)  # (batch, frames, channels)
         self.gru.flatten_parameters()
         hidden = self.gru(hidden)[0][:, -1]  # (batch, gru_hidden_size), last step
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             logits = self.classifier(self.embedding(hidden.to(self.embedding.weight.dtype)))
 
-        output = SequenceClassifierOutput(
+        return SequenceClassifierOutput(
             loss=weighted_cross_entropy(logits, labels, self.config),
             logits=logits,
             hidden_states=hidden_states if output_hidden_states else None,
         )
-        use_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if use_dict else output.to_tuple()
 
     def convolve(self, input_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Output of front end (batch, sinc_filters, frames) and of each block (batch, channels, frames)."""

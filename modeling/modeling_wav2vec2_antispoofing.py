@@ -10,13 +10,11 @@ from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
 from .loss import weighted_cross_entropy
-
-
-# Utterances that a CPU convolves at a time where there is no autograd: their activations stay in its caches.
-CPU_MICRO_BATCH = 2
+from .micro_batch import run_in_micro_batches
 
 
 class AttentivePooling(nn.Module):
@@ -123,14 +121,14 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         """Whether the body's own layer norm comes after the last block instead of before the first."""
         return self.config.encoder_config.do_stable_layer_norm
 
+    @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor | None = None,
         trunk_states: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple[torch.Tensor, ...]:
+    ) -> SequenceClassifierOutput:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
@@ -139,9 +137,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return the first block's input and all blocks' outputs, each
                 (batch, frames, hidden_size); the last one after the final layer norm. Needs `input_values`.
-            return_dict: whether to return a `SequenceClassifierOutput` instead of a tuple.
 
-        Returns:
+        Returns (a tuple where it is called with `return_dict=False`):
             `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
             weighted cross-entropy as `loss`.
 
@@ -167,13 +164,11 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             hidden = self.projector(hidden.to(self.projector.weight.dtype))
             logits = self.classifier(self.dropout(F.gelu(hidden)))
 
-        output = SequenceClassifierOutput(
+        return SequenceClassifierOutput(
             loss=weighted_cross_entropy(logits, labels, self.config),
             logits=logits,
             hidden_states=tuple(states) if output_hidden_states else None,
         )
-        use_dict = self.config.return_dict if return_dict is None else return_dict
-        return output if use_dict else output.to_tuple()
 
     def run_trunk(self, input_values: torch.Tensor, *, every_state: bool = False) -> torch.Tensor:
         """
@@ -190,10 +185,14 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             nothing but their mean over time matters, that mean as the only frame.
         """
         with torch.no_grad() if self.config.has_frozen_trunk else nullcontext():
-            on_cpu = input_values.device.type == "cpu"
-            size = CPU_MICRO_BATCH if on_cpu and not torch.is_grad_enabled() else len(input_values)
-            parts = input_values.to(self.projector.weight.dtype).split(size)
-            features = torch.cat([self.encoder.feature_extractor(part) for part in parts])
+            input_values, convolve = (
+                input_values.to(self.projector.weight.dtype),
+                self.encoder.feature_extractor,
+            )
+            if input_values.device.type == "cpu" and not torch.is_grad_enabled():
+                features = run_in_micro_batches(convolve, input_values)
+            else:
+                features = convolve(input_values)
             states = self._run_blocks([self._embed(features)], 0, self.config.num_frozen_layers)
             if not (every_state or self.config.use_weighted_layer_sum):
                 states = states[-1:]

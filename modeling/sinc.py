@@ -7,8 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-
-SCALES = ("linear", "mel", "inverse_mel")
+from .configuration_sinc import SincFrontEndConfig
 
 
 def hertz_to_mel(frequency: torch.Tensor) -> torch.Tensor:
@@ -24,16 +23,12 @@ def mel_to_hertz(mel: torch.Tensor) -> torch.Tensor:
 def band_edges(num_filters: int, scale: str, min_frequency: float, max_frequency: float) -> torch.Tensor:
     """
     Edges of `num_filters` neighbouring bands in Hz, float64, shape (num_filters + 1,): equally spaced on the
-    scale. The inverse-mel edges are the mel edges mirrored, so that the bands are narrow at the top.
-
-    Raises:
-        ValueError: unknown scale.
+    scale, "linear", "mel" or "inverse_mel". The inverse-mel edges are the mel edges mirrored, so that the
+    bands are narrow at the top.
     """
     limits = torch.tensor([min_frequency, max_frequency], dtype=torch.float64)
     if scale == "linear":
         return torch.linspace(*limits.tolist(), num_filters + 1, dtype=torch.float64)
-    if scale not in SCALES:
-        raise ValueError(f"sinc scale {scale!r} is not one of {', '.join(SCALES)}.")
     mel = torch.linspace(*hertz_to_mel(limits).tolist(), num_filters + 1, dtype=torch.float64)
     edges = mel_to_hertz(mel)
     return min_frequency + max_frequency - edges.flip(0) if scale == "inverse_mel" else edges
@@ -62,34 +57,14 @@ class SincBank(nn.Module):
     """
     Sinc filter bank without padding. A fixed bank is computed once, in float64, and kept as a persistent
     buffer; a learnable one has the band edges as parameters and is computed from them in every forward.
-
-    Args:
-        num_filters: number of bands.
-        filter_length: number of taps; an even length is raised by one.
-        scale: "linear", "mel" or "inverse_mel".
-        min_frequency, max_frequency: outermost edges in Hz.
-        sampling_rate: in Hz.
-        learnable: whether the edges are trained.
     """
 
-    def __init__(
-        self,
-        num_filters: int,
-        filter_length: int,
-        *,
-        scale: str = "linear",
-        min_frequency: float = 0.0,
-        max_frequency: float = 8000.0,
-        sampling_rate: int = 16000,
-        learnable: bool = False,
-    ):
+    def __init__(self, config: SincFrontEndConfig):
         super().__init__()
-        self.filter_length = filter_length + 1 - filter_length % 2
-        self.band = (num_filters, scale, min_frequency, max_frequency)
-        self.sampling_rate = sampling_rate
-        self.learnable = learnable
+        self.config = config
+        self.filter_length = config.sinc_filter_length + 1 - config.sinc_filter_length % 2
         low, high = self.initial_edges()
-        if learnable:
+        if config.sinc_learnable:
             self.low = nn.Parameter(low.float())  # (num_filters,), cycles per sample
             self.width = nn.Parameter((high - low).float())
         else:
@@ -97,14 +72,16 @@ class SincBank(nn.Module):
 
     def initial_edges(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Lower and upper edge of every band in cycles per sample, float64, each (num_filters,)."""
+        config = self.config
+        limits = config.sinc_min_frequency, config.sinc_max_frequency
         with torch.device("cpu"):
-            edges = band_edges(*self.band) / self.sampling_rate
+            edges = band_edges(config.sinc_filters, config.sinc_scale, *limits) / config.sampling_rate
         return edges[:-1], edges[1:]
 
     def init_weights(self) -> None:
         """Set the buffer or the parameters to the initial bank, but where they have been loaded."""
         low, high = self.initial_edges()
-        if self.learnable:
+        if self.config.sinc_learnable:
             init.copy_(self.low, low)
             init.copy_(self.width, high - low)
         else:
@@ -112,7 +89,7 @@ class SincBank(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, num_samples) to (batch, num_filters, num_samples - filter_length + 1)."""
-        if self.learnable:
+        if self.config.sinc_learnable:
             low = self.low.abs()  # an edge that training pushes through zero comes back from it
             filters = sinc_filters(low, low + self.width.abs(), self.filter_length)[:, None]
         else:

@@ -136,6 +136,7 @@ def test_published_are_model_code_card_log_and_results_and_nothing_else(publishe
         "feature_extraction_antispoofing.py",
         "learning_curves/tiny.png",
         "loss.py",
+        "micro_batch.py",
         "model.safetensors",
         "modeling_rawnet2.py",
         "preprocessor_config.json",

@@ -15,6 +15,7 @@ import torch
 import torchaudio
 from torch import nn
 
+from modeling import LCNNConfig
 from modeling.configuration_lfcc import LFCCFrontEndConfig
 from modeling.cqt import CQT
 from modeling.lfcc import LFCC
@@ -40,11 +41,11 @@ def milliseconds(functions: dict[str, Callable]) -> dict[str, float]:
 def by_librosa(cqt: CQT, waveform: torch.Tensor) -> None:
     librosa.cqt(
         waveform.numpy(),
-        sr=cqt.sampling_rate,
-        hop_length=cqt.hop_length,
-        fmin=cqt.min_frequency,
-        n_bins=cqt.num_bins,
-        bins_per_octave=cqt.bins_per_octave,
+        sr=cqt.config.sampling_rate,
+        hop_length=cqt.config.cqt_hop_length,
+        fmin=cqt.config.cqt_min_frequency,
+        n_bins=cqt.config.cqt_num_bins,
+        bins_per_octave=cqt.config.cqt_bins_per_octave,
         tuning=0,
         pad_mode="constant",
     )
@@ -95,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"{date.today()}, {describe_environment()['hardware']}, one thread")
     config = LFCCFrontEndConfig(lfcc_num_deltas=0)
-    cqt, lfcc, torchaudio_lfcc = CQT(), LFCC(config), by_torchaudio(config)
+    cqt, lfcc, torchaudio_lfcc = CQT(LCNNConfig(front_end="cqt")), LFCC(config), by_torchaudio(config)
     for batch in (1, 32):
         compare("CQT", cqt, "librosa.cqt", lambda waveform: by_librosa(cqt, waveform), batch)
         compare("LFCC", lfcc, "torchaudio", torchaudio_lfcc, batch)
