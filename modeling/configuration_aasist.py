@@ -74,11 +74,8 @@ class AasistConfig(SincFrontEndConfig):
 
     def validate_graphs(self):
         """Every graph has nodes of some width, a ratio that keeps a part of them, and a temperature."""
-        if self.sinc_filters < 3:
-            raise ValueError(f"sinc_filters {self.sinc_filters} must be at least 3, which make one band.")
-        for name in ("graph_size", "heterogeneous_graph_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        self.check_at_least(3, "sinc_filters")  # which make one band
+        self.check_at_least(1, "graph_size", "heterogeneous_graph_size")
         for name in ("pool_ratios", "temperatures"):
             values = list(getattr(self, name))
             if len(values) != 3:
@@ -89,12 +86,6 @@ class AasistConfig(SincFrontEndConfig):
             if min(values) <= 0 or (name == "pool_ratios" and max(values) > 1):
                 allowed = "above 0 and at most 1" if name == "pool_ratios" else "above 0"
                 raise ValueError(f"{name} {values} must be {allowed}.")
-
-    def validate_dropout(self):
-        """Dropout is a probability below 1."""
-        for name in ("attention_dropout", "pool_dropout", "branch_dropout", "classifier_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}.")
 
 
 __all__ = ["AasistConfig"]

@@ -37,6 +37,17 @@ class CountermeasureConfig(PreTrainedConfig):
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         super().__post_init__(**kwargs)
 
+    def check_at_least(self, smallest: int, *fields: str) -> None:
+        """
+        Raises:
+            ValueError: a field, or one of its numbers, is smaller, or it has none.
+        """
+        for name in fields:
+            value = getattr(self, name)
+            numbers = value if isinstance(value, (list, tuple)) else [value]
+            if not numbers or min(numbers) < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, not {value}.")
+
     def validate_class_weights(self):
         """Class weights name labels, all of them."""
         if self.class_weights is not None and set(self.class_weights) != set(self.id2label.values()):

@@ -71,9 +71,9 @@ class LCNNConfig(LFCCFrontEndConfig):
         """The front end is known, and the constant-Q transform has bins and a floor that float32 adds."""
         if self.front_end not in FRONT_ENDS:
             raise ValueError(f"front_end {self.front_end!r} is not one of {', '.join(FRONT_ENDS)}.")
-        for name in ("cqt_hop_length", "cqt_min_frequency", "cqt_num_bins", "cqt_bins_per_octave"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+        self.check_at_least(1, "cqt_hop_length", "cqt_num_bins", "cqt_bins_per_octave")
+        if self.cqt_min_frequency <= 0:
+            raise ValueError(f"cqt_min_frequency must be above 0 Hz, not {self.cqt_min_frequency}.")
         if not SMALLEST_LOG_FLOOR <= self.cqt_log_floor < float("inf"):
             raise ValueError(
                 f"cqt_log_floor must be a number of at least {SMALLEST_LOG_FLOOR:.3g}, the smallest that "
@@ -88,13 +88,7 @@ class LCNNConfig(LFCCFrontEndConfig):
                 f"channels, kernel_sizes and pool_sizes must be of one length, not {sizes[0]}, {sizes[1]} "
                 f"and {sizes[2]}."
             )
-        if not self.channels:
-            raise ValueError("channels is empty: there must be at least one convolution.")
-        for name in ("channels", "kernel_sizes", "pool_sizes"):
-            if min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} {list(getattr(self, name))} must be positive.")
-        if self.fc_size < 1:
-            raise ValueError(f"fc_size must be at least 1, not {self.fc_size}.")
+        self.check_at_least(1, "channels", "kernel_sizes", "pool_sizes", "fc_size")
         if any(size % 2 == 0 for size in self.kernel_sizes):
             raise ValueError(f"kernel_sizes {list(self.kernel_sizes)} must be odd.")
 

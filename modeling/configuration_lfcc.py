@@ -66,9 +66,7 @@ class LFCCFrontEndConfig(CountermeasureConfig):
 
     def validate_lfcc_frames(self):
         """The window is not empty, moves on, fits into the Fourier transform and into the input."""
-        for name in ("lfcc_window_length", "lfcc_hop_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 sample, not {getattr(self, name)}.")
+        self.check_at_least(1, "lfcc_window_length", "lfcc_hop_length")
         if self.lfcc_fft_size < self.lfcc_window_length:
             raise ValueError(
                 f"lfcc_fft_size {self.lfcc_fft_size} must be at least lfcc_window_length "
@@ -88,8 +86,7 @@ class LFCCFrontEndConfig(CountermeasureConfig):
                 f"{self.lfcc_max_frequency} must rise and lie between 0 and half the sampling rate, "
                 f"{self.sampling_rate / 2} Hz."
             )
-        if self.lfcc_num_filters < 1:
-            raise ValueError(f"lfcc_num_filters must be at least 1, not {self.lfcc_num_filters}.")
+        self.check_at_least(1, "lfcc_num_filters")
         bins = (self.lfcc_max_frequency - self.lfcc_min_frequency) * self.lfcc_fft_size / self.sampling_rate
         if self.lfcc_num_filters + 1 > bins:
             raise ValueError(

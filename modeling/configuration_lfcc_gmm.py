@@ -39,8 +39,7 @@ class LFCCGMMConfig(LFCCFrontEndConfig):
 
     def validate_components(self):
         """There is a Gaussian."""
-        if self.num_components < 1:
-            raise ValueError(f"num_components must be at least 1, not {self.num_components}.")
+        self.check_at_least(1, "num_components")
 
 
 __all__ = ["LFCCGMMConfig"]

@@ -40,11 +40,8 @@ class SincFrontEndConfig(CountermeasureConfig):
 
     def validate_sinc_bank(self):
         """There are filters and blocks; the band edges rise and stay below half the sampling rate."""
-        for name, smallest in (("sinc_filters", 1), ("sinc_filter_length", 3)):
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, not {getattr(self, name)}.")
-        if not self.block_channels or min(self.block_channels) < 1:
-            raise ValueError(f"block_channels {list(self.block_channels)} must be positive, and not none.")
+        self.check_at_least(1, "sinc_filters", "block_channels")
+        self.check_at_least(3, "sinc_filter_length")
         if self.sinc_scale not in ("linear", "mel", "inverse_mel"):
             raise ValueError(f"sinc_scale {self.sinc_scale!r} is not one of linear, mel, inverse_mel.")
         if not 0 <= self.sinc_min_frequency < self.sinc_max_frequency <= self.sampling_rate / 2:

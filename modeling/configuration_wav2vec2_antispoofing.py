@@ -144,11 +144,7 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         """The pooling is known, and no layer is empty."""
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling {self.pooling!r} is not one of {', '.join(POOLINGS)}.")
-        for name in ("attention_size", "classifier_proj_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 <= self.classifier_dropout < 1:
-            raise ValueError(f"classifier_dropout must be in [0, 1), not {self.classifier_dropout}.")
+        self.check_at_least(1, "attention_size", "classifier_proj_size")
 
     def validate_length(self):
         """The convolutions must leave at least one frame."""

@@ -381,8 +381,8 @@ def test_gradient_of_silence_and_padding_is_finite():
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("lfcc_window_length", 0, "lfcc_window_length must be at least 1 sample"),
-        ("lfcc_hop_length", 0, "lfcc_hop_length must be at least 1 sample"),
+        ("lfcc_window_length", 0, "lfcc_window_length must be at least 1, not 0"),
+        ("lfcc_hop_length", 0, "lfcc_hop_length must be at least 1, not 0"),
         ("lfcc_fft_size", 319, "lfcc_fft_size 319 must be at least lfcc_window_length 320"),
         ("num_samples", 319, "num_samples 319 is too short"),
         ("lfcc_min_frequency", -1.0, "lfcc_min_frequency -1.0 and"),
