@@ -67,11 +67,10 @@ class Pickled:
             _, shape, dtype, is_fortran, data = self.state
             order = "F" if is_fortran else "C"
         if isinstance(data, Pickled):  # bytes, as protocols before 3 hold them
-            text, encoding = data.arguments
-            data = text.encode("latin1" if encoding == "latin1" else "ascii")
+            data = data.arguments[0].encode("latin1")
         kind, byte_order = dtype.arguments[0], dtype.state[1]
-        if kind not in ("f4", "f8"):
-            raise ValueError(f"dtype {kind!r}; only f4 and f8 are expected")
+        if kind not in ("f4", "f8") or byte_order not in ("<", ">"):
+            raise ValueError(f"dtype {kind!r} of byte order {byte_order!r}; f4 and f8 are expected")
         return np.frombuffer(data, byte_order + kind).reshape(shape, order=order).astype(np.float64)
 
 
@@ -144,8 +143,8 @@ def _check_mixture(parameters, where: str) -> dict[str, np.ndarray]:
     for name, value in zip(PARAMETERS, parameters, strict=True):
         try:
             arrays[name] = value.to_array()
-        except (AttributeError, TypeError, ValueError) as error:  # whatever else the pickle holds there
-            raise ValueError(f"{where}: {name} is not an array of numbers ({error}).") from None
+        except Exception as error:  # the pickle may hold anything there
+            raise ValueError(f"{where}: {name} is not an array of numbers ({error!r}).") from None
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{where}: NaN or infinity in {name}.")
     weights, means, variances, precisions = arrays.values()

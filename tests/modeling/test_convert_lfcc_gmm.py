@@ -146,6 +146,35 @@ def test_array_of_objects_is_refused(parameters, tmp_path):
         read_checkpoint(write(tmp_path / "gmm.pkl", parameters))
 
 
+class PickledArray:
+    """Pickled as an array of a shape, a type and bytes that need not go together."""
+
+    def __init__(self, *state):
+        self.state = state
+
+    def __reduce__(self):
+        reconstruct, arguments, _ = np.zeros(1).__reduce__()
+        return reconstruct, arguments, self.state
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (1, (10**12, 60), np.dtype("f8"), False, bytes(16)),
+        (1, (2**70,), np.dtype("f8"), False, bytes(16)),
+        (1, (2,), np.dtype("f8"), False, [0.5, 0.5]),
+        (1, (2,), np.dtype("O"), False, bytes(16)),
+        (1, (2,), "f8", False, bytes(16)),
+        (1, (2,)),
+    ],
+)
+def test_array_whose_parts_do_not_go_together_is_refused(parameters, tmp_path, state):
+    parameters["bona"] = (PickledArray(*state), *parameters["bona"][1:])
+
+    with pytest.raises(ValueError, match="gmm.pkl, 'bona': weights is not an array of numbers"):
+        read_checkpoint(write(tmp_path / "gmm.pkl", parameters))
+
+
 @pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps({"bona": 1})[:-4], b"\x80\x04."])
 def test_what_is_no_pickle_is_one_line_of_error(tmp_path, content):
     (tmp_path / "gmm.pkl").write_bytes(content)
