@@ -113,13 +113,12 @@ class Layout:
 
     def find_protocols(self, root: Path) -> dict[str, Path]:
         """The protocols that there are, by split."""
-        paths = {
-            split: [
-                root / folder / name for folder in self.protocol_folders if (root / folder / name).is_file()
-            ]
-            for split, name in self.protocols.items()
-        }
-        return {split: found[0] for split, found in paths.items() if found}
+        found = {}
+        for split, name in self.protocols.items():
+            paths = [root / folder / name for folder in self.protocol_folders]
+            if present := [path for path in paths if path.is_file()]:
+                found[split] = present[0]
+        return found
 
     def find_asv_scores(self, root: Path, split: str) -> tuple[Path, ...]:
         """The ASV score files of a split; see [`Corpus`]."""
