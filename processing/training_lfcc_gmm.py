@@ -105,7 +105,7 @@ class LFCCGMMTrainer(Trainer):
             identity = {"label": name, "utterances": hash_rows(self.rows[name])}
             identity |= {key: value for key, value in config.items() if key not in IGNORED_CONFIG_KEYS}
             place = {"state_dir": Path(self.args.output_dir, "checkpoint-em", name), "identity": identity}
-            load_state(gmm, settings, **place)  # what can't be resumed is an error now, and not after hours
+            load_state(gmm, settings, **place)  # what cannot be resumed is an error now, and not after hours
             self.states[name] = place
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:

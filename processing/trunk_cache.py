@@ -212,13 +212,13 @@ def _make_room(folder: Path, needed: int) -> None:
     Make the folder, without temporary files of killed runs: those that nobody has touched for an hour.
 
     Raises:
-        ValueError: it can't be made, or the disk has less space than the needed bytes.
+        ValueError: it cannot be made, or the disk has less space than the needed bytes.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"{folder} can't be made ({error.strerror}). Set HF_DATASETS_CACHE to a folder that can be "
+            f"{folder} cannot be made ({error.strerror}). Set HF_DATASETS_CACHE to a folder that can be "
             "written."
         ) from error
     for path in folder.glob("tmp*"):

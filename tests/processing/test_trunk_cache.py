@@ -217,7 +217,7 @@ def test_cache_folder_that_can_not_be_made_is_an_error_with_the_remedy(rows, mon
     (tmp_path / "file").touch()
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file" / "below")
 
-    with pytest.raises(ValueError, match="can't be made.*Set HF_DATASETS_CACHE"):
+    with pytest.raises(ValueError, match="cannot be made.*Set HF_DATASETS_CACHE"):
         num_computed(make_model(), rows)
 
 
