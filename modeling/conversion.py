@@ -25,6 +25,8 @@ from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
 from processing.origin import describe_conversion
 
+from .configuration_sinc import SincFrontEndConfig
+
 
 logger = logging.get_logger(__name__)
 # Keys under which training scripts keep the weights beside other things.
@@ -33,6 +35,14 @@ PARALLEL_PREFIX = "module."  # of `nn.DataParallel`
 SINC_BANK = "sinc.filters"  # computed from the config
 COUNTER = ".num_batches_tracked"  # of a batch normalisation, which does not use it
 UNUSED = None  # in a rename table: the network has no use for the tensor
+# Of a residual block in the published code of AASIST and RawNet2: name of each module here by its name there.
+RESIDUAL_BLOCK = {
+    "bn1": "norm1",
+    "conv1": "conv1",
+    "bn2": "norm2",
+    "conv2": "conv2",
+    "conv_downsample": "shortcut",
+}
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
@@ -135,6 +145,16 @@ def rename(name: str, table: Mapping[str, str | None]) -> str | None:
         if prefix in table:
             return UNUSED if table[prefix] is UNUSED else table[prefix] + name.removeprefix(prefix)
     return name
+
+
+def make_block_table(config: SincFrontEndConfig, prefix: str) -> dict[str, str | None]:
+    """Make the rename table of all residual blocks, whose number and `.0` come after `prefix` there."""
+    table = {}
+    for i in range(len(config.block_channels)):
+        table |= {f"{prefix}{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in RESIDUAL_BLOCK.items()}
+        if i > 0 and not config.pre_activation:  # there whether it is used or not
+            table[f"{prefix}{i}.0.bn1"] = UNUSED
+    return table
 
 
 def load_renamed(

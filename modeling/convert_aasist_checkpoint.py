@@ -16,10 +16,10 @@ from hub_cards.recipe import Recipe, find_recipe, load_recipe
 
 from .configuration_aasist import AasistConfig
 from .conversion import (
-    UNUSED,
     check_output_dir,
     describe_checkpoint,
     load_renamed,
+    make_block_table,
     make_parser,
     new_model,
     read_checkpoint,
@@ -29,14 +29,7 @@ from .modeling_aasist import AasistForAudioClassification
 
 
 SYSTEMS = ("aasist", "aasist-l")
-# Name of each module, or tensor of its own, here by its name there: of a block, of both kinds of attention.
-BLOCK = {
-    "bn1": "norm1",
-    "conv1": "conv1",
-    "bn2": "norm2",
-    "conv2": "conv2",
-    "conv_downsample": "shortcut",
-}
+# Name of each module, or tensor of its own, here by its name there, of both kinds of attention.
 ATTENTION = {
     "att_proj": "attention",
     "att_weight": "energy",
@@ -64,10 +57,7 @@ HETEROGENEOUS_ATTENTION = {
 def make_table(config: AasistConfig) -> dict[str, str | None]:
     """Make the rename table, see [`~modeling.conversion.rename`], from the names of the authors' code."""
     table = {"first_bn": "sinc_norm", "pos_S": "band_positions", "out_layer": "classifier"}
-    for i in range(len(config.block_channels)):
-        table |= {f"encoder.{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in BLOCK.items()}
-        if i > 0 and not config.pre_activation:  # there whether it is used or not
-            table[f"encoder.{i}.0.bn1"] = UNUSED
+    table |= make_block_table(config, "encoder.")
     for letter, graph in (("S", "spectral"), ("T", "temporal")):
         layer = ATTENTION.items()
         table |= {f"GAT_layer_{letter}.{theirs}": f"{graph}_attention.{ours}" for theirs, ours in layer}

@@ -27,10 +27,10 @@ from hub_cards.recipe import Recipe, find_recipe, load_recipe
 
 from .configuration_rawnet2 import RawNet2Config
 from .conversion import (
-    UNUSED,
     check_output_dir,
     describe_checkpoint,
     load_renamed,
+    make_block_table,
     make_parser,
     new_model,
     read_checkpoint,
@@ -41,7 +41,7 @@ from .modeling_rawnet2 import RawNet2ForAudioClassification
 
 VARIANTS = ("icassp2021", "asvspoof2021")
 OVERRIDABLE = ("sinc_filter_length", "sinc_scale", "sinc_max_frequency", "num_samples", "pre_activation")
-# Name of each module here by its name there, of the network and of a block.
+# Name of each module here by its name there.
 NETWORK = {
     "first_bn": "sinc_norm",
     "bn_before_gru": "norm",
@@ -49,22 +49,12 @@ NETWORK = {
     "fc1_gru": "embedding",
     "fc2_gru": "classifier",
 }
-BLOCK = {
-    "bn1": "norm1",
-    "conv1": "conv1",
-    "bn2": "norm2",
-    "conv2": "conv2",
-    "conv_downsample": "shortcut",
-}
 
 
 def make_table(config: RawNet2Config) -> dict[str, str | None]:
     """Make the rename table, see [`~modeling.conversion.rename`], from the names of the published code."""
-    table = dict(NETWORK)
+    table = NETWORK | make_block_table(config, "block")
     for i in range(len(config.block_channels)):
-        table |= {f"block{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in BLOCK.items()}
-        if i > 0 and not config.pre_activation:  # there whether it is used or not
-            table[f"block{i}.0.bn1"] = UNUSED
         table[f"fc_attention{i}.0"] = f"blocks.{i}.scaling.linear"
     return table
 
