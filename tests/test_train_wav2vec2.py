@@ -194,7 +194,7 @@ def test_run_resumed_without_its_base_model_ends_with_the_weights_of_the_uninter
 def test_cache_and_random_crop_are_refused_together(refused):
     message = refused("--model", "wav2vec2", "--cache_frozen_trunk", "--crop", "random")
 
-    assert "--cache_frozen_trunk keeps one crop of each utterance" in message and "--crop random" in message
+    assert "--cache_frozen_trunk cannot be combined with --crop random: it keeps one crop of each" in message
 
 
 def test_base_model_of_a_system_without_one_is_refused(refused, la_corpus, base_model, tmp_path):
@@ -255,7 +255,7 @@ def test_normalisation_is_stated_as_true_or_false_or_left_to_the_base_model(
         ([], "flash attention needs --bf16 or --fp16"),
         (
             ["--bf16", "--use_cpu", "--cache_frozen_trunk"],
-            "computes in float32, which flash attention does not",
+            "cannot be combined with flash attention: it computes in float32",
         ),
     ],
 )
