@@ -15,6 +15,8 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
+    ModelCard,
+    ModelInfo,
     constants,
     get_token,
 )
@@ -22,7 +24,9 @@ from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
+from .card import CARD_NAME
 from .learning_curves import FOLDER as CURVES
+from .recipe import RECIPE_NAME
 from .run_folder import RunFolder, read_run
 from .staging import MANIFEST, describe_files, format_size, stage_files
 
@@ -95,7 +99,8 @@ def check_access(target: Target) -> None:
 def publish(run: RunFolder, target: Target) -> CommitInfo:
     """
     Publish a run in one commit, which also deletes what an earlier publication left and this one lacks.
-    Everything is staged and checked before anything is asked of the Hub. Says what is done.
+    Everything is staged and checked before anything is asked of the Hub, and the Hub has checked account and
+    card before anything is made there. Says what is done.
 
     Raises:
         FileNotFoundError, ValueError: see [`stage_files`].
@@ -108,16 +113,8 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
         total = format_size(*files.values())
         print(f"Publishing {run.system} as {target.repo_id}: {len(files)} files, {total}")
         with explain_errors(target, UNCHANGED):
-            api.create_repo(target.repo_id, private=target.private or None, exist_ok=True)
-            before = api.model_info(target.repo_id)
-            if target.private and not before.private:
-                raise PublishingError(
-                    f"{target.repo_id} exists already and is public, so --private was not done. Make it "
-                    "private in its settings on the Hub, or choose another name. Nothing was published."
-                )
-            if target.revision:
-                api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
-                before = api.model_info(target.repo_id, revision=target.revision)
+            check_header(files[CARD_NAME])
+            before = open_repository(target)
             there = {sibling.rfilename for sibling in before.siblings}
             stale = find_stale(there & read_manifest(target, there, before.sha), files)
             for name in stale:
@@ -147,6 +144,41 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
         branch = f"/tree/{target.revision}" if target.revision else ""
         print(f"Published: {commit.pr_url or f'{constants.ENDPOINT}/{target.repo_id}{branch}'}")
     return commit
+
+
+def check_header(card: Path) -> None:
+    """
+    Raises:
+        PublishingError: the Hub refuses the card's header: it alone knows the names of all licences.
+    """
+    try:
+        ModelCard.load(card).validate()
+    except ValueError as error:
+        raise PublishingError(
+            f"{constants.ENDPOINT} refuses the header of the card: {error}. It is made from {RECIPE_NAME} "
+            "and the results. Nothing was published."
+        ) from None
+
+
+def open_repository(target: Target) -> ModelInfo:
+    """
+    Make the repository and its branch where they do not exist, and tell what is there.
+
+    Raises:
+        PublishingError: it is public and was to be private.
+    """
+    api = HfApi()
+    api.create_repo(target.repo_id, private=target.private or None, exist_ok=True)
+    found = api.model_info(target.repo_id)
+    if target.private and not found.private:
+        raise PublishingError(
+            f"{target.repo_id} exists already and is public, so --private was not done. Make it private in "
+            "its settings on the Hub, or choose another name. Nothing was published."
+        )
+    if target.revision:
+        api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
+        found = api.model_info(target.repo_id, revision=target.revision)
+    return found
 
 
 def read_manifest(target: Target, there: Collection[str], commit: str) -> set[str]:

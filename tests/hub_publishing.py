@@ -18,6 +18,7 @@ ACCOUNTS = {
     WRITER: {"name": "writer", "orgs": [{"name": "org"}], "auth": {"accessToken": {"role": "write"}}},
     READER: {"name": "reader", "orgs": [{"name": "org"}], "auth": {"accessToken": {"role": "read"}}},
 }
+LICENSES = ("mit", "apache-2.0", "other")  # of those that the Hub knows
 MODEL = r"/api/models/(?P<id>[^/]+/[^/]+)"
 
 
@@ -145,6 +146,8 @@ class PublishingHandler(Handler):
         try:
             header = yaml.safe_load(card.split("---")[1])
             errors = [] if isinstance(header, dict) else [{"message": "metadata is no mapping"}]
+            if not errors and header.get("license", "other") not in LICENSES:
+                errors = [{"message": f'"license" must be one of {LICENSES}'}]
         except (yaml.YAMLError, IndexError) as error:
             errors = [{"message": str(error)}]
         self.answer({"errors": errors, "warnings": []}, 400 if errors else 200)

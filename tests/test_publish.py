@@ -380,6 +380,17 @@ def test_run_with_a_token_or_a_local_path_in_it_is_refused_before_the_hub_is_ask
     assert len(publisher.hub.requests) == asked
 
 
+def test_card_that_the_hub_refuses_is_an_error_before_a_repository_is_made(publisher, own_run):
+    with (own_run / "recipe.yaml").open("a") as recipe:
+        recipe.write("card: {license: mitt}\n")
+
+    message = publisher(own_run, "--repo_id", "org/mitt", status=1)
+
+    assert '"license\\" must be one of' in message and "recipe.yaml" in message
+    assert "org/mitt" not in publisher.hub.repositories
+    assert publisher.hub.requests[-1] == "POST /api/validate-yaml"
+
+
 def test_path_under_any_root_is_refused(own_run):
     record = json.loads((own_run / "training.json").read_text())
     (own_run / "training.json").write_text(json.dumps({**record, "overridden": {"run_name": "/gpfs/anna/7"}}))
