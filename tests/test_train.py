@@ -303,7 +303,7 @@ def test_another_schedule_drops_the_arguments_of_the_recipes():
 def test_aasist_is_trained_as_its_authors_do(system):
     run = train.parse_arguments(["--model", system, "--data_dir", "LA"])
 
-    assert run.model_args.optimizer == "adam" and run.model_args.crop == "random"
+    assert run.gradient_args.optimizer == "adam" and run.gradient_args.crop == "random"
     args = run.args
     assert (args.learning_rate, args.weight_decay, args.max_grad_norm, args.seed) == (1e-4, 1e-4, 0, 1234)
     assert (args.num_train_epochs, args.per_device_train_batch_size) == (100, 24)
@@ -315,7 +315,7 @@ def test_aasist_is_trained_as_its_authors_do(system):
 def test_optimizer_of_the_command_line_takes_the_place_of_the_recipes():
     run = train.parse_arguments(["--model", "aasist", "--data_dir", "LA", "--optim", "adamw_torch"])
 
-    assert run.model_args.optimizer is None and run.args.optim == "adamw_torch"
+    assert run.gradient_args.optimizer is None and run.args.optim == "adamw_torch"
     assert "optimizer" not in run.recipe.training and run.overrides == {"optim": "adamw_torch"}
 
 
@@ -331,7 +331,7 @@ def test_recipe_gives_the_defaults_and_the_demo_corpus_reduces_the_schedule():
 
     assert (on_corpus.args.num_train_epochs, on_corpus.args.weight_decay) == (60, 2e-4)
     assert on_corpus.args.lr_scheduler_kwargs == {"mode": "min", "patience": 3, "factor": 0.1}
-    assert on_corpus.model_args.early_stopping_patience == 15 and on_corpus.reduced == {}
+    assert on_corpus.gradient_args.early_stopping_patience == 15 and on_corpus.reduced == {}
     assert on_demo.reduced == {"num_train_epochs": 3}
     assert (on_demo.args.num_train_epochs, on_demo.args.per_device_train_batch_size) == (3, 4)
 

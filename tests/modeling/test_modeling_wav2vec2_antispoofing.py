@@ -626,10 +626,12 @@ def test_model_in_bfloat16_takes_float32_waveforms(waveforms, tmp_path):
     model.save_pretrained(tmp_path)
 
     loaded = AutoModelForAudioClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    logits = loaded(waveforms).logits
+    with torch.backends.mkldnn.flags(enabled=False):  # whose bfloat16 convolutions round more on some CPUs
+        logits = loaded(waveforms).logits
+        assert torch.equal(logits, loaded(waveforms.bfloat16()).logits)
 
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
-    torch.testing.assert_close(logits.float(), model(waveforms).logits, atol=0.1, rtol=0)
+    torch.testing.assert_close(logits.float(), model(waveforms).logits, atol=0.02, rtol=0)
 
 
 # The config
