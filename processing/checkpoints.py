@@ -80,7 +80,9 @@ def find_problem(checkpoint: Path) -> str | None:
             with safe_open(path, framework="numpy"):  # checks the header against the length of the file
                 pass
         for path in (checkpoint / "optimizer.pt", checkpoint / "scheduler.pt", *random_states):
-            zipfile.ZipFile(path).close()  # reads the directory at its end
+            with zipfile.ZipFile(path) as archive:  # whose directory is at its end
+                if archive.testzip() is not None:
+                    return f"{path.name} is damaged"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (ValueError, SafetensorError, zipfile.BadZipFile) as error:

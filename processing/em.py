@@ -32,6 +32,10 @@ SMALLEST_OCCUPANCY = 1e-3  # frames; a component with fewer is empty
 STATE_NAME = "em_state.safetensors"
 
 
+class EMError(ValueError):
+    """EM that cannot begin or go on, for a reason that lies in the frames, the settings or a kept state."""
+
+
 @dataclass(frozen=True)
 class EMSettings:
     """
@@ -115,7 +119,7 @@ def train_gmm(
         The log-likelihood per frame, in nats, at the start of each iteration, an earlier call's included.
 
     Raises:
-        ValueError: no frames or fewer than components, another number of frames than in the pass before, NaN
+        EMError: no frames or fewer than components, another number of frames than in the pass before, NaN
             or infinity in them; see [`load_state`].
     """
     identity = identity or {}
@@ -183,11 +187,11 @@ def load_state(
     The state that an earlier [`train_gmm`] left in a folder, `None` where there is none.
 
     Raises:
-        ValueError: more components than frames to draw; a state of another identity, a damaged one or one of
+        EMError: more components than frames to draw; a state of another identity, a damaged one or one of
             more iterations than are asked for.
     """
     if settings.seed is not None and settings.sample_frames < len(gmm.weights):
-        raise ValueError(
+        raise EMError(
             f"sample_frames {settings.sample_frames} are fewer than the {len(gmm.weights)} components."
         )
     path = state_dir and Path(state_dir) / STATE_NAME
@@ -196,11 +200,11 @@ def load_state(
         return None
     tensors, about = found
     if difference := describe_difference(about["run"], _describe_run(gmm, settings, identity)):
-        raise ValueError(
+        raise EMError(
             f"{path} is the state of another training: {difference}. Delete it or take another folder."
         )
     if len(about["history"]) > settings.num_iterations:
-        raise ValueError(
+        raise EMError(
             f"{path} holds the state after {len(about['history'])} iterations, but num_iterations is "
             f"{settings.num_iterations}. Take another folder."
         )
@@ -217,7 +221,7 @@ def _read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         if about["sha256"] != hash_tensors(sorted(tensors.items())):
             raise ValueError("its SHA-256 is another")
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}); delete it to start anew.") from None
+        raise EMError(f"{path} is damaged ({error}); delete it to start anew.") from None
     return tensors, about
 
 
@@ -263,7 +267,7 @@ def _collect_statistics(state: EMState, batches: Iterable[torch.Tensor]):
     num_frames = 0 if total is None else int(total.num_frames)
     _check_frames(num_frames, total.log_likelihood if num_frames else None, len(state.gmm.weights))
     if state.num_frames not in (None, num_frames):
-        raise ValueError(
+        raise EMError(
             f"This pass over the batches had {num_frames} frames, the one before {state.num_frames}: "
             "every pass must walk through the same batches."
         )
@@ -301,9 +305,9 @@ def _maximize(gmm: nn.Module, statistics, variance_floor: float) -> None:
 
 def _check_frames(num_frames: int, sums: torch.Tensor | None, num_components: int) -> None:
     if num_frames < num_components:
-        raise ValueError(
+        raise EMError(
             f"{num_frames} frames are too few for {num_components} components. If there are more, note that "
             "there are several passes over the batches: give a list or a data loader, not a generator."
         )
     if not torch.isfinite(sums).all():
-        raise ValueError("There is NaN or infinity in the frames.")
+        raise EMError("There is NaN or infinity in the frames.")

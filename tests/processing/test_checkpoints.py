@@ -41,6 +41,18 @@ def test_checkpoint_with_a_cut_or_missing_file_is_skipped(run, name, kept):
     assert find_last_checkpoint(run).name == "checkpoint-9"
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_checkpoint_with_flipped_bits_is_skipped(run, name):
+    path = run / "checkpoint-10" / name
+    content = path.read_bytes()
+    tensor = bytes(400)  # zeros, float32
+    assert content.count(tensor) == 1
+    path.write_bytes(content.replace(tensor, tensor[:200] + b"\x04" + tensor[201:]))
+
+    assert find_problem(run / "checkpoint-10") == f"{name} is damaged"
+    assert find_last_checkpoint(run).name == "checkpoint-9"
+
+
 def test_last_starts_anew_where_there_is_no_checkpoint(tmp_path):
     assert find_checkpoint(tmp_path, "last") is None
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.mixture import GaussianMixture
 
 from modeling.modeling_lfcc_gmm import DiagonalGMM
-from processing.em import ABSOLUTE_VARIANCE_FLOOR, EMSettings, train_gmm
+from processing.em import ABSOLUTE_VARIANCE_FLOOR, EMError, EMSettings, train_gmm
 from processing.kmeans import FrameSample
 
 
@@ -225,7 +225,7 @@ def test_finished_training_is_not_run_again_but_goes_on_where_more_is_asked(tmp_
     assert states_equal(first, again)
     assert train_gmm(longer, [frames], more, state_dir=tmp_path) == train_gmm(at_once, [frames], more)
     assert states_equal(longer, at_once)
-    with pytest.raises(ValueError, match="after 4 iterations, but num_iterations is 2"):
+    with pytest.raises(EMError, match="after 4 iterations, but num_iterations is 2"):
         train_gmm(again, [frames], settings, state_dir=tmp_path)
 
 
@@ -234,9 +234,9 @@ def test_state_of_another_training_is_refused(tmp_path):
     settings = EMSettings(num_iterations=1)
     train_gmm(DiagonalGMM(4, 4), [frames], settings, state_dir=tmp_path, identity={"label": "bonafide"})
 
-    with pytest.raises(ValueError, match="label was 'bonafide', now 'spoof'"):
+    with pytest.raises(EMError, match="label was 'bonafide', now 'spoof'"):
         train_gmm(DiagonalGMM(4, 4), [frames], settings, state_dir=tmp_path, identity={"label": "spoof"})
-    with pytest.raises(ValueError, match="num_components was 4, now 8"):
+    with pytest.raises(EMError, match="num_components was 4, now 8"):
         train_gmm(DiagonalGMM(8, 4), [frames], settings, state_dir=tmp_path, identity={"label": "bonafide"})
 
 
@@ -251,14 +251,14 @@ def test_damaged_state_is_refused(tmp_path, damage):
     else:
         path.write_bytes({"last byte": content[:-1] + b"\x07", "cut off": content[:-1], "empty": b""}[damage])
 
-    with pytest.raises(ValueError, match="em_state.safetensors is damaged.*delete"):
+    with pytest.raises(EMError, match="em_state.safetensors is damaged.*delete"):
         train_gmm(DiagonalGMM(4, 4), [frames], EMSettings(num_iterations=1), state_dir=tmp_path)
 
 
 def test_batches_that_cannot_be_walked_through_twice_are_refused():
     frames = lfcc_like_frames(400, num_features=4)
 
-    with pytest.raises(ValueError, match="not a generator"):
+    with pytest.raises(EMError, match="not a generator"):
         train_gmm(DiagonalGMM(4, 4), (batch for batch in frames.split(100)), EMSettings())
 
 
@@ -270,7 +270,7 @@ def test_pass_with_other_frames_than_the_last_is_refused():
             self.num_frames -= 10
             return iter([lfcc_like_frames(self.num_frames, num_features=4)])
 
-    with pytest.raises(ValueError, match="380 frames, the one before 390"):
+    with pytest.raises(EMError, match="380 frames, the one before 390"):
         train_gmm(DiagonalGMM(4, 4), Shrinking(), EMSettings())
 
 
@@ -279,7 +279,15 @@ def test_nan_in_the_frames_is_refused(seed):
     frames = lfcc_like_frames(400, num_features=4)
     frames[17, 2] = torch.nan
 
-    with pytest.raises(ValueError, match="NaN or infinity"):
+    with pytest.raises(EMError, match="NaN or infinity"):
+        train_gmm(DiagonalGMM(4, 4), [frames], EMSettings(seed=seed))
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_fewer_frames_than_components_are_refused(seed):
+    frames = lfcc_like_frames(3, num_features=4)
+
+    with pytest.raises(EMError, match="3 frames are too few for 4 components"):
         train_gmm(DiagonalGMM(4, 4), [frames], EMSettings(seed=seed))
 
 
@@ -288,7 +296,7 @@ def test_settings_that_make_no_sense_are_refused():
         EMSettings(num_iterations=0)
     with pytest.raises(ValueError, match="variance_floor 1"):
         EMSettings(variance_floor=1)
-    with pytest.raises(ValueError, match="sample_frames 3 are fewer than the 4"):
+    with pytest.raises(EMError, match="sample_frames 3 are fewer than the 4"):
         train_gmm(DiagonalGMM(4, 4), [lfcc_like_frames(9, num_features=4)], EMSettings(sample_frames=3))
 
 
@@ -297,7 +305,7 @@ import sys
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
-from processing.em import EMSettings, train_gmm
+from processing.em import EMError, EMSettings, train_gmm
 from modeling.modeling_lfcc_gmm import DiagonalGMM
 
 folder = sys.argv[1]
@@ -324,7 +332,7 @@ assert all(torch.equal(a, b) for a, b in zip(gmm.buffers(), resumed.buffers()))
 try:
     train_gmm(resumed, batches, settings, state_dir=f"{folder}/state", identity={"label": "another"})
     raise SystemExit("a state of another identity was taken")
-except ValueError:
+except EMError:
     pass
 tensors = {**gmm.state_dict(), "history": torch.tensor(history, dtype=torch.float64)}
 save_file(tensors, f"{folder}/of_process_{state.process_index}.safetensors")
