@@ -2,17 +2,13 @@
 [--repo_id ORG/NAME]. Its prose is in card_template.md and what that includes; the numbers come from here."""
 
 import argparse
-import json
-import re
 import sys
-from collections.abc import Iterable, Mapping
-from itertools import groupby
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from processing.files import write_text
 from processing.report import describe_caveats
@@ -24,22 +20,12 @@ from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
 from .metadata import make_header
 from .run_folder import Evaluation, RunFolder, read_run
+from .templates import render_template
 
 
-TEMPLATE = "card_template.md"
 CARD_NAME = "README.md"
 # Pictures of an evaluation and what they show; others are there by their names.
 PICTURES = {"det": "DET plot", "scores": "Score histogram"}
-
-
-class _Missing(StrictUndefined):
-    """A value that a template needs and that is not there: an error that names it."""
-
-    __slots__ = ()
-
-    @property
-    def _undefined_message(self) -> str:
-        return f"lacks {self._undefined_name!r}"
 
 
 def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None = None) -> ModelCard:
@@ -58,86 +44,41 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
     if repo_id is not None:
         validate_repo_id(repo_id)
     title = repo_id.split("/")[-1] if repo_id else run.system
-    folder = run.folder.resolve()
-    body = _render(
-        TEMPLATE,
+    bibtex, references = find_citations(run.stated.get("references", []))
+    body = render_template(
+        "card_template.md",
         where=f"A record in {run.folder}",
         remedy="train, convert or evaluate the model again",
         run=run,
         title=title,
-        model_id=repo_id or folder.name,
+        model_id=repo_id or run.folder.resolve().name,
         revision=f', revision="{revision}"' if revision else "",
-        description=run.recipe.description if run.recipe else None,
-        stated=run.recipe.card if run.recipe else {},
-        reported=run.recipe.reported if run.recipe else {},
         architecture=_describe_architecture(run.config),
+        learning_curves=_find_curves(run),
+        unused_tensors=_name_unused(run.conversion or {}),
+        bibtex="\n\n".join(bibtex),
+        references=references,
         **_gather_results(run),
-        **_gather_training(run),
-        **_gather_references(run),
     )
-    header = make_header(run, title).to_yaml()
-    body = re.sub(r"\n{3,}", "\n\n", body).strip()
-    card = ModelCard(f"---\n{header}\n---\n\n{body}\n")
-    if str(folder) in str(card):
-        raise ValueError(f"The card would name the folder of this machine, {folder}.")
-    check_card(card, {path.relative_to(run.folder).as_posix() for path in _linked_files(run)})
+    card = ModelCard(f"---\n{make_header(run, title).to_yaml()}\n---\n\n{body}\n")
+    if str(run.folder.resolve()) in str(card):
+        raise ValueError(f"The card would name the folder of this machine, {run.folder.resolve()}.")
+    files = (path for path in run.folder.rglob("*") if path.is_file())
+    check_card(card, {path.relative_to(run.folder).as_posix() for path in files})
     return card
-
-
-def _render(template: str, *, where: str, remedy: str, **values) -> str:
-    """
-    Render a template of this folder.
-
-    Args:
-        template: its path here; where there is no such file, the one of unknown architectures.
-        where: what should hold the values that it uses.
-        remedy: what to do where one is missing.
-        values: by their names in the template.
-
-    Raises:
-        ValueError: a value that the template uses is missing.
-    """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=_Missing,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": tables.format_any,
-        "count": tables.format_count,
-        "metric": tables.format_metric,
-        "size": tables.format_size,
-        "memory": tables.format_memory,
-        "duration": tables.format_duration,
-        "code": tables.format_code,
-        "argument": tables.format_argument,
-        "cell": tables.format_cell,
-        "corpus": tables.format_corpus,
-        "json": json.dumps,
-        "stages": _group_stages,
-    }
-    try:
-        return environment.select_template([template, "architecture/other.md"]).render(values)
-    except UndefinedError as error:
-        raise ValueError(f"{where} {error}: {remedy}.") from error
 
 
 def _describe_architecture(config: Mapping) -> str:
     """Rows of a table, of the parts of the network in the order in which data flows."""
     model_type = str(config.get("model_type"))
-    rows = _render(
+    rows = render_template(
         f"architecture/{model_type.replace('-', '_')}.md",
+        "architecture/other.md",
         where=f"config.json of model type {model_type}",
         remedy="load the model and save it anew by save_pretrained",
         config=config,
     )
     return "\n".join(line for line in rows.splitlines() if line.strip())
-
-
-def _group_stages(channels: Iterable[int]) -> list[tuple[int, int]]:
-    """Neighbouring blocks of as many channels are a stage: its channels, and its number of blocks."""
-    return [(width, len(list(group))) for width, group in groupby(channels)]
 
 
 def _gather_results(run: RunFolder) -> dict:
@@ -161,14 +102,6 @@ def _gather_results(run: RunFolder) -> dict:
         "without_intervals": [_title(e) for e in measured if not e.results.get("confidence_intervals")],
         "has_group_without_error": any(map(_has_group_without_error, measured)),
         "evaluations": [_describe_evaluation(run, evaluation) for evaluation in measured],
-        "partly_scored": [
-            (evaluation, official)
-            for evaluation in run.evaluations
-            if (official := tables.find_official_trials(*evaluation.trials))
-            not in (None, evaluation.results["num_trials"])
-        ],
-        "threshold_trials": run.find_threshold(),
-        "in_the_wild": run.evaluation(tables.IN_THE_WILD, "eval"),
     }
 
 
@@ -198,27 +131,11 @@ def _describe_evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
     }
 
 
-def _gather_training(run: RunFolder) -> dict:
-    """How the model was trained, as far as that is recorded."""
+def _find_curves(run: RunFolder) -> list[tuple[str, str]]:
+    """Names and links of the learning curves, those of the run alone first."""
     own = run.folder / CURVES / f"{run.system}.png"
     curves = sorted(run.folder.glob(f"{CURVES}/*.png"), key=lambda path: (path != own, path.name))
-    histories = tables.find_log_likelihoods(run) if run.is_gmm else {}
-    evaluations = [e for e in (run.trainer_state or {}).get("log_history", []) if "eval_loss" in e]
-    counts = (run.training or {}).get("counts", {}).get("train", {})
-    return {
-        "learning_curves": [(path.stem.replace("_", " "), _link(run, path)) for path in curves],
-        "log_likelihoods": histories,
-        "log_likelihoods_table": tables.tabulate_log_likelihoods(histories) if histories else None,
-        "num_evaluations": len(evaluations),
-        "chosen": next((e for e in evaluations if e.get("step") == run.chosen_step), None),
-        "hyperparameters": tables.find_hyperparameters(run) if run.training else {},
-        "counts_table": tables.tabulate_counts(run) if run.training else None,
-        "num_train": sum(counts.values()) or None,
-        "num_train_official": run.corpus and tables.find_official_trials(run.corpus, "train"),
-        "machine_arguments": tables.find_machine_arguments(run),
-        "inferred": tables.find_inferred_values(run),
-        "unused_tensors": _name_unused(run.conversion or {}),
-    }
+    return [(path.stem.replace("_", " "), _link(run, path)) for path in curves]
 
 
 def _name_unused(conversion: Mapping) -> list[str]:
@@ -229,25 +146,6 @@ def _name_unused(conversion: Mapping) -> list[str]:
         is_used = not module or any(used.startswith(f"{module}.") for used in conversion.get("key_map", ()))
         names.add(name if is_used else module)
     return sorted(names)
-
-
-def _gather_references(run: RunFolder) -> dict:
-    """Citations, and what the source of the system reports."""
-    card = run.recipe.card if run.recipe else {}
-    bibtex, references = find_citations(card.get("references", []))
-    return {
-        "bibtex": "\n\n".join(bibtex),
-        "references": references,
-        "reported_table": tables.tabulate_reported(run.recipe.reported if run.recipe else {}),
-    }
-
-
-def _linked_files(run: RunFolder) -> list[Path]:
-    """Files that a card may link to."""
-    found = [*run.folder.glob(f"{CURVES}/*.png")]
-    for evaluation in run.evaluations:
-        found += [*evaluation.plots, evaluation.folder / "results.json", evaluation.folder / "scores.txt"]
-    return [path for path in found if path.is_file()]
 
 
 def _link(run: RunFolder, path: Path) -> str:

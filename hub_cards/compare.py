@@ -5,30 +5,27 @@ import argparse
 import dataclasses
 import itertools
 import json
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, StrictUndefined
-
 from metrics.costs import AsvErrorRates
 from metrics.names import METRICS, format_bounds, format_number
 from metrics.statistics import MIN_TRIALS
-from processing.corpus_names import CORPORA, DEMO_NOTE
 from processing.files import write_text
 from processing.report import describe_counts
 
-from .run_folder import Evaluation, RunFolder, find_common_trials, read_runs
-from .tables import MAIN_METRICS, NOT_MEASURED, format_corpus, table
+from .run_folder import Evaluation, RunFolder
+from .several_runs import find_common_trials, read_runs
+from .tables import IN_THE_WILD, MAIN_METRICS, NOT_MEASURED, table
+from .templates import render_template
 
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TEMPLATE = Path(__file__).with_name("comparison_template.md")
 ROLES = {"dev": "dev", "eval": "eval", "in_the_wild": "In-the-Wild"}  # of evaluations, with their titles
 COLUMNS = (("dev", "eer"), *(("eval", metric) for metric in MAIN_METRICS), ("in_the_wild", "eer"))
 TITLES = {name: METRICS[name].title + (" (%)" if METRICS[name].is_rate else "") for name in MAIN_METRICS}
@@ -86,11 +83,10 @@ def _find_evaluations(runs: Mapping[str, RunFolder], role: str) -> dict[str, Eva
     """The evaluations on one split of the corpus of training, or on In-the-Wild, of those that have one."""
     found = {}
     for name, run in runs.items():
-        corpus, split = run.training["corpus"], run.training["splits"].get(role, role)
-        if role == "in_the_wild":
-            corpus, split = CORPORA["in-the-wild"].title, "eval"
-        found[name] = run.evaluation(corpus, split)
-    return {name: evaluation for name, evaluation in found.items() if evaluation}
+        trials = (IN_THE_WILD, "eval") if role == "in_the_wild" else (run.corpus, run.split(role))
+        if evaluation := run.evaluation(*trials):
+            found[name] = evaluation
+    return found
 
 
 def _list_numbers(evaluation: Evaluation | None) -> dict | None:
@@ -243,11 +239,11 @@ def render_markdown(comparison: Mapping) -> str:
     """What [`compare_runs`] found, as a Markdown page."""
     systems, tests = comparison["systems"], comparison["paired_tests"]
     times = [system["time"] for system in systems.values() if system["time"]]
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        dict(comparison, corpus=format_corpus(comparison["corpus"])),
-        demo_note=DEMO_NOTE,
-        describe_counts=describe_counts,
+    page = render_template(
+        "comparison_template.md",
+        where="The comparison",
+        remedy="compare the runs again",
+        **comparison,
         evaluations={title: _describe_evaluations(systems, role) for role, title in ROLES.items()},
         systems_table=_make_systems_table(systems, times),
         scripts=_find_values(times, "by"),
@@ -257,7 +253,7 @@ def render_markdown(comparison: Mapping) -> str:
         methods=_find_values([test for test in tests if "method" in test], "method"),
         num_tests=sum(len(test.get("differences", ())) for test in tests),
     )
-    return re.sub(r"\n{3,}", "\n\n", page).rstrip() + "\n"
+    return page + "\n"
 
 
 def _find_values(records: Iterable[Mapping], key: str) -> list:

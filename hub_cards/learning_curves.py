@@ -14,7 +14,8 @@ from metrics.names import METRICS, format_value
 from processing.corpus_names import DEMO_NOTE
 from processing.files import write_figure
 
-from .run_folder import RunFolder, describe_trials, find_common_trials, read_runs
+from .run_folder import RunFolder
+from .several_runs import describe_trials, find_common_trials, read_runs
 
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 FOLDER = "learning_curves"  # in the folder of a run
 # A card shows a picture 700 to 800 pixels wide: 1600 stay sharp there, and 10 points become 13 pixels.
 INCHES, DPI = 8, 200
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#333333")  # of the runs
 DIAMOND = {"marker": "D", "markersize": 9, "markeredgecolor": "black"}  # at the chosen epoch
 STYLES = ("-", "--")  # of the lines of one run in one panel
 FEW_POINTS = 25  # are marked each
@@ -69,15 +69,17 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     """
     from matplotlib.figure import Figure  # takes half a second
 
-    if not 1 <= len(runs) <= len(COLORS):
-        raise ValueError(f"{len(runs)} runs: one figure shows 1 to {len(COLORS)}. Draw several.")
+    from metrics.plots import CURVES
+
+    if not 1 <= len(runs) <= len(CURVES):
+        raise ValueError(f"{len(runs)} runs: one figure shows 1 to {len(CURVES)}. Draw several.")
     logs = {name: _read_log(run) for name, run in runs.items()}
     panels = _choose_panels(logs)
     is_em = panels is BY_ITERATION
     title = _make_title(runs, "train" if is_em else "dev")
-    chosen = {name: _find_chosen(run, logs[name]) for name, run in runs.items()}
+    chosen = {name: run.chosen_evaluation for name, run in runs.items()}
     describe = _describe_em if is_em else _describe_epochs
-    summaries = {name: f"{name}{describe(run, logs[name], chosen[name])}" for name, run in runs.items()}
+    summaries = [f"{name}{describe(run)}" for name, run in runs.items()]
 
     height = 2 + 2.4 * len(panels) + 0.2 * len(runs)
     figure = Figure(figsize=(INCHES, height), layout="constrained", facecolor="white")
@@ -85,7 +87,7 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     figure.suptitle(title, fontsize=11, parse_math=False)
     plots = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, panel in zip(plots, panels, strict=True):
-        for name, color in zip(runs, COLORS, strict=False):
+        for name, color in zip(runs, CURVES, strict=False):
             _draw_run(axes, panel, logs[name], chosen[name], color)
         _finish_panel(axes, panel)
     axes.set_xlabel("EM iteration" if is_em else "Epoch", fontsize=11)
@@ -93,11 +95,11 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     axes.locator_params("x", nbins=10, integer=last - first > 2)  # whole epochs, where there are some
 
     handles = []
-    for name, color in zip(runs, COLORS, strict=False):
+    for name, color in zip(runs, CURVES, strict=False):
         handles += axes.plot([], [], color=color, linewidth=2.2, **(DIAMOND if chosen[name] else {}))
     # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
     legend = figure.legend(handles, [""] * len(runs), loc="outside lower center", fontsize=10, frameon=False)
-    for text, summary in zip(legend.get_texts(), summaries.values(), strict=True):
+    for text, summary in zip(legend.get_texts(), summaries, strict=True):
         text.set(text="\n".join(textwrap.wrap(summary, 80)), parse_math=False)
     return figure
 
@@ -133,18 +135,6 @@ def _choose_panels(logs: Mapping[str, Sequence[dict]]) -> Sequence[Panel]:
             "gradient descent, whose epochs have a loss: they have no axis in common. Draw two figures."
         )
     return BY_ITERATION if by_em else BY_EPOCH
-
-
-def _find_chosen(run: RunFolder, log: Sequence[dict]) -> dict | None:
-    """The log's entry of the evaluation that the weights are of; `None` where none was chosen."""
-    step = run.chosen_step
-    if step is None:
-        return None
-    for entry in log:
-        if entry.get("step") == step and "eval_eer" in entry:
-            return entry
-    path = run.folder / "trainer_state.json"
-    raise ValueError(f"{path}: best_global_step is {step}, but log_history has no evaluation there.")
 
 
 def _make_title(runs: Mapping[str, RunFolder], role: str) -> str:
@@ -199,17 +189,17 @@ def _scale_rates(axes: "Axes") -> None:
     axes.yaxis.set_major_formatter("{x:g}")
 
 
-def _describe_epochs(run: RunFolder, log: Sequence[dict], chosen: dict | None) -> str:
-    if chosen is None:
+def _describe_epochs(run: RunFolder) -> str:
+    if (chosen := run.chosen_evaluation) is None:
         return " (no epoch chosen)"
     by = run.training.get("chosen_by", "eer")
     why = "" if by in ("eer", "eval_eer") else f" by {by}"
     return f", chosen{why}: epoch {chosen['epoch']:.3g}, dev EER {format_value('eer', chosen['eval_eer'])}"
 
 
-def _describe_em(run: RunFolder, log: Sequence[dict], chosen: dict | None) -> str:
-    last = max(entry["epoch"] for entry in log if CLASSES.keys() & entry.keys())
-    dev = run.evaluation(run.training["corpus"], run.training["splits"].get("dev", "dev"))
+def _describe_em(run: RunFolder) -> str:
+    last = max(entry["epoch"] for entry in run.trainer_state["log_history"] if CLASSES.keys() & entry.keys())
+    dev = run.evaluation(run.corpus, run.split("dev"))
     eer = format_value("eer", dev.results["eer"]) if dev else "not measured"
     return f", after iteration {last}: dev EER {eer}"
 

@@ -8,7 +8,7 @@ from metrics.names import METRICS
 from processing.corpus_names import CORPORA, find_corpus
 
 from .run_folder import Evaluation, RunFolder
-from .tables import find_official_trials, format_any, format_corpus
+from .tables import format_any, format_corpus
 
 
 TAGS = ["audio-classification", "anti-spoofing", "asvspoof", "deepfake-detection"]
@@ -54,8 +54,8 @@ def _find_dataset_type(corpus: str) -> str:
 def _make_eval_results(evaluation: Evaluation) -> list[EvalResult]:
     results = evaluation.results
     corpus, split = evaluation.trials
-    official, name = find_official_trials(corpus, split), format_corpus(corpus)
-    if official not in (None, results["num_trials"]):  # a part of a corpus is not called the corpus
+    name = format_corpus(corpus)
+    if official := evaluation.num_official:  # a part of a corpus is not called the corpus
         name += f" ({format_any(results['num_trials'])} of {format_any(official)} trials)"
     return [
         EvalResult(

@@ -28,7 +28,7 @@ from .card import CARD_NAME
 from .learning_curves import FOLDER as CURVES
 from .recipe import RECIPE_NAME
 from .run_folder import RunFolder, read_run
-from .staging import MANIFEST, describe_files, format_size, stage_files
+from .staging import MANIFEST, describe_files, format_total_size, stage_files
 
 
 # With results and learning curves what an earlier publication may have left and its manifest names. Nothing
@@ -103,14 +103,14 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
     card before anything is made there. Says what is done.
 
     Raises:
-        FileNotFoundError, ValueError: see [`stage_files`].
+        FileNotFoundError, SyntaxError, ValueError: see [`stage_files`].
         PublishingError: see [`check_access`]; the Hub refused, or the connection broke.
     """
     api = HfApi()
     with stage_files(run, target.repo_id, target.revision) as files:
         check_access(target)
         sizes = {name: path.stat().st_size for name, path in files.items()}
-        total = format_size(*files.values())
+        total = format_total_size(*files.values())
         print(f"Publishing {run.system} as {target.repo_id}: {len(files)} files, {total}")
         with explain_errors(target, UNCHANGED):
             check_header(files[CARD_NAME])
@@ -298,7 +298,7 @@ def main(argv: list[str]) -> None:
                 print(f"{run.system}, as {target.repo_id}:\n{describe_files(run, files)}")
         else:
             publish(run, target)
-    except (OSError, ValueError, PublishingError) as error:
+    except (OSError, SyntaxError, ValueError, PublishingError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{parser.prog}: interrupted. {UNCHANGED}")

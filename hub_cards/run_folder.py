@@ -3,18 +3,15 @@ from."""
 
 import json
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from safetensors import safe_open
 
-from processing.corpus_names import CORPORA, is_demo
+from processing.corpus_names import CORPORA, find_official_trials, is_demo
 from processing.files import hash_file
 from processing.origin import UNKNOWN, describe_conversion, describe_training
-from processing.report import make_title
 
 from .recipe import RECIPE_NAME, Recipe, changed_settings, find_recipe, load_recipe, systems
 
@@ -41,6 +38,12 @@ class Evaluation:
     def trials(self) -> tuple[str, str]:
         """Corpus and split."""
         return self.results["corpus"], self.results["split"]
+
+    @property
+    def num_official(self) -> int | None:
+        """Trials of the official protocol, where only a part of them was scored."""
+        official = find_official_trials(*self.trials)
+        return None if official == self.results["num_trials"] else official
 
     @property
     def plots(self) -> list[Path]:
@@ -74,8 +77,19 @@ class RunFolder:
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """The safetensors files that hold the weights."""
-        return weight_files(self.folder)
+        """
+        The safetensors files that hold the weights.
+
+        Raises:
+            FileNotFoundError: one of them is missing.
+        """
+        index = read_json(self.folder / "model.safetensors.index.json")
+        names = set(index["weight_map"].values()) if index else {"model.safetensors"}
+        files = [self.folder / name for name in sorted(names)]
+        for path in files:
+            if not path.is_file():
+                raise FileNotFoundError(f"{self.folder} holds no {path.name}: the weights are not complete.")
+        return files
 
     @property
     def num_bytes(self) -> int:
@@ -102,6 +116,33 @@ class RunFolder:
         if self.trainer_state is None or (self.training or {}).get("chosen_by", "eer") is None:
             return None
         return self.trainer_state.get("best_global_step")
+
+    @property
+    def chosen_evaluation(self) -> dict | None:
+        """
+        The log's entry of the evaluation whose state was kept; `None` where that is the last state.
+
+        Raises:
+            ValueError: the log has no such entry.
+        """
+        step = self.chosen_step
+        if step is None:
+            return None
+        for entry in self.trainer_state.get("log_history", []):
+            if entry.get("step") == step and "eval_eer" in entry:
+                return entry
+        path = self.folder / "trainer_state.json"
+        raise ValueError(f"{path}: best_global_step is {step}, but log_history has no evaluation there.")
+
+    @property
+    def stated(self) -> dict:
+        """What the recipe states for the card alone: licence, references, limitations …"""
+        return self.recipe.card if self.recipe else {}
+
+    @property
+    def reported(self) -> dict:
+        """What the source of the recipe reports of its own weights."""
+        return self.recipe.reported if self.recipe else {}
 
     @property
     def corpus(self) -> str | None:
@@ -136,12 +177,11 @@ class RunFolder:
     @cached_property
     def origin(self) -> dict:
         """Where the weights come from; see [`processing.origin`]. Older records do not state it."""
-        card = self.recipe.card if self.recipe else {}
         if record := self.conversion:
             changed = changed_settings(self.recipe, record["sha256"]) if self.recipe else []
-            return record.get("origin") or describe_conversion(record, card, changed)
+            return record.get("origin") or describe_conversion(record, self.stated, changed)
         if record := self.training:
-            return record.get("origin") or describe_training(record, card)
+            return record.get("origin") or describe_training(record, self.stated)
         return UNKNOWN
 
     @property
@@ -153,7 +193,7 @@ class RunFolder:
     @property
     def license(self) -> str | None:
         """The licence that the recipe states; none of weights that may go back to somebody else's."""
-        return self.recipe.card.get("license") if self.recipe and self.origin["license_from_recipe"] else None
+        return self.stated.get("license") if self.origin["license_from_recipe"] else None
 
     @property
     def system(self) -> str:
@@ -205,106 +245,37 @@ def read_run(folder: Path) -> RunFolder:
         folder,
         config=read_json(folder / "config.json"),
         feature_extractor=read_json(folder / "preprocessor_config.json"),
-        recipe=_read_recipe(folder / RECIPE_NAME) if (folder / RECIPE_NAME).is_file() else None,
-        training=read_json(folder / "training.json", missing_is_none=True),
-        trainer_state=read_json(folder / "trainer_state.json", missing_is_none=True),
-        conversion=read_json(folder / CONVERSION_NAME, missing_is_none=True),
+        recipe=_read_recipe(folder / RECIPE_NAME),
+        training=read_json(folder / "training.json"),
+        trainer_state=read_json(folder / "trainer_state.json"),
+        conversion=read_json(folder / CONVERSION_NAME),
     )
-    run.evaluations = read_evaluations(
-        folder, digests={path.name: hash_file(path) for path in run.weight_files}
-    )
+    run.evaluations = _read_evaluations(run)
     return run
 
 
-def read_runs(folders: Sequence[Path]) -> dict[str, RunFolder]:
-    """
-    Runs by the names of their systems; where two have one name, with as much of their folders' as tells them
-    apart.
-
-    Raises:
-        FileNotFoundError, ValueError: see [`read_run`]; a folder given twice.
-    """
-    folders = [Path(folder).expanduser().resolve() for folder in folders]
-    if twice := [folder for folder, count in Counter(folders).items() if count > 1]:
-        raise ValueError(f"{twice[0]} is given twice. Name each run once.")
-    runs = [read_run(folder) for folder in folders]
-    labelled = {}
-    for run in runs:
-        same = [other.folder.parts for other in runs if other.system == run.system and other is not run]
-        length = 1
-        while any(parts[-length:] == run.folder.parts[-length:] for parts in same):
-            length += 1
-        place = "/".join(run.folder.parts[-length:])
-        labelled[f"{run.system} ({place})" if same else run.system] = run
-    return labelled
-
-
-def find_common_trials(runs: Mapping[str, RunFolder], roles: Sequence[str]) -> dict:
-    """
-    Corpus, splits and counts of the train or dev trials of training, which must be the same for all runs.
-
-    Raises:
-        FileNotFoundError: a run without `training.json`.
-        ValueError: a record of an older train.py that does not name them; runs of different trials.
-    """
-    found = {}
-    for name, run in runs.items():
-        path = run.folder / "training.json"
-        if run.training is None:
-            raise FileNotFoundError(f"{path} not found: only models that train.py trained can be compared.")
-        try:
-            of_roles = {
-                key: {role: run.training[key][role] for role in roles} for key in ("splits", "counts")
-            }
-            found[name] = {"corpus": run.training["corpus"], **of_roles}
-        except KeyError as error:
-            raise ValueError(f"{path} has no {error}: an older train.py wrote it. Train again.") from None
-    (first, common), *others = found.items()
-    for name, other in others:
-        for role in roles:
-            texts = describe_trials(common, role), describe_trials(other, role)
-            if texts[0] != texts[1]:
-                raise ValueError(
-                    f"The {role} trials of {first} are {texts[0]}, those of {name} are {texts[1]}: they "
-                    "cannot be compared."
-                )
-    return common
-
-
-def describe_trials(record: Mapping, role: str) -> str:
-    """Corpus, split and counts of a record of training in words."""
-    counts = {f"num_{key}": count for key, count in record["counts"][role].items()}
-    return make_title({"corpus": record["corpus"], "split": record["splits"][role], **counts})
-
-
-def _read_recipe(path: Path) -> Recipe:
+def _read_recipe(path: Path) -> Recipe | None:
     """The recipe of a run; where it says nothing for the card, as older ones, what its system's YAML says."""
+    if not path.is_file():
+        return None
     recipe = load_recipe(path)
     if not recipe.card and recipe.system in systems():
         recipe.card = load_recipe(find_recipe(recipe.system)[0]).card
     return recipe
 
 
-def read_evaluations(folder: Path, *, digests: dict[str, str]) -> list[Evaluation]:
-    """
-    The evaluations under `results`, one for each corpus and split: of two, the one with min t-DCF, then that
-    of eval.py rather than that of train.py.
-
-    Args:
-        folder: of the model.
-        digests: SHA-256 of each file of weights, by name.
-
-    Raises:
-        ValueError: an evaluation of other weights.
-    """
+def _read_evaluations(run: RunFolder) -> list[Evaluation]:
+    """The evaluations of a model, one for each corpus and split: of two, the one with min t-DCF, then that of
+    eval.py rather than that of train.py."""
+    digests = {path.name: hash_file(path) for path in run.weight_files}
     found: dict[tuple[str, str], Evaluation] = {}
-    for path in sorted(folder.glob("results/*/results.json")):
+    for path in sorted(run.folder.glob("results/*/results.json")):
         results = read_json(path)
         if lacking := [name for name in NEEDED if results.get(name) is None]:
             raise ValueError(f"{path} has no {lacking[0]}: evaluate the model anew by eval.py --overwrite.")
         if results.get("weights_sha256") != digests:
             raise ValueError(
-                f"{path} is of other weights than those in {folder}: evaluate the model anew by eval.py "
+                f"{path} is of other weights than those in {run.folder}: evaluate the model anew by eval.py "
                 "--overwrite, or delete that folder."
             )
         evaluation = Evaluation(path.parent, results)
@@ -314,28 +285,14 @@ def read_evaluations(folder: Path, *, digests: dict[str, str]) -> list[Evaluatio
     return list(found.values())
 
 
-def weight_files(folder: Path) -> list[Path]:
+def read_json(path: Path) -> dict | None:
     """
-    Raises:
-        FileNotFoundError: there are none.
-    """
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if index.is_file():
-        names = set(read_json(index)["weight_map"].values())
-    files = [folder / name for name in sorted(names)]
-    for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no {path.name}: the weights are not complete.")
-    return files
+    The content of a JSON file; `None` where there is no such file.
 
-
-def read_json(path: Path, *, missing_is_none: bool = False) -> dict | None:
-    """
     Raises:
         ValueError: not JSON.
     """
-    if missing_is_none and not path.is_file():
+    if not path.is_file():
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -33,8 +33,8 @@ def stage_files(run: RunFolder, repo_id: str, revision: str | None = None) -> It
     Trainer's log without the folder's path) lies in a temporary folder, and the run's folder stays as it is.
 
     Raises:
-        FileNotFoundError, ValueError: see [`find_files`] and [`~hub_cards.card.render_card`]; a path of this
-            machine or a token in a text.
+        FileNotFoundError, SyntaxError, ValueError: see [`find_files`] and [`~hub_cards.card.render_card`]; a
+            path of this machine or a token in a text.
     """
     with TemporaryDirectory(prefix="publish-") as temporary:
         # By the name of the run's folder, which is the system's name where there is no recipe.
@@ -75,6 +75,7 @@ def find_files(run: RunFolder) -> dict[str, Path]:
     Raises:
         FileNotFoundError: a file is missing without which the model does not load or a result is not proved.
         ValueError: a link out of the folder, a picture that is no PNG, or scores of other results.
+        SyntaxError: code that is not Python.
     """
     folder = run.folder
     required = [*run.weight_files, folder / "config.json", folder / "preprocessor_config.json"]
@@ -96,18 +97,31 @@ def find_files(run: RunFolder) -> dict[str, Path]:
             raise ValueError(f"{path} is a link to {path.resolve()}, outside of the run: put the file there.")
         if path.suffix == ".png" and not path.read_bytes().startswith(PNG):
             raise ValueError(f"{path} is not a PNG picture: remove it.")
+        if path.suffix == ".py":
+            compile(path.read_bytes(), path.name, "exec")
     for evaluation in run.evaluations:
         check_scores(evaluation)
     return files
 
 
 def find_code(run: RunFolder) -> set[Path]:
-    """The modules that `auto_map` in the configs names and those beside them that they import, as far as the
-    first that is missing."""
+    """
+    The modules that `auto_map` in the configs names and those beside them that they import, as far as the
+    first that is missing.
+
+    Raises:
+        ValueError: code that lies in another repository.
+    """
     from transformers.dynamic_module_utils import get_relative_import_files  # takes half a second
 
     auto_maps = [config.get("auto_map") or {} for config in (run.config, run.feature_extractor)]
-    names = {reference.split(".")[0] for auto_map in auto_maps for reference in auto_map.values()}
+    references = [reference for auto_map in auto_maps for reference in auto_map.values()]
+    if elsewhere := [reference for reference in references if "--" in reference]:
+        raise ValueError(
+            f"{run.folder}: auto_map names code of another repository, {elsewhere[0]}. Put that code into the "
+            "folder and name it without the repository, or the published model depends on it."
+        )
+    names = {reference.split(".")[0] for reference in references}
     modules = {run.folder / f"{name}.py" for name in names}
     try:
         return modules.union(*(map(Path, get_relative_import_files(module)) for module in modules))
@@ -137,8 +151,8 @@ def describe_files(run: RunFolder, files: dict[str, Path]) -> str:
     lines = []
     for name, path in files.items():
         origin = "from the run" if path.is_symlink() else "rendered"
-        lines.append(f"  {name:<{width}}  {format_size(path):>9}  {origin}")
-    lines.append(f"{len(files)} files, {format_size(*files.values())}")
+        lines.append(f"  {name:<{width}}  {format_total_size(path):>9}  {origin}")
+    lines.append(f"{len(files)} files, {format_total_size(*files.values())}")
     if left := find_unpublished(run.folder, files):
         lines.append(f"Not published: {', '.join(left)}")
     return "\n".join(lines)
@@ -152,11 +166,11 @@ def find_unpublished(folder: Path, files: Collection[str]) -> list[str]:
         name = path.relative_to(folder)
         if name.parent in parents and name not in parents and name.as_posix() not in files:
             inside = [file for file in (path, *path.rglob("*")) if file.is_file()]
-            found.append(f"{name}{'/' if path.is_dir() else ''} ({format_size(*inside)})")
+            found.append(f"{name}{'/' if path.is_dir() else ''} ({format_total_size(*inside)})")
     return found
 
 
-def format_size(*paths: Path) -> str:
+def format_total_size(*paths: Path) -> str:
     """How large files are together."""
     size, unit = sum(path.stat().st_size for path in paths), "B"
     for larger in ("kB", "MB", "GB"):

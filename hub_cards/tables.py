@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from metrics.names import METRICS, format_bounds, format_value
-from processing.corpus_names import CORPORA, find_corpus, is_demo
+from processing.corpus_names import CORPORA, is_demo
 from processing.files import strip_folder
 
 from .recipe import MACHINE_ARGUMENTS
@@ -248,9 +248,3 @@ def tabulate_log_likelihoods(histories: Mapping[str, Sequence[float]]) -> str:
         for i in range(max(map(len, histories.values())))
     ]
     return table(["Iteration", *(f"Log-likelihood per frame, {label}" for label in histories)], rows)
-
-
-def find_official_trials(corpus: str, split: str) -> int | None:
-    """Trials of the official protocol's split, of which `split` may be a slice; `None` where not known."""
-    known = find_corpus(corpus)
-    return known.num_trials.get(split.split("[")[0]) if known else None

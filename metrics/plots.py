@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from statistics import NormalDist
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -14,12 +14,13 @@ from .det import det_curve, equal_error_rate
 
 
 BONAFIDE, SPOOF, LINE = "#0072b2", "#d55e00", "#333333"  # told apart by the colour-blind, too
-CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+CURVES = (BONAFIDE, SPOOF, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", LINE)  # of the systems
 NOTE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # box of a text over a plot
 RATE_TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99)
 MARKER = {"color": LINE, "markerfacecolor": "none", "linewidth": 0, "clip_on": False, "zorder": 3}
 MARKER_SIZE = 7
 MAX_POINTS = 4000  # of a DET curve; more are not seen
+_NORMAL, _INVERSE_NORMAL = (np.vectorize(f, [float]) for f in (NormalDist().cdf, NormalDist().inv_cdf))
 
 
 @dataclass(frozen=True)
@@ -226,10 +227,9 @@ def _find_corners(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
     return kept[np.unique(np.clip(np.searchsorted(position, wanted), 0, len(kept) - 1))]
 
 
-def _to_deviate(rate, lowest: float):
-    rate = np.clip(np.asarray(rate, dtype=np.float64), lowest, 1 - lowest)
-    return torch.special.ndtri(torch.from_numpy(rate)).numpy()
+def _to_deviate(rate, lowest: float) -> np.ndarray:
+    return _INVERSE_NORMAL(np.clip(np.asarray(rate, dtype=np.float64), lowest, 1 - lowest))
 
 
-def _to_rate(deviate):
-    return torch.special.ndtr(torch.from_numpy(np.asarray(deviate, dtype=np.float64))).numpy()
+def _to_rate(deviate) -> np.ndarray:
+    return _NORMAL(np.asarray(deviate, dtype=np.float64))

@@ -57,6 +57,12 @@ def find_corpus(title: str) -> CorpusName | None:
     return next((corpus for corpus in CORPORA.values() if corpus.title == title), None)
 
 
+def find_official_trials(title: str, split: str) -> int | None:
+    """Trials of the official protocol's split, of which `split` may be a slice; `None` where not known."""
+    corpus = find_corpus(title)
+    return corpus.num_trials.get(split.split("[")[0]) if corpus else None
+
+
 def is_demo(corpus: str | None) -> bool:
     """Whether results that name this corpus are of the demo corpus, and mean nothing about real speech."""
     return corpus == DEMO

@@ -421,6 +421,22 @@ def test_missing_file_that_users_would_need_is_named(own_run, name):
         find_files(read_run(own_run))
 
 
+def test_code_that_is_not_python_is_refused(own_run):
+    (own_run / "sinc.py").write_text("class Sinc(")
+
+    with pytest.raises(SyntaxError, match=r"\(sinc\.py, line 1\)"):
+        find_files(read_run(own_run))
+
+
+def test_code_of_another_repository_is_refused(own_run):
+    config = json.loads((own_run / "config.json").read_text())
+    auto_map = {"AutoConfig": "org/other--configuration_rawnet2.RawNet2Config"}
+    (own_run / "config.json").write_text(json.dumps(config | {"auto_map": auto_map}))
+
+    with pytest.raises(ValueError, match="code of another repository, org/other--configuration_rawnet2"):
+        find_files(read_run(own_run))
+
+
 def test_link_out_of_the_run_is_refused(own_run, tmp_path):
     (own_run / "recipe.yaml").rename(tmp_path / "recipe.yaml")
     (own_run / "recipe.yaml").symlink_to(tmp_path / "recipe.yaml")

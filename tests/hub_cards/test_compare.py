@@ -11,7 +11,7 @@ from conftest import ROOT
 from made_run import COUNTS, add_evaluation, made_asv, made_scores, made_trials, make_run
 
 from hub_cards.compare import compare_runs, render_markdown
-from hub_cards.run_folder import read_runs
+from hub_cards.several_runs import read_runs
 from processing.results import compare_scores
 
 

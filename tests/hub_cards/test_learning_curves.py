@@ -20,7 +20,8 @@ from made_run import (
 from matplotlib import image
 
 from hub_cards.learning_curves import draw_learning_curves, write_learning_curves
-from hub_cards.run_folder import read_run, read_runs
+from hub_cards.run_folder import read_run
+from hub_cards.several_runs import read_runs
 
 
 def run_of(folder, log, best_global_step, **settings):

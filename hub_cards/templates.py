@@ -1,0 +1,83 @@
+"""The Markdown templates of this folder: what they can call, and an error for a value that is missing."""
+
+import json
+import re
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
+
+from processing.corpus_names import DEMO_NOTE, find_official_trials
+from processing.report import describe_counts
+
+from . import tables
+
+
+class _Missing(StrictUndefined):
+    """A value that a template needs and that is not there: an error that names it."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        return f"lacks {self._undefined_name!r}"
+
+
+def group_stages(channels: Iterable[int]) -> list[tuple[int, int]]:
+    """Neighbouring blocks of as many channels are a stage: its channels, and its number of blocks."""
+    return [(width, len(list(group))) for width, group in groupby(channels)]
+
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    undefined=_Missing,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.globals |= {
+    "describe_counts": describe_counts,
+    "find_hyperparameters": tables.find_hyperparameters,
+    "find_inferred_values": tables.find_inferred_values,
+    "find_log_likelihoods": tables.find_log_likelihoods,
+    "find_machine_arguments": tables.find_machine_arguments,
+    "find_official_trials": find_official_trials,
+    "tabulate_counts": tables.tabulate_counts,
+    "tabulate_log_likelihoods": tables.tabulate_log_likelihoods,
+    "tabulate_reported": tables.tabulate_reported,
+    "demo_note": DEMO_NOTE,
+}
+_ENVIRONMENT.filters |= {
+    "number": tables.format_any,
+    "count": tables.format_count,
+    "metric": tables.format_metric,
+    "size": tables.format_size,
+    "memory": tables.format_memory,
+    "duration": tables.format_duration,
+    "code": tables.format_code,
+    "argument": tables.format_argument,
+    "cell": tables.format_cell,
+    "corpus": tables.format_corpus,
+    "json": json.dumps,
+    "stages": group_stages,
+}
+
+
+def render_template(*names: str, where: str, remedy: str, **values) -> str:
+    """
+    Render the first of these templates that is there, without blank lines at its ends or two in succession.
+
+    Args:
+        names: paths in this folder.
+        where: what should hold the values that it uses.
+        remedy: what to do where one is missing.
+        values: by their names in the template.
+
+    Raises:
+        ValueError: a value that the template uses is missing.
+    """
+    try:
+        text = _ENVIRONMENT.select_template(names).render(values)
+    except UndefinedError as error:
+        raise ValueError(f"{where} {error}: {remedy}.") from error
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
