@@ -118,7 +118,7 @@ def find_code(run: RunFolder) -> set[Path]:
     references = [reference for auto_map in auto_maps for reference in auto_map.values()]
     if elsewhere := [reference for reference in references if "--" in reference]:
         raise ValueError(
-            f"{run.folder}: auto_map names code of another repository, {elsewhere[0]}. Put that code into the "
+            f"{run.folder}: auto_map names code of another repository, {elsewhere[0]}. Put it into the "
             "folder and name it without the repository, or the published model depends on it."
         )
     names = {reference.split(".")[0] for reference in references}
