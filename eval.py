@@ -159,7 +159,6 @@ class Evaluation:
         trials: their table.
         asv, asv_files: the ASV scores of the split, and the names of their files.
         compared: the scores of the system that is compared with, by its name, if there is one.
-        folder: where everything is written.
     """
 
     corpus: Corpus
@@ -168,7 +167,6 @@ class Evaluation:
     asv: AsvErrorRates | None
     asv_files: list[str]
     compared: dict[str, np.ndarray]
-    folder: Path
 
 
 def main(argv: list[str]) -> int:
@@ -241,13 +239,18 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         )
     split = args.split or "eval"
     rows = take_split(corpus, split)
-    evaluation = prepare_evaluation(args, corpus, split, list_trials(rows), countermeasure)
-    evaluation.folder.mkdir(parents=True, exist_ok=True)
+    evaluation = prepare_evaluation(args, corpus, split, list_trials(rows))
+    folder = find_output_dir(args, countermeasure, f"{corpus.name} {split}")
     about = describe_countermeasure(countermeasure)
-    announce(
-        evaluation, about["model"], countermeasure.model.num_parameters(), count_classes(evaluation.trials)
-    )
-    checkpoint = open_checkpoint(args, evaluation, countermeasure, rows)
+    lines = [corpus.note] if corpus.note else []
+    lines += [
+        f"Model: {about['model']}, {countermeasure.model.num_parameters():,} parameters",
+        f"Corpus: {describe_split(corpus, split, count_classes(evaluation.trials))}",
+        f"ASV scores: {', '.join(evaluation.asv_files) or 'none, so there will be no t-DCF'}",
+    ]
+    state.print("\n".join(lines))
+    identity = identify_scoring(args, evaluation, countermeasure, rows)
+    checkpoint = ScoringCheckpoint(folder / ".scoring.jsonl", identity, replace=args.overwrite)
     num_workers = args.num_workers
     if num_workers is None:
         num_workers = 0 if state.device.type == "cpu" else min(8, count_cores())
@@ -274,9 +277,13 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         "seconds": round(time.time() - started, 1),
         **describe_environment(),
     }
-    finish_evaluation(args, evaluation, results, {about["model"]: scores})
+    finish_evaluation(args, evaluation, results, {about["model"]: scores}, folder)
     checkpoint.remove()
-    update_model(args, evaluation, countermeasure, results["eer_threshold"])
+    if args.set_decision_threshold:
+        change_threshold(countermeasure, results["eer_threshold"])
+    card = countermeasure.folder / "README.md"
+    if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
+        print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
 
 
 def evaluate_score_file(args: EvaluationArguments) -> None:
@@ -284,12 +291,8 @@ def evaluate_score_file(args: EvaluationArguments) -> None:
     file = Path(args.score_file)
     scored = read_scores(file)
     if args.protocol is None:
-        corpus, split, trials = (
-            Corpus(file.name, {}),
-            args.split or "all",
-            list_scored_trials(scored, file=file),
-        )
-        elsewhere, scores = set(), scored["score"].to_numpy()
+        corpus, split, elsewhere = Corpus(file.name, {}), args.split or "all", set()
+        trials, scores = list_scored_trials(scored, file=file), scored["score"].to_numpy()
     else:
         protocol = read_protocol(Path(args.protocol))
         corpus = Corpus(protocol.corpus, {}, breakdowns=protocol.breakdowns)
@@ -306,8 +309,9 @@ def evaluate_score_file(args: EvaluationArguments) -> None:
             scored, trials, file=file, source=f"{args.protocol}, split {split}", elsewhere=elsewhere
         )
         if left_out := len(scored) - len(scores):
-            print(f"Left out: {left_out:,} scores of other splits of the protocol than {split}.")
-    evaluation = prepare_evaluation(args, corpus, split, trials, elsewhere=elsewhere)
+            print(f"Left out: scores of {left_out:,} trials in other splits of the protocol than {split}.")
+    evaluation = prepare_evaluation(args, corpus, split, trials, elsewhere)
+    folder = find_output_dir(args)
     scores = scores if args.higher_is == "bonafide" else -scores
     results = {
         "corpus": corpus.name,
@@ -321,7 +325,7 @@ def evaluate_score_file(args: EvaluationArguments) -> None:
         "asv_score_files": evaluation.asv_files,
         **describe_environment(),
     }
-    finish_evaluation(args, evaluation, results, {file.stem: scores})
+    finish_evaluation(args, evaluation, results, {file.stem: scores}, folder)
 
 
 def score_files(args: EvaluationArguments) -> int:
@@ -372,45 +376,30 @@ def prepare_evaluation(
     corpus: Corpus,
     split: str,
     trials: pd.DataFrame,
-    countermeasure: Countermeasure | None = None,
     elsewhere: Collection[str] = (),
 ) -> Evaluation:
     """
-    Read what is compared and find where results go, so that errors come before hours of scoring.
-
-    Args:
-        countermeasure: the model that is evaluated, if it is one.
-        elsewhere: utterances of other splits, which score files may hold as well.
+    Read the ASV scores and the scores to compare with, so that their errors come before hours of scoring.
+    `elsewhere` are utterances of other splits, which score files may hold as well.
 
     Raises:
-        FileExistsError: the output folder holds results, and --overwrite is not given.
-        ValueError: ASV scores of other trials, or a score file that does not match.
+        ValueError: ASV scores of other trials, a score file that does not match, too few trials for a test.
     """
     asv_file = args.asv_score_file and Path(args.asv_score_file)
     asv, asv_files = find_asv_rates(corpus, split, trials, asv_file)
+    compared = {}
     if args.compare is not None:
+        if min(count_classes(trials).values()) < MIN_TRIALS:
+            raise ValueError(
+                f"--compare needs at least {MIN_TRIALS} bona fide and {MIN_TRIALS} spoofed trials."
+            )
+        file = Path(args.compare)
         elsewhere = {*elsewhere, *(name for rows in corpus.splits.values() for name in rows["utterance_id"])}
-    compared = read_compared(args, trials, f"{corpus.name} {split}", elsewhere)
-    folder = find_output_dir(args, countermeasure, f"{corpus.name} {split}")
-    return Evaluation(corpus, split, trials, asv, asv_files, compared, folder)
-
-
-def read_compared(
-    args: EvaluationArguments, trials: pd.DataFrame, source: str, elsewhere: Collection[str]
-) -> dict[str, np.ndarray]:
-    """
-    The scores of the system that is compared with, if there is one, by its name.
-
-    Raises:
-        ValueError: a file that does not match the trials, or too few trials for a test.
-    """
-    if args.compare is None:
-        return {}
-    if min(count_classes(trials).values()) < MIN_TRIALS:
-        raise ValueError(f"--compare needs at least {MIN_TRIALS} bona fide and {MIN_TRIALS} spoofed trials.")
-    file = Path(args.compare)
-    scores = match_scores(read_scores(file), trials, file=file, source=source, elsewhere=elsewhere)
-    return {f"{file.stem} (compared)": scores if args.compare_higher_is == "bonafide" else -scores}
+        source = f"{corpus.name} {split}"
+        scores = match_scores(read_scores(file), trials, file=file, source=source, elsewhere=elsewhere)
+        sign = 1 if args.compare_higher_is == "bonafide" else -1
+        compared = {f"{file.stem} (compared)": sign * scores}
+    return Evaluation(corpus, split, trials, asv, asv_files, compared)
 
 
 def find_output_dir(
@@ -440,21 +429,11 @@ def find_output_dir(
     return folder
 
 
-def announce(evaluation: Evaluation, model: str, num_parameters: int, counts: dict[str, int]) -> None:
-    """Say what is going to be scored, before it takes long."""
-    say, corpus = PartialState().print, evaluation.corpus
-    if corpus.note:
-        say(corpus.note)
-    say(f"Model: {model}, {num_parameters:,} parameters")
-    say(f"Corpus: {describe_split(corpus, evaluation.split, counts)}")
-    say(f"ASV scores: {', '.join(evaluation.asv_files) or 'none, so there will be no t-DCF'}")
-
-
-def open_checkpoint(
+def identify_scoring(
     args: EvaluationArguments, evaluation: Evaluation, countermeasure: Countermeasure, rows: Dataset
-) -> ScoringCheckpoint:
-    """Where finished scores are kept, and all that they depend on."""
-    identity = {
+) -> dict:
+    """All that the scores depend on: a killed scoring goes on only where nothing of it has changed."""
+    return {
         **describe_countermeasure(countermeasure),
         "files_sha256": hash_files(countermeasure.folder, ["preprocessor_config.json", "*.py"]),
         "config_sha256": digest_config(countermeasure.folder),
@@ -465,7 +444,6 @@ def open_checkpoint(
         "device": PartialState().device.type,
         "torch": torch.__version__,
     }
-    return ScoringCheckpoint(evaluation.folder / ".scoring.jsonl", identity, replace=args.overwrite)
 
 
 def describe_countermeasure(countermeasure: Countermeasure) -> dict:
@@ -475,10 +453,13 @@ def describe_countermeasure(countermeasure: Countermeasure) -> dict:
 
 
 def finish_evaluation(
-    args: EvaluationArguments, evaluation: Evaluation, results: dict, evaluated: dict[str, np.ndarray]
+    args: EvaluationArguments,
+    evaluation: Evaluation,
+    results: dict,
+    evaluated: dict[str, np.ndarray],
+    folder: Path,
 ) -> None:
     """Compare, write and print; `evaluated` are the scores of the evaluated system by its name."""
-    folder, trials = evaluation.folder, evaluation.trials
     (scores,) = evaluated.values()
     text = describe_results(results, "say --higher_is spoof" if args.score_file else REMEDY_OF_MODEL)
     if evaluation.compared:
@@ -486,8 +467,8 @@ def finish_evaluation(
         text += f"\n\n{comparison}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").unlink(missing_ok=True)  # it is there only when all the rest is
-    write_plots(folder, results, trials, {**evaluated, **evaluation.compared})
-    write_results(folder, results, trials, scores)
+    write_plots(folder, results, evaluation.trials, {**evaluated, **evaluation.compared})
+    write_results(folder, results, evaluation.trials, scores)
     print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")
 
 
@@ -515,22 +496,14 @@ def compare_systems(
     return comparison, f"{other}, {table}\n\n{describe_comparison(differences, (name, other), method)}"
 
 
-def update_model(
-    args: EvaluationArguments, evaluation: Evaluation, countermeasure: Countermeasure, threshold: float
-) -> None:
-    """Set the model's decision threshold, if asked to, and say that its card does not know of this yet."""
-    folder = countermeasure.folder
-    if args.set_decision_threshold:
-        before = getattr(countermeasure.model.config, "decision_threshold", None)
-        set_decision_threshold(folder, threshold)
-        print(
-            f"Decision threshold: {threshold:.4f}, written into {folder / 'config.json'}"
-            f"{'' if before is None else f' instead of {before:.4f}'}"
-        )
-    if (folder / "README.md").is_file() and (
-        args.set_decision_threshold or evaluation.folder.is_relative_to(folder)
-    ):
-        print(f"{folder / 'README.md'} does not have this yet: python -m hub_cards.card {folder}")
+def change_threshold(countermeasure: Countermeasure, threshold: float) -> None:
+    """Write the decision threshold into the model's config, and say what it was before."""
+    before = getattr(countermeasure.model.config, "decision_threshold", None)
+    set_decision_threshold(countermeasure.folder, threshold)
+    instead = "" if before is None else f" instead of {before:.4f}"
+    print(
+        f"Decision threshold: {threshold:.4f}, written into {countermeasure.folder / 'config.json'}{instead}"
+    )
 
 
 if __name__ == "__main__":

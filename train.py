@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 from transformers.hf_argparser import HfArg
 
@@ -165,15 +164,23 @@ class Run:
             return self.gradient_args
         return self.em_args.make_settings(self.args, is_new=self.weights is None)
 
-    def describe_recipe(self, corpus: Corpus, base_model: dict | None) -> tuple[dict, dict]:
-        """The recipe as it was run, and what the command line changed of it, without local folders."""
+    def describe(self, corpus: Corpus, base_model: dict | None) -> tuple[dict, dict]:
+        """The recipe as it was run, and what `training.json` says of the run; both without local folders."""
         recipe, overridden = dataclasses.asdict(self.recipe) | {"corpus": corpus.name}, dict(self.overrides)
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
         for settings in (recipe["training"], overridden):
             settings |= {k: strip_folder(v) for k, v in settings.items() if isinstance(v, str)}
             if base_model and "base_model" in settings:
                 settings["base_model"] = base_model["name"]
-        return recipe, overridden
+        record = {
+            "system": self.recipe.system,
+            "overridden": overridden,
+            "reduced_on_demo": self.reduced,
+            "corpus": corpus.name,
+            "missing": corpus.missing,
+        }
+        record |= {k: v for k, v in {"note": corpus.note, "base_model": base_model}.items() if v}
+        return recipe, record
 
 
 def main(argv: list[str]) -> None:
@@ -182,20 +189,22 @@ def main(argv: list[str]) -> None:
     keep_freed_memory()
     try:
         run = parse_arguments(argv)
+        folder = Path(run.args.output_dir)
         if run.target and PartialState().is_main_process:
             check_access(run.target)  # before training, which may take hours
-        checkpoint = find_checkpoint(Path(run.args.output_dir), run.args.resume_from_checkpoint)
+        checkpoint = find_checkpoint(folder, run.args.resume_from_checkpoint)
         share_out_cores(run.model_args.num_threads, run.args.device)
         with PartialState().main_process_first():
             corpus = load_corpus(run.corpus_args)
         specs = split_specs(run.split_args, corpus)
-        splits = {split: take_split(corpus, spec) for split, spec in specs.items()}
-        announce(run, corpus, specs, splits)
+        splits = {role: take_split(corpus, spec) for role, spec in specs.items()}
+        counts = {role: count_classes(list_trials(rows)) for role, rows in splits.items()}
+        announce(run, corpus, specs, counts)
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
             model, extractor, base_model = build_model(
                 run.recipe,
-                count_classes(list_trials(splits["train"])),
+                counts["train"],
                 weights=run.weights,
                 checkpoint=checkpoint,
                 base_model=run.model_args.base_model,
@@ -210,7 +219,6 @@ def main(argv: list[str]) -> None:
     except (ValueError, FileNotFoundError, FileExistsError, PublishingError) as error:
         sys.exit(f"train.py: error: {error}")
 
-    folder = Path(run.args.output_dir)
     if base_model is not None and trainer.is_world_process_zero():
         record_base_model(folder, base_model)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -219,19 +227,8 @@ def main(argv: list[str]) -> None:
     PartialState().destroy_process_group()  # its threads may abort a process that ends before them
     if not trainer.is_world_process_zero():
         return
-    recipe, overridden = run.describe_recipe(corpus, base_model)
-    record = {
-        "system": run.recipe.system,
-        "overridden": overridden,
-        "reduced_on_demo": run.reduced,
-        "corpus": corpus.name,
-        "splits": specs,
-        "counts": {split: count_classes(list_trials(rows)) for split, rows in splits.items()},
-        "missing": corpus.missing,
-        **({"note": corpus.note} if corpus.note else {}),
-        **({"base_model": base_model} if base_model else {}),
-        **({"started_from": started_from} if started_from else {}),
-    }
+    recipe, record = run.describe(corpus, base_model)
+    record |= {"splits": specs, "counts": counts, **({"started_from": started_from} if started_from else {})}
     record["origin"] = describe_training(record, run.recipe.card)
     write_training_record(folder, recipe, trainer, record, started=started)
     for result in results:
@@ -294,23 +291,22 @@ def find_unused_arguments(recipe: Recipe) -> set[str]:
     return {f.name for group in groups for f in dataclasses.fields(group)} - used
 
 
-def announce(run: Run, corpus: Corpus, specs: dict[str, str], splits: dict[str, Dataset]) -> None:
+def announce(run: Run, corpus: Corpus, specs: dict[str, str], counts: dict[str, dict[str, int]]) -> None:
     """Say what is going to be done, before it takes long."""
-    say = PartialState().print
-    if corpus.note:
-        say(corpus.note)
-    say(f"System: {run.recipe.system}")
+    lines = [corpus.note] if corpus.note else []
+    lines.append(f"System: {run.recipe.system}")
     for key, value in run.reduced.items():
-        say(f"Reduced on the demo corpus: {key} {value} instead of {run.recipe.training.get(key)}")
-    for key, value in run.overrides.items():
-        say(f"From the command line: {key} {value}")
-    for split, rows in splits.items():
-        say(f"Corpus: {describe_split(corpus, specs[split], count_classes(list_trials(rows)))}")
-    if "eval" not in splits:
-        say("There is no eval split: only the dev EER, by which the model is chosen, will be known.")
-    for split, missing in corpus.missing.items():
-        if split not in corpus.splits:
-            say(f"Left out: {corpus.name} {split}, all audio of its {missing:,} trials is missing")
+        lines.append(f"Reduced on the demo corpus: {key} {value} instead of {run.recipe.training.get(key)}")
+    lines += [f"From the command line: {key} {value}" for key, value in run.overrides.items()]
+    lines += [f"Corpus: {describe_split(corpus, specs[role], of)}" for role, of in counts.items()]
+    if "eval" not in specs:
+        lines.append("There is no eval split: only the dev EER, by which the model is chosen, will be known.")
+    lines += [
+        f"Left out: {corpus.name} {split}, all audio of its {missing:,} trials is missing"
+        for split, missing in corpus.missing.items()
+        if split not in corpus.splits
+    ]
+    PartialState().print("\n".join(lines))
 
 
 if __name__ == "__main__":

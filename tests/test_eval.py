@@ -369,7 +369,7 @@ def test_subsets_of_a_2021_protocol_are_never_mixed(run, fails, tmp_path):
     assert results["comparison"]["differences"]["eer"]["p_value"] == 1
     assert (results["corpus"], results["split"], results["num_trials"]) == ("ASVspoof 2021 LA", "eval", 30)
     assert results["per_codec"]["alaw"]["num_spoof"] == 20
-    assert "Left out: 30 scores of other splits" in output
+    assert "Left out: scores of 30 trials in other splits" in output
     assert (tmp_path / "out" / "per_codec.png").is_file()
     assert "no split 'dev', only" in fails("--score_file", path, "--protocol", protocol, "--split", "dev")
 
