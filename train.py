@@ -27,7 +27,7 @@ from processing.command_line import (
     share_out_cores,
 )
 from processing.corpora import CorpusArguments, SplitArguments, load_corpus, split_specs, take_split
-from processing.em import EMSettings
+from processing.em import EMError, EMSettings
 from processing.files import strip_folder
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
@@ -221,7 +221,10 @@ def main(argv: list[str]) -> None:
 
     if base_model is not None and trainer.is_world_process_zero():
         record_base_model(folder, base_model)
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    except EMError as error:  # of the frames, which are known only now
+        sys.exit(f"train.py: error: {error}")
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     results = save_and_evaluate(trainer, collator, corpus, evaluated)
     PartialState().destroy_process_group()  # its threads may abort a process that ends before them
