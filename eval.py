@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers.hf_argparser import HfArg
 
 import modeling  # noqa: F401  registers the architectures
-from hub_cards.recipe import systems
+from hub_cards.recipe import list_systems
 from metrics.costs import AsvErrorRates
 from metrics.statistics import MIN_TRIALS, Bootstrap
 from processing.collation import AudioCollator
@@ -216,7 +216,7 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
             "--set_decision_threshold needs --split with a development set: a threshold chosen on eval makes "
             "the results on eval too good"
         )
-    if args.model in systems() and not Path(args.model).is_dir():
+    if args.model in list_systems() and not Path(args.model).is_dir():
         parser.error(
             f"--model {args.model} is the recipe of a system. Train it first, by train.py --model "
             f"{args.model}, or convert published weights, and give the folder that is written"

@@ -14,7 +14,7 @@ from transformers.hf_argparser import HfArg
 
 from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
-from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, load_recipe, systems
+from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, list_systems, load_recipe
 from modeling import LFCCGMMConfig
 from processing.base_model import RANDOM, record_base_model
 from processing.checkpoints import find_checkpoint
@@ -69,7 +69,8 @@ class ModelArguments:
     _argument_group_name = "model"
 
     model: str = HfArg(
-        help=f"A system ({', '.join(systems())}), a YAML file, or a trained model's folder to go on from."
+        help=f"A system ({', '.join(list_systems())}), a YAML file, or a trained model's folder to go on "
+        "from."
     )
     base_model: str | None = HfArg(
         default=None,

@@ -30,12 +30,8 @@ PICTURES = {"det": "DET plot", "scores": "Score histogram"}
 
 def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None = None) -> ModelCard:
     """
-    The card of a model.
-
-    Args:
-        run: its folder, as read.
-        repo_id: where on the Hub it goes, for title and usage; without it, the folder's name stands there.
-        revision: branch there; `None` is the main one.
+    The card of a model. `repo_id` and `revision` are where on the Hub it goes, for title and usage; without
+    them, the folder's name stands there.
 
     Raises:
         ValueError: no valid repo_id, a config that lacks a field, a reference that is not known, or a card
@@ -158,12 +154,7 @@ def _title(evaluation: Evaluation) -> str:
 
 
 def write_card(run: RunFolder, repo_id: str | None = None) -> Path:
-    """
-    Render the card and write it into the run's folder, whole or not at all.
-
-    Raises:
-        ValueError: see [`render_card`].
-    """
+    """Write the card of [`render_card`] into the run's folder, whole or not at all."""
     path = run.folder / CARD_NAME
     write_text(path, str(render_card(run, repo_id)))
     return path

@@ -42,14 +42,7 @@ LINK = re.compile(r"""(?:\]\(|^\[.+\]: *|\b(?:src|href)=["']?)([^)\s"'>]*)""", r
 
 
 def check_card(card: ModelCard, files: Collection[str]) -> None:
-    """
-    Args:
-        card: with its header.
-        files: that will lie beside it, relative to it.
-
-    Raises:
-        ValueError: all that is wrong with it.
-    """
+    """ValueError: all that is wrong with a card beside which these files lie, relative to it."""
     problems = find_leaks("the card", str(card))
     if card.data.license and not LICENSE.fullmatch(str(card.data.license)):
         problems.append(f"license {card.data.license!r} is no identifier of the Hub: write `other`")
@@ -62,13 +55,8 @@ def check_card(card: ModelCard, files: Collection[str]) -> None:
 
 
 def find_leaks(name: str, text: str, folder: Path | None = None) -> list[str]:
-    """
-    What a text must not tell to be published, by line: paths of this machine, tokens and keys.
-
-    Args:
-        name: of the file, for the messages; in JSON and YAML, every value that is an absolute path is found.
-        text: its content.
-    """
+    """What a text must not tell to be published, by line: paths of this machine, above all of `folder`, and
+    tokens. In a file whose name is that of JSON or YAML, every value that is an absolute path is found."""
     own = [str(path) for path in (Path.home(), folder) if path and len(path.parts) > 1]
     paths = PATHS | {path.lower(): rf"(?<![\w./-]){re.escape(path)}(?![\w-]){_REST}" for path in own}
     found = {start: f"a path of this machine, {path}" for start, path in _search(paths, text)}

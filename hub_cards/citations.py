@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .recipe import nearest
+from .recipe import suggest
 
 
 _ENTRIES = Path(__file__).with_name("references.bib").read_text(encoding="utf-8").strip().split("\n\n")
@@ -12,17 +12,13 @@ BIBTEX = {re.match(r"@\w+\{(\w+),", entry)[1]: entry for entry in _ENTRIES}
 
 
 def find_citations(references: Iterable[str]) -> tuple[list[str], list[str]]:
-    """
-    Find the BibTeX entries of references by name; references that are text of their own come second.
-
-    Raises:
-        ValueError: a name that is not known.
-    """
+    """The BibTeX entries of references by name, and those that are text of their own. ValueError: a name that
+    is not known."""
     references = list(references)
     for name in references:
         if name not in BIBTEX and re.fullmatch(r"\w+", name):
             raise ValueError(
-                f"references: {name!r} is no entry of hub_cards/references.bib{nearest(name, BIBTEX)}. A "
+                f"references: {name!r} is no entry of hub_cards/references.bib{suggest(name, BIBTEX)}. A "
                 "reference of your own is written out as text."
             )
     entries = [BIBTEX[name] for name in references if name in BIBTEX]

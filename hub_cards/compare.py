@@ -19,7 +19,7 @@ from processing.report import describe_counts
 
 from .run_folder import Evaluation, RunFolder
 from .several_runs import find_common_trials, read_runs
-from .tables import IN_THE_WILD, MAIN_METRICS, NOT_MEASURED, table
+from .tables import IN_THE_WILD, MAIN_METRICS, NOT_MEASURED, make_table
 from .templates import render_template
 
 
@@ -33,16 +33,13 @@ TITLES = {name: METRICS[name].title + (" (%)" if METRICS[name].is_rate else "") 
 
 def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) -> dict:
     """
-    Everything that the table shows, as fractions; what was not measured is `None`.
-
-    Args:
-        runs: trained on the same corpus, by the names that the table gives them.
-        protocol: of the eval trials, which names their speakers; score files do not.
+    Everything that the table shows of runs that were trained on the same trials, by the names that it gives
+    them: error rates as fractions, and `None` for what was not measured. A `protocol` of the eval trials
+    names their speakers, which score files do not.
 
     Raises:
         FileNotFoundError: a run without `training.json`; no such protocol.
-        ValueError: fewer than two runs, or runs trained on different corpora, splits or counts; a
-            protocol that does not parse.
+        ValueError: fewer than two runs, or runs of different trials; a protocol that does not parse.
     """
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run: a comparison is of two or more.")
@@ -156,12 +153,8 @@ def _test_pair(
     scores: Mapping[str, "pd.DataFrame | str"],
     speakers: Mapping[str, str] | None,
 ) -> dict:
-    """
-    The paired test of two systems.
-
-    Raises:
-        ValueError: no evaluation or usable scores of one of them, different trials, or too few.
-    """
+    """The paired test of two systems. ValueError: no evaluation or usable scores of one of them, different
+    trials, or too few."""
     from processing.results import compare_scores  # loads torch
     from processing.scores import list_scored_trials, match_scores
 
@@ -296,7 +289,7 @@ def _make_systems_table(systems: Mapping[str, dict], times: Sequence[Mapping]) -
                 " / ".join(_format_trials(system[role]) for role in ROLES),
             ]
         )
-    return table(header, rows, align_right=True)
+    return make_table(header, rows, align_right=True)
 
 
 def _make_tests_table(tests: Sequence[Mapping]) -> str:
@@ -306,7 +299,7 @@ def _make_tests_table(tests: Sequence[Mapping]) -> str:
         if "differences" in test:
             cells = [_format_difference(test, metric) for metric in MAIN_METRICS] + [_format_trials(test)]
         rows.append([f"{test['first']} minus {test['second']}", *cells])
-    return table(["difference", *TITLES.values(), "trials (bona fide + spoof)"], rows, align_right=True)
+    return make_table(["difference", *TITLES.values(), "trials (bona fide + spoof)"], rows, align_right=True)
 
 
 def _format_value(numbers: Mapping | None, metric: str) -> str:

@@ -33,18 +33,11 @@ LOG_FROM_RATIO = 20  # of the highest to the lowest dev EER above 0
 
 @dataclass(frozen=True)
 class Panel:
-    """
-    One of the plots of a figure.
+    """One of the plots of a figure."""
 
-    Attributes:
-        title: of its vertical axis.
-        lines: keys of the Trainer's log and what they are; of the last, the chosen epoch's value is marked.
-        is_rate: whether fractions are drawn as per cent.
-    """
-
-    title: str
-    lines: dict[str, str]
-    is_rate: bool = False
+    title: str  # of its vertical axis
+    lines: dict[str, str]  # keys of the Trainer's log and what they are; the last has the diamond
+    is_rate: bool = False  # fractions are drawn as per cent
 
 
 CLASSES = {"log_likelihood_bonafide": "bona fide", "log_likelihood_spoof": "spoof"}
@@ -57,10 +50,8 @@ BY_EPOCH = (
 
 def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     """
-    Loss and dev EER by epoch of runs on the same dev trials; of runs of EM, the log-likelihood by iteration.
-
-    Args:
-        runs: by their names in the legend.
+    Loss and dev EER by epoch of runs on the same dev trials, by their names in the legend; of runs of EM, the
+    log-likelihood by iteration.
 
     Raises:
         FileNotFoundError: a run without `trainer_state.json` or `training.json`.
@@ -123,10 +114,7 @@ def _is_em(log: Sequence[dict]) -> bool:
 
 
 def _choose_panels(logs: Mapping[str, Sequence[dict]]) -> Sequence[Panel]:
-    """
-    Raises:
-        ValueError: runs of EM beside others.
-    """
+    """ValueError: runs of EM beside others."""
     by_em = [name for name, log in logs.items() if _is_em(log)]
     others = [name for name in logs if name not in by_em]
     if by_em and others:
@@ -205,12 +193,8 @@ def _describe_em(run: RunFolder) -> str:
 
 
 def write_learning_curves(runs: Mapping[str, RunFolder], path: Path) -> None:
-    """
-    Write the PNG of some runs, whole or not at all; its folder is made.
-
-    Raises:
-        ValueError, FileNotFoundError: see [`draw_learning_curves`]; another ending than .png.
-    """
+    """Write the PNG of [`draw_learning_curves`], whole or not at all; its folder is made. ValueError: another
+    ending than .png."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} does not end in .png, and a PNG is written.")
     write_figure(path, draw_learning_curves(runs), dpi=DPI)

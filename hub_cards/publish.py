@@ -47,26 +47,14 @@ class PublishingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Target:
-    """
-    Where a run is published.
+    """Where a run is published. ValueError: a malformed name, or a pull request against another branch."""
 
-    Attributes:
-        repo_id: repository, as ORG/NAME.
-        private: whether the repository is to be private.
-        revision: branch, which is made if it does not exist; `None` is the main one.
-        create_pr: open a pull request instead of changing the main branch.
-    """
-
-    repo_id: str
+    repo_id: str  # ORG/NAME
     private: bool = False
-    revision: str | None = None
-    create_pr: bool = False
+    revision: str | None = None  # a branch, which is made if it does not exist; `None` is the main one
+    create_pr: bool = False  # a pull request, which leaves the main branch alone
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            ValueError: a malformed name, or a pull request against another branch.
-        """
         validate_repo_id(self.repo_id)
         if "/" not in self.repo_id:
             raise ValueError(
@@ -78,10 +66,7 @@ class Target:
 
 
 def check_access(target: Target) -> None:
-    """
-    Raises:
-        PublishingError: nobody is logged in, or the account may not write where the target is.
-    """
+    """PublishingError: nobody is logged in, or the account may not write where the target is."""
     with explain_errors(target):
         account = HfApi().whoami()
     token = (account.get("auth") or {}).get("accessToken") or {}
@@ -147,10 +132,7 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
 
 
 def check_header(card: Path) -> None:
-    """
-    Raises:
-        PublishingError: the Hub refuses the card's header: it alone knows the names of all licences.
-    """
+    """PublishingError: the Hub refuses the card's header; it alone knows the names of all licences."""
     try:
         ModelCard.load(card).validate()
     except ValueError as error:
@@ -161,12 +143,8 @@ def check_header(card: Path) -> None:
 
 
 def open_repository(target: Target) -> ModelInfo:
-    """
-    Make the repository and its branch where they do not exist, and tell what is there.
-
-    Raises:
-        PublishingError: it is public and was to be private.
-    """
+    """Make the repository and its branch where they do not exist, and tell what is there. PublishingError: it
+    is public and was to be private."""
     api = HfApi()
     api.create_repo(target.repo_id, private=target.private or None, exist_ok=True)
     found = api.model_info(target.repo_id)
@@ -232,16 +210,8 @@ def explain_errors(target: Target, outcome: str = "") -> Iterator[None]:
 
 
 def find_target(args, chosen: Collection[str]) -> Target | None:
-    """
-    Where `train.py` is to publish the finished run.
-
-    Args:
-        args: `TrainingArguments`.
-        chosen: names of the arguments that the command line gives.
-
-    Raises:
-        ValueError: arguments that cannot be combined.
-    """
+    """Where `train.py` is to publish the finished run, by its `TrainingArguments` and the names of those that
+    the command line gives. ValueError: arguments that cannot be combined."""
     if args.hub_token is not None:
         raise ValueError(
             "--hub_token would show the token to everybody who lists the processes of this machine: log in "
@@ -262,12 +232,8 @@ def find_target(args, chosen: Collection[str]) -> Target | None:
 
 
 def publish_trained(folder: Path, target: Target) -> None:
-    """
-    Publish a run that has just been trained.
-
-    Raises:
-        SystemExit: that failed; the message gives the command that repeats it.
-    """
+    """Publish a run that has just been trained. SystemExit: that failed; the message gives the command that
+    repeats it."""
     try:
         publish(read_run(folder), target)
     except Exception as error:  # whatever it is: hours of training are to be kept, and the way on shown

@@ -63,11 +63,7 @@ class Recipe:
     card: dict = field(default_factory=dict)
 
     def check_training(self, valid: Iterable[str], where: str) -> None:
-        """
-        Raises:
-            ValueError: an argument of `training` or `demo_training` that is not valid, or two that name the
-                optimizer.
-        """
+        """ValueError: an argument in `training` or `demo_training` is unknown, or two name the optimizer."""
         check_keys(self.training, valid, f"{where}, training")
         check_keys(self.demo_training, valid, f"{where}, demo_training")
         if {"optim", "optimizer"} <= self.training.keys():
@@ -81,13 +77,8 @@ class Recipe:
             self.training.pop("lr_scheduler_kwargs", None)
 
     def defaults(self, *, demo: bool) -> dict:
-        """
-        Defaults of train.py's arguments. They are text, so that argparse checks and converts them like values
-        of the command line.
-
-        Args:
-            demo: whether the demo corpus is trained on, for which `demo_training` reduces some of them.
-        """
+        """Defaults of train.py's arguments, for the demo corpus reduced by `demo_training`. They are text, so
+        that argparse checks and converts them like values of the command line."""
         settings = {"output_dir": f"runs/{self.system}", **self.training}
         if demo:
             settings |= {"output_dir": f"runs/{self.system}-demo", **self.demo_training}
@@ -95,11 +86,8 @@ class Recipe:
 
     def build_config(self, train_counts: Mapping[str, int] | None = None, **changes) -> "PreTrainedConfig":
         """
-        The config of the model, of a type that `import modeling` has registered.
-
-        Args:
-            train_counts: see [`~Recipe.weigh_classes`].
-            changes: fields that take precedence over what the recipe states.
+        The config of the model, of a type that `import modeling` has registered. `changes` take precedence
+        over the recipe; `train_counts` are those of [`~Recipe.weigh_classes`].
 
         Raises:
             ValueError: see [`~Recipe.check_model`]; or a value that the config refuses.
@@ -138,8 +126,9 @@ class Recipe:
         model_type = self.model.get("model_type")
         config_class = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
         if not hasattr(config_class, "class_weights"):  # which all countermeasures have
-            known = sorted({load_recipe(find_recipe(name)[0]).model["model_type"] for name in systems()})
-            raise ValueError(f"{self.system}: model_type {model_type!r} is not one of {', '.join(known)}.")
+            models = (load_recipe(FOLDER / f"{name}.yaml").model for name in list_systems())
+            known = ", ".join(sorted({model["model_type"] for model in models}))
+            raise ValueError(f"{self.system}: model_type {model_type!r} is not one of {known}.")
         valid = ["model_type", *(f.name for f in fields(config_class))]
         check_keys(self.model, valid, f"{self.system}, model")
         if "encoder_config" in config_class.sub_configs:
@@ -158,21 +147,16 @@ class Recipe:
         return config_class
 
 
-def systems() -> list[str]:
+def list_systems() -> list[str]:
     """Names of the systems that have a YAML here."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def find_recipe(model: str) -> tuple[Path, Path | None]:
-    """
-    The YAML of a system of this folder, or a YAML file; or the recipe in a trained model's folder, and that
-    folder.
-
-    Raises:
-        FileNotFoundError: none of them; the message gives the nearest name.
-    """
-    path = Path(model).expanduser()
-    if model in systems():
+    """The YAML of a system of this folder, or a YAML file; or the recipe in a trained model's folder, and
+    that folder. FileNotFoundError: none of them; the message gives the nearest name."""
+    path, systems = Path(model).expanduser(), list_systems()
+    if model in systems:
         return FOLDER / f"{model}.yaml", None
     if path.is_dir():
         if not (path / RECIPE_NAME).is_file():
@@ -184,16 +168,13 @@ def find_recipe(model: str) -> tuple[Path, Path | None]:
     if path.is_file():
         return path, None
     raise FileNotFoundError(
-        f"{model} is neither a system ({', '.join(systems())}){nearest(model, systems())}, nor a "
-        "YAML file, nor the folder of a trained model."
+        f"{model} is neither a system ({', '.join(systems)}){suggest(model, systems)}, nor a YAML file, nor "
+        "the folder of a trained model."
     )
 
 
 def load_recipe(path: Path) -> Recipe:
-    """
-    Raises:
-        ValueError: no mapping, an unknown or a missing key; the message names the file and the key.
-    """
+    """ValueError: no mapping, an unknown or a missing key; the message names the file and the key."""
     with open(path, encoding="utf-8") as stream:
         try:
             content = yaml.safe_load(stream)
@@ -213,10 +194,10 @@ def load_recipe(path: Path) -> Recipe:
         raise ValueError(f"{path} is incomplete: {str(error).split('__init__() ')[-1]}.") from error
 
 
-def changed_settings(recipe: Recipe, checkpoint_sha256: str) -> list[str]:
+def find_changed_settings(recipe: Recipe, checkpoint_sha256: str) -> list[str]:
     """Name the settings that differ from those of the system whose authors publish the checkpoint; none where
     nobody is known to publish it."""
-    for name in systems():
+    for name in list_systems():
         published = load_recipe(FOLDER / f"{name}.yaml")
         if published.card.get("checkpoint_sha256") == checkpoint_sha256:
             theirs = {**published.model, **published.feature_extractor}
@@ -228,17 +209,14 @@ def changed_settings(recipe: Recipe, checkpoint_sha256: str) -> list[str]:
 
 
 def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:
-    """
-    Raises:
-        ValueError: a given key is not valid; the message names it and the nearest valid one.
-    """
+    """ValueError: a given key is not valid; the message names it and the nearest valid one."""
     valid = list(valid)
     for key in given:
         if key not in valid:
-            raise ValueError(f"{where}: unknown key {key!r}{nearest(key, valid)}.")
+            raise ValueError(f"{where}: unknown key {key!r}{suggest(key, valid)}.")
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """'; did you mean ...?' where a valid name is near, else ''."""
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """ " (did you mean 'lcnn'?)" where a valid name is near, else ""."""
     matches = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

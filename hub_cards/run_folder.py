@@ -13,7 +13,7 @@ from processing.corpus_names import CORPORA, find_official_trials, is_demo
 from processing.files import hash_file
 from processing.origin import UNKNOWN, describe_conversion, describe_training
 
-from .recipe import RECIPE_NAME, Recipe, changed_settings, find_recipe, load_recipe, systems
+from .recipe import RECIPE_NAME, Recipe, find_changed_settings, find_recipe, list_systems, load_recipe
 
 
 CONVERSION_NAME = "conversion.json"  # beside weights that were converted and not trained here
@@ -23,16 +23,10 @@ OF_TRAINING = ("dev", "eval")  # folders of `results` that train.py writes
 
 @dataclass(frozen=True)
 class Evaluation:
-    """
-    One evaluation of the model on a corpus.
+    """One evaluation of the model on a corpus."""
 
-    Attributes:
-        folder: with `results.json`, `scores.txt` and plots.
-        results: the content of `results.json`.
-    """
-
-    folder: Path
-    results: dict
+    folder: Path  # with `results.json`, `scores.txt` and plots
+    results: dict  # the content of `results.json`
 
     @property
     def trials(self) -> tuple[str, str]:
@@ -52,37 +46,20 @@ class Evaluation:
 
 @dataclass
 class RunFolder:
-    """
-    What is known of a model by its folder. What was not measured is not there: `None`, or no entry.
-
-    Attributes:
-        folder: of the model.
-        config: the content of `config.json`.
-        feature_extractor: the content of `preprocessor_config.json`.
-        recipe: `recipe.yaml`, how the model was trained, or its system's; `None` if there is none.
-        training: `training.json`, what training took and what it was of; `None` if it was not trained here.
-        trainer_state: `trainer_state.json`, the Trainer's log; `None` likewise.
-        conversion: `conversion.json`, what the weights were converted from; `None` if they were not.
-        evaluations: of these weights, one for each corpus and split.
-    """
+    """What is known of a model by its folder. What was not measured is not there: `None`, or no entry."""
 
     folder: Path
-    config: dict
-    feature_extractor: dict
-    recipe: Recipe | None = None
-    training: dict | None = None
-    trainer_state: dict | None = None
-    conversion: dict | None = None
-    evaluations: list[Evaluation] = field(default_factory=list)
+    config: dict  # the content of `config.json`
+    feature_extractor: dict  # of `preprocessor_config.json`
+    recipe: Recipe | None  # of `recipe.yaml`: how the model was trained
+    training: dict | None  # of `training.json`: what training took and what it was of
+    trainer_state: dict | None  # of `trainer_state.json`, the Trainer's log
+    conversion: dict | None  # of `conversion.json`: what the weights were converted from
+    evaluations: list[Evaluation] = field(default_factory=list)  # one for each corpus and split
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """
-        The safetensors files that hold the weights.
-
-        Raises:
-            FileNotFoundError: one of them is missing.
-        """
+        """The safetensors files that hold the weights. FileNotFoundError: one of them is missing."""
         index = read_json(self.folder / "model.safetensors.index.json")
         names = set(index["weight_map"].values()) if index else {"model.safetensors"}
         files = [self.folder / name for name in sorted(names)]
@@ -119,12 +96,8 @@ class RunFolder:
 
     @property
     def chosen_evaluation(self) -> dict | None:
-        """
-        The log's entry of the evaluation whose state was kept; `None` where that is the last state.
-
-        Raises:
-            ValueError: the log has no such entry.
-        """
+        """The log's entry of the evaluation whose state was kept; `None` where that is the last state.
+        ValueError: the log has no such entry."""
         step = self.chosen_step
         if step is None:
             return None
@@ -178,7 +151,7 @@ class RunFolder:
     def origin(self) -> dict:
         """Where the weights come from; see [`processing.origin`]. Older records do not state it."""
         if record := self.conversion:
-            changed = changed_settings(self.recipe, record["sha256"]) if self.recipe else []
+            changed = find_changed_settings(self.recipe, record["sha256"]) if self.recipe else []
             return record.get("origin") or describe_conversion(record, self.stated, changed)
         if record := self.training:
             return record.get("origin") or describe_training(record, self.stated)
@@ -204,12 +177,8 @@ class RunFolder:
         return (self.training or {}).get("splits", {}).get(role, role)
 
     def input_setting(self, name: str) -> int | None:
-        """
-        `sampling_rate` or `num_samples`, as the feature extractor or else the config states it.
-
-        Raises:
-            ValueError: neither of both does.
-        """
+        """`sampling_rate` or `num_samples`, as the feature extractor or else the config states it.
+        ValueError: neither does."""
         for content in (self.feature_extractor, self.config):
             if name in content:
                 return content[name]
@@ -259,7 +228,7 @@ def _read_recipe(path: Path) -> Recipe | None:
     if not path.is_file():
         return None
     recipe = load_recipe(path)
-    if not recipe.card and recipe.system in systems():
+    if not recipe.card and recipe.system in list_systems():
         recipe.card = load_recipe(find_recipe(recipe.system)[0]).card
     return recipe
 
@@ -286,12 +255,7 @@ def _read_evaluations(run: RunFolder) -> list[Evaluation]:
 
 
 def read_json(path: Path) -> dict | None:
-    """
-    The content of a JSON file; `None` where there is no such file.
-
-    Raises:
-        ValueError: not JSON.
-    """
+    """The content of a JSON file; `None` where there is no such file. ValueError: not JSON."""
     if not path.is_file():
         return None
     try:

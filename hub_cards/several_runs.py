@@ -10,13 +10,8 @@ from .run_folder import RunFolder, read_run
 
 
 def read_runs(folders: Sequence[Path]) -> dict[str, RunFolder]:
-    """
-    Runs by the names of their systems; where two have one name, with as much of their folders' as tells them
-    apart.
-
-    Raises:
-        FileNotFoundError, ValueError: see [`read_run`]; a folder given twice.
-    """
+    """Runs by the names of their systems; where two have one name, with as much of their folders' as tells
+    them apart. ValueError: a folder given twice; see also [`read_run`]."""
     folders = [Path(folder).expanduser().resolve() for folder in folders]
     if twice := [folder for folder, count in Counter(folders).items() if count > 1]:
         raise ValueError(f"{twice[0]} is given twice. Name each run once.")

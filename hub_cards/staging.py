@@ -16,9 +16,7 @@ from .recipe import RECIPE_NAME
 from .run_folder import CONVERSION_NAME, Evaluation, RunFolder, read_run
 
 
-MANIFEST = (
-    "published.json"  # the names of what was published, of which the next publication deletes what is stale
-)
+MANIFEST = "published.json"  # names what was published; of that, the next publication deletes what is stale
 STATE_NAME = "trainer_state.json"
 OPTIONAL = ("model.safetensors.index.json", RECIPE_NAME, "training.json", STATE_NAME, CONVERSION_NAME)
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -74,8 +72,7 @@ def find_files(run: RunFolder) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: a file is missing without which the model does not load or a result is not proved.
-        ValueError: a link out of the folder, a picture that is no PNG, or scores of other results.
-        SyntaxError: code that is not Python.
+        SyntaxError, ValueError: a file is not what it should be, or lies outside of the folder.
     """
     folder = run.folder
     required = [*run.weight_files, folder / "config.json", folder / "preprocessor_config.json"]
@@ -105,13 +102,8 @@ def find_files(run: RunFolder) -> dict[str, Path]:
 
 
 def find_code(run: RunFolder) -> set[Path]:
-    """
-    The modules that `auto_map` in the configs names and those beside them that they import, as far as the
-    first that is missing.
-
-    Raises:
-        ValueError: code that lies in another repository.
-    """
+    """The modules that `auto_map` in the configs names and those beside them that they import, as far as the
+    first that is missing. ValueError: code that lies in another repository."""
     from transformers.dynamic_module_utils import get_relative_import_files  # takes half a second
 
     auto_maps = [config.get("auto_map") or {} for config in (run.config, run.feature_extractor)]
@@ -130,10 +122,7 @@ def find_code(run: RunFolder) -> set[Path]:
 
 
 def check_scores(evaluation: Evaluation) -> None:
-    """
-    Raises:
-        ValueError: the score file is not the one that the results are of.
-    """
+    """ValueError: the score file is not the one that the results are of."""
     path = evaluation.folder / "scores.txt"
     lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     found = Counter(fields[2] if len(fields) == 4 else "?" for fields in lines)

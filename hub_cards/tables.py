@@ -99,13 +99,9 @@ def format_corpus(corpus: str) -> str:
     return "Demo corpus (synthetic, no speech)" if is_demo(corpus) else corpus
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, align_right: bool = False) -> str:
-    """
-    A Markdown table; `align_right` puts all columns but the first to the right.
-
-    Raises:
-        ValueError: an empty cell: what is not known must be said.
-    """
+def make_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, align_right: bool = False) -> str:
+    """A Markdown table; `align_right` puts all columns but the first to the right. ValueError: an empty cell:
+    what is not known must be said."""
     lines = [list(header), ["---", *["---:" if align_right else "---"] * (len(header) - 1)]]
     for row in rows:
         cells = [format_cell(cell) for cell in row]
@@ -124,7 +120,7 @@ def tabulate_results(trials: Iterable[tuple[str, str, Evaluation | None]]) -> st
         metrics = [format_metric(results, name) for name in MAIN_METRICS]
         rows.append([format_corpus(corpus), split, *metrics, *counts])
     titles = [METRICS[name].title for name in MAIN_METRICS]
-    return table(["Corpus", "Split", *titles, "Bona fide trials", "Spoof trials"], rows)
+    return make_table(["Corpus", "Split", *titles, "Bona fide trials", "Spoof trials"], rows)
 
 
 def tabulate_further_metrics(evaluations: Iterable[Evaluation]) -> str | None:
@@ -138,7 +134,7 @@ def tabulate_further_metrics(evaluations: Iterable[Evaluation]) -> str | None:
         if any(e.results.get(name) is not None for name in FURTHER_METRICS)
     ]
     titles = [METRICS[name].title for name in FURTHER_METRICS]
-    return table(["Corpus", "Split", *titles], rows) if rows else None
+    return make_table(["Corpus", "Split", *titles], rows) if rows else None
 
 
 def tabulate_breakdowns(evaluation: Evaluation) -> dict[str, str]:
@@ -153,33 +149,26 @@ def tabulate_breakdowns(evaluation: Evaluation) -> dict[str, str]:
             intervals = {"confidence_intervals": {"eer": values.get("eer_interval")}}
             eer = "one class only" if values.get("eer") is None else format_metric(values | intervals, "eer")
             rows.append([group, eer, f"{values['num_bonafide']:,}", f"{values['num_spoof']:,}"])
-        found[name] = table([name.capitalize(), "EER", "Bona fide trials", "Spoof trials"], rows)
+        found[name] = make_table([name.capitalize(), "EER", "Bona fide trials", "Spoof trials"], rows)
     return found
 
 
 def tabulate_reported(reported: Mapping) -> str | None:
-    """
-    What a source reports for its own weights, or `None` where that is no result.
-
-    Args:
-        reported: of a recipe: by corpus and split `eer` and a t-DCF by its form, beside other entries.
-    """
+    """What a source reports for its own weights, by corpus and split `eer` and a t-DCF by its form; `None`
+    where that is no result."""
     rows = []
     for corpus, splits in reported.items():
         title = CORPORA[corpus].title if corpus in CORPORA else corpus
         for split, values in splits.items() if isinstance(splits, Mapping) else ():
             eer = format_stated(values["eer"]) if "eer" in values else "not reported"
-            costs = {
-                name.removeprefix("min_tdcf_").replace("_", " "): value
-                for name, value in values.items()
-                if name.startswith("min_tdcf_")
-            }
-            texts = [
-                f"{value:g} ({form if form == 'form unstated' else f'{form} form'})"
-                for form, value in costs.items()
-            ]
-            rows.append([title, split, eer, ", ".join(texts) or "not reported"])
-    return table(["Corpus", "Split", "EER", "min t-DCF"], rows) if rows else None
+            costs = []
+            for name, value in values.items():
+                if name.startswith("min_tdcf_"):
+                    form = name.removeprefix("min_tdcf_")
+                    form = "form unstated" if form == "form_unstated" else f"{form} form"
+                    costs.append(f"{value:g} ({form})")
+            rows.append([title, split, eer, ", ".join(costs) or "not reported"])
+    return make_table(["Corpus", "Split", "EER", "min t-DCF"], rows) if rows else None
 
 
 def tabulate_counts(run: RunFolder) -> str:
@@ -189,7 +178,7 @@ def tabulate_counts(run: RunFolder) -> str:
         split = run.split(role)
         absent = "not recorded" if missing is None else format_any(missing.get(split.split("[")[0], 0))
         rows.append([role, f"`{split}`", format_any(counts["bonafide"]), format_any(counts["spoof"]), absent])
-    return table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], rows)
+    return make_table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], rows)
 
 
 def find_hyperparameters(run: RunFolder) -> dict:
@@ -212,10 +201,8 @@ def _find_arguments(run: RunFolder) -> dict:
 
 
 def find_inferred_values(run: RunFolder) -> dict[str, str]:
-    """
-    Values of the recipe that its source does not state, with the reason; not those that were changed, nor
-    those of a training that was not run.
-    """
+    """Values of the recipe that its source does not state, with the reason; not those that were changed, nor
+    those of a training that was not run."""
     if run.recipe is None:
         return {}
     record = run.training or {}
@@ -247,4 +234,4 @@ def tabulate_log_likelihoods(histories: Mapping[str, Sequence[float]]) -> str:
         [str(i + 1), *(f"{h[i]:.4f}" if i < len(h) else "–" for h in histories.values())]
         for i in range(max(map(len, histories.values())))
     ]
-    return table(["Iteration", *(f"Log-likelihood per frame, {label}" for label in histories)], rows)
+    return make_table(["Iteration", *(f"Log-likelihood per frame, {label}" for label in histories)], rows)

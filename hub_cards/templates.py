@@ -67,14 +67,8 @@ def render_template(*names: str, where: str, remedy: str, **values) -> str:
     """
     Render the first of these templates that is there, without blank lines at its ends or two in succession.
 
-    Args:
-        names: paths in this folder.
-        where: what should hold the values that it uses.
-        remedy: what to do where one is missing.
-        values: by their names in the template.
-
     Raises:
-        ValueError: a value that the template uses is missing.
+        ValueError: a value that it uses is missing; `where` it should be and the `remedy` are said.
     """
     try:
         text = _ENVIRONMENT.select_template(names).render(values)

@@ -19,7 +19,7 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.utils import logging
 
 from hub_cards.card import write_card
-from hub_cards.recipe import RECIPE_NAME, Recipe, changed_settings
+from hub_cards.recipe import RECIPE_NAME, Recipe, find_changed_settings
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
@@ -245,7 +245,7 @@ def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | N
             text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
             (folder / RECIPE_NAME).write_text(text, encoding="utf-8")
         card = {} if recipe is None else recipe.card
-        changed = [] if recipe is None else changed_settings(recipe, record["sha256"])
+        changed = [] if recipe is None else find_changed_settings(recipe, record["sha256"])
         record = {
             **record,
             "origin": describe_conversion(record, card, changed),

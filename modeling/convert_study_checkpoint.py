@@ -37,7 +37,7 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
-from hub_cards.recipe import Recipe, find_recipe, load_recipe, nearest
+from hub_cards.recipe import Recipe, find_recipe, load_recipe, suggest
 
 from .conversion import (
     COUNTER,
@@ -148,7 +148,7 @@ def match(
     if unknown := [theirs for theirs, found in named.items() if not found]:
         raise ValueError(
             "\n".join(
-                f"{key_map}: {name} is not in the checkpoint{nearest(name, tensors)}." for name in unknown
+                f"{key_map}: {name} is not in the checkpoint{suggest(name, tensors)}." for name in unknown
             )
         )
     others = tensors.keys() - set().union(*named.values())

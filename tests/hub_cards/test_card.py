@@ -14,9 +14,9 @@ from small_aasist import converted_aasist
 
 from hub_cards.card import render_card
 from hub_cards.citations import find_citations
-from hub_cards.recipe import find_recipe, load_recipe, systems
+from hub_cards.recipe import find_recipe, list_systems, load_recipe
 from hub_cards.run_folder import read_run
-from hub_cards.tables import format_any, format_stated, table
+from hub_cards.tables import format_any, format_stated, make_table
 from metrics.names import format_value
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from processing.corpora import LAYOUTS
@@ -291,7 +291,7 @@ def test_field_that_the_config_lacks_is_an_error_that_names_it(run_folder):
         text_of(run_folder)
 
 
-@pytest.mark.parametrize("system", systems())
+@pytest.mark.parametrize("system", list_systems())
 def test_every_system_has_a_card(system, run_folder):
     """The config that the system's YAML states, without weights of that size."""
     path, _ = find_recipe(system)
@@ -715,7 +715,7 @@ def test_reference_of_ones_own_is_text():
 
 
 def test_licences_of_the_systems_are_the_hubs():
-    stated = {load_recipe(find_recipe(system)[0]).card.get("license") for system in systems()}
+    stated = {load_recipe(find_recipe(system)[0]).card.get("license") for system in list_systems()}
 
     assert stated == {None, "mit"}
 
@@ -740,4 +740,4 @@ def test_numbers_are_written_for_people():
 
 def test_table_has_no_empty_cell():
     with pytest.raises(ValueError, match="empty cell"):
-        table(["a", "b"], [["1", " "]])
+        make_table(["a", "b"], [["1", " "]])

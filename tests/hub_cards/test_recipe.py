@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from hub_cards.recipe import find_recipe, load_recipe, systems
+from hub_cards.recipe import find_recipe, list_systems, load_recipe
 from modeling import (
     LCNNConfig,
     LCNNForAudioClassification,
@@ -22,7 +22,7 @@ def write(path, **changes):
     return path
 
 
-@pytest.mark.parametrize("system", systems())
+@pytest.mark.parametrize("system", list_systems())
 def test_every_system_loads_under_its_own_name(system):
     assert load_recipe(find_recipe(system)[0]).system == system
 
