@@ -271,24 +271,14 @@ def _make_systems_table(systems: Mapping[str, dict], times: Sequence[Mapping]) -
     header = ["system", "parameters", "checkpoint (MB)"]
     header += [f"{ROLES[role]} {TITLES[metric]}" for role, metric in COLUMNS]
     header += ["ms per file", f"trials of {' / '.join(ROLES.values())} (bona fide + spoof)"]
+    differing = [key for key in ("hardware", "by") if len(_find_values(times, key)) > 1]
     rows = []
     for name, system in systems.items():
-        time = NOT_MEASURED
-        if system["time"]:  # beside the number what differs between the systems
-            beside = [system["time"]["hardware"]] if len(_find_values(times, "hardware")) > 1 else []
-            beside += [f"by {system['time']['by']}"] if len(_find_values(times, "by")) > 1 else []
-            time = f"{system['time']['milliseconds_per_file']:.1f}"
-            time += f" ({'; '.join(beside)})" if beside else ""
-        rows.append(
-            [
-                name,
-                NOT_MEASURED if system["parameters"] is None else f"{system['parameters']:,}",
-                f"{system['bytes'] / 1e6:.2f}",
-                *(_format_value(system[role], metric) for role, metric in COLUMNS),
-                time,
-                " / ".join(_format_trials(system[role]) for role in ROLES),
-            ]
-        )
+        parameters = NOT_MEASURED if system["parameters"] is None else f"{system['parameters']:,}"
+        values = [_format_value(system[role], metric) for role, metric in COLUMNS]
+        trials = " / ".join(_format_trials(system[role]) for role in ROLES)
+        time = _format_time(system["time"], differing)
+        rows.append([name, parameters, f"{system['bytes'] / 1e6:.2f}", *values, time, trials])
     return make_table(header, rows, align_right=True)
 
 
@@ -308,6 +298,14 @@ def _format_value(numbers: Mapping | None, metric: str) -> str:
     interval = numbers["intervals"][metric]
     bounds = format_bounds(metric, interval) if interval else "(no interval)"
     return f"{format_number(metric, numbers[metric])} {bounds}"
+
+
+def _format_time(time: Mapping | None, differing: Sequence[str]) -> str:
+    """Milliseconds per file, and beside them what differs between the systems."""
+    if time is None:
+        return NOT_MEASURED
+    beside = [f"by {time[key]}" if key == "by" else time[key] for key in differing]
+    return f"{time['milliseconds_per_file']:.1f}" + (f" ({'; '.join(beside)})" if beside else "")
 
 
 def _format_difference(test: Mapping, metric: str) -> str:

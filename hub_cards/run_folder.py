@@ -88,18 +88,11 @@ class RunFolder:
         return (self.training or self.conversion or {}).get("num_parameters")
 
     @property
-    def chosen_step(self) -> int | None:
-        """The step of the evaluation whose state was kept; `None` where that is the last state."""
-        if self.trainer_state is None or (self.training or {}).get("chosen_by", "eer") is None:
-            return None
-        return self.trainer_state.get("best_global_step")
-
-    @property
     def chosen_evaluation(self) -> dict | None:
         """The log's entry of the evaluation whose state was kept; `None` where that is the last state.
         ValueError: the log has no such entry."""
-        step = self.chosen_step
-        if step is None:
+        step = (self.trainer_state or {}).get("best_global_step")
+        if step is None or (self.training or {}).get("chosen_by", "eer") is None:
             return None
         for entry in self.trainer_state.get("log_history", []):
             if entry.get("step") == step and "eval_eer" in entry:
