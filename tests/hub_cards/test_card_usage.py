@@ -93,8 +93,10 @@ def test_command_line_writes_the_card_for_the_hub(run_folder):
     assert card.data.model_name == "my-model"
 
 
-def test_card_is_written_without_loading_torch():
-    code = "import sys, hub_cards.card; print(sys.modules.keys() & {'torch', 'transformers', 'matplotlib'})"
+@pytest.mark.parametrize("module", ["card", "compare", "learning_curves", "publish"])
+def test_commands_start_without_loading_torch(module):
+    slow = {"torch", "transformers", "matplotlib", "pandas"}
+    code = f"import sys, hub_cards.{module}; print(sys.modules.keys() & {slow})"
 
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
