@@ -353,7 +353,8 @@ def score_files(args: EvaluationArguments) -> int:
         **describe_environment(),
     }
     if num_others:
-        print(f"Skipped: {num_others:,} files whose ending is not that of an audio file.")
+        noun = "file" if num_others == 1 else "files"
+        print(f"Skipped: {num_others:,} {noun} without the ending of an audio file.")
     print(describe_columns(extractor, threshold, hop))
     recordings = []
     try:
@@ -478,7 +479,6 @@ def compare_systems(
     """The paired test of the evaluated system and the other one, as a part of results and as text."""
     ((name, scores),), ((other, other_scores),) = evaluated.items(), evaluation.compared.items()
     options = {"asv": evaluation.asv, "bootstrap": args.bootstrap}
-    differences, method = compare_scores(evaluation.trials, scores, other_scores, **options)
     other_results = {
         **evaluate_trials(evaluation.trials, other_scores, **options),
         "corpus": results["corpus"],
@@ -487,13 +487,10 @@ def compare_systems(
     comparison = {
         "other": other,
         "other_results": other_results,
-        "level": args.bootstrap.level,
-        "method": method,
-        "seed": args.bootstrap.seed,
-        "differences": {key: dataclasses.asdict(value) for key, value in differences.items()},
+        **compare_scores(evaluation.trials, scores, other_scores, **options),
     }
     table = describe_results(other_results, "say --compare_higher_is spoof")
-    return comparison, f"{other}, {table}\n\n{describe_comparison(differences, (name, other), method)}"
+    return comparison, f"{other}, {table}\n\n{describe_comparison(comparison, (name, other))}"
 
 
 def change_threshold(countermeasure: Countermeasure, threshold: float) -> None:

@@ -2,7 +2,6 @@
 speed, and the paired tests between them. `python -m hub_cards.compare --help`."""
 
 import argparse
-import dataclasses
 import itertools
 import json
 import sys
@@ -175,14 +174,13 @@ def _test_pair(
     results = evaluations[first].results
     rates = [results.get("asv"), evaluations[second].results.get("asv")]
     asv = AsvErrorRates(**rates[0]) if rates[0] and rates[0] == rates[1] else None
-    differences, method = compare_scores(trials, scores[first]["score"], of_second, asv=asv)
+    comparison = compare_scores(trials, scores[first]["score"], of_second, asv=asv)
+    differences = comparison["differences"]
     test = {
         "num_bonafide": results["num_bonafide"],
         "num_spoof": results["num_spoof"],
-        "method": method,
-        "differences": {
-            name: dataclasses.asdict(differences[name]) for name in MAIN_METRICS if name in differences
-        },
+        "method": comparison["method"],
+        "differences": {name: differences[name] for name in MAIN_METRICS if name in differences},
     }
     if all(rates) and asv is None:
         test["tdcf_left_out"] = "the ASV error rates of the two evaluations differ"

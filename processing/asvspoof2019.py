@@ -1,20 +1,11 @@
-"""ASVspoof 2019 logical access (LA), in the folder layout of the official `LA.zip`."""
-
-from pathlib import Path
+"""ASVspoof 2019 logical access (LA), in the folder layout of the official `LA.zip`, with the scores of
+the organisers' ASV system for dev and eval."""
 
 from .corpus_names import CORPORA
 from .trials import Layout
 
 
-class ASVspoof2019(Layout):
-    """The corpus, which comes with the scores of the organisers' ASV system for dev and eval."""
-
-    def find_asv_scores(self, root: Path, split: str) -> tuple[Path, ...]:
-        path = root / "ASVspoof2019_LA_asv_scores" / f"ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt"
-        return (path,) if path.is_file() else ()
-
-
-LA = ASVspoof2019(
+LA = Layout(
     name=CORPORA["asvspoof2019-la"],
     columns=("speaker_id", "utterance_id", "-", "attack", "key"),
     protocols={
@@ -25,4 +16,5 @@ LA = ASVspoof2019(
     folders=("", "LA", "LA/LA"),
     protocol_folders=("ASVspoof2019_LA_cm_protocols",),
     audio_folders={split: (f"ASVspoof2019_LA_{split}/flac",) for split in ("train", "dev", "eval")},
+    asv_scores=("ASVspoof2019_LA_asv_scores/ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt",),
 )

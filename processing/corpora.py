@@ -13,6 +13,7 @@ from .asvspoof5 import ASVSPOOF5
 from .audio_folder import GUESSES, load_folder, load_hub
 from .corpus_names import DEMO, DEMO_NOTE
 from .in_the_wild import IN_THE_WILD
+from .text_tables import read_first_line
 from .trials import Corpus, count_classes, list_trials
 
 
@@ -22,10 +23,6 @@ LAYOUTS = {
     "asvspoof2021-df": asvspoof2021.DF,
     "asvspoof5": ASVSPOOF5,
     "in-the-wild": IN_THE_WILD,
-}
-# Those whose protocols are told apart by the number of fields of a line.
-LAYOUT_OF_NUM_FIELDS = {
-    len(layout.columns): layout for layout in LAYOUTS.values() if layout is not IN_THE_WILD
 }
 
 
@@ -72,14 +69,7 @@ class SplitArguments:
 
 @dataclass(frozen=True)
 class Protocol:
-    """
-    What a protocol lists, without audio.
-
-    Attributes:
-        corpus: name of the corpus if the file has its official name, otherwise the file's own name.
-        splits: trials by split; "all" where the file does not say which split it is.
-        breakdowns: names of the string columns by whose values results are broken down.
-    """
+    """A protocol without audio: what [`~processing.trials.Corpus`] says, but of `splits` the trials."""
 
     corpus: str
     splits: dict[str, pd.DataFrame]
@@ -91,8 +81,7 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
     Load the corpus that the arguments name.
 
     Raises:
-        FileNotFoundError: a folder or audio files that are not there; the message says where to
-            download the corpus.
+        FileNotFoundError: a folder, protocols or audio files that are not there.
         ValueError: a layout or label that is not understood, or a folder that holds several named corpora.
     """
     if "" in (arguments.dataset, arguments.data_dir):
@@ -105,30 +94,25 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
             raise ValueError("The demo corpus is made by this package: leave --data_dir out.")
         corpus = asvspoof2019.LA.load(demo.demo_corpus())
         return Corpus(DEMO, corpus.splits, corpus.missing, note=DEMO_NOTE)
-    if name in LAYOUTS:
-        if data_dir is None:
-            corpus = LAYOUTS[name].name
-            raise ValueError(
-                f"--dataset {name} needs --data_dir, the folder of {corpus.title}. Download it from "
-                f"{corpus.source}."
-            )
-        _check_exists(data_dir)
-        return LAYOUTS[name].load(data_dir, allow_missing=arguments.allow_missing)
-    if name is not None and data_dir is not None:
+    if name in LAYOUTS and data_dir is None:
+        corpus = LAYOUTS[name].name
+        raise ValueError(
+            f"--dataset {name} needs --data_dir, the folder of {corpus.title}. Download it from "
+            f"{corpus.source}."
+        )
+    if name not in (None, *LAYOUTS) and data_dir is not None:
         raise ValueError(
             f"--dataset {name} is not one of the named corpora {', '.join([*LAYOUTS, DEMO])}; a folder or a "
             "Hub id is given by --dataset alone."
         )
     columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
     folder = data_dir or Path(name).expanduser()
-    if data_dir is None and not folder.exists():
-        if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            _check_exists(folder)
+    if not folder.is_dir():
+        is_path = folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
+        if data_dir is not None or is_path or folder.exists():
+            raise FileNotFoundError(f"There is no folder {folder}.")
         return load_hub(name, columns, arguments.dataset_config)
-    _check_exists(folder)
-    roots = {name: root for name, layout in LAYOUTS.items() if (root := layout.find_root(folder))}
-    # Protocols of several corpora may lie beside the audio of one.
-    found = [name for name, root in roots.items() if LAYOUTS[name].has_audio(root)] or [*roots]
+    found = [name] if name in LAYOUTS else _recognize_layouts(folder)
     if len(found) > 1:
         raise ValueError(
             f"{folder} holds several corpora: {', '.join(found)}. Say which one is meant with --dataset "
@@ -137,6 +121,12 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
     if found:
         return LAYOUTS[found[0]].load(folder, allow_missing=arguments.allow_missing)
     return load_folder(folder, columns)
+
+
+def _recognize_layouts(folder: Path) -> list[str]:
+    """Names of the corpora in a folder. Protocols of several may lie beside the audio of one: it is that."""
+    roots = {name: root for name, layout in LAYOUTS.items() if (root := layout.find_root(folder))}
+    return [name for name, root in roots.items() if LAYOUTS[name].has_audio(root)] or [*roots]
 
 
 def read_protocol(path: Path) -> Protocol:
@@ -150,12 +140,11 @@ def read_protocol(path: Path) -> Protocol:
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no protocol {path}.")
-    with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
-        num_fields = len(next((line.split() for line in lines if not line.isspace()), []))
-    layout = IN_THE_WILD if IN_THE_WILD.has_header(path) else LAYOUT_OF_NUM_FIELDS.get(num_fields)
+    first = read_first_line(path)
+    layout = next((layout for layout in LAYOUTS.values() if layout.matches(first)), None)
     if layout is None:
-        found = f"has {num_fields} fields in its first line" if num_fields else "is empty"
-        known = ", ".join(f"{known.name.title} ({number})" for number, known in LAYOUT_OF_NUM_FIELDS.items())
+        found = f"has {len(first.split())} fields in its first line" if first else "is empty"
+        known = ", ".join(f"{x.name.title} ({len(x.columns)})" for x in LAYOUTS.values() if not x.is_csv)
         raise ValueError(
             f"{path} {found}. The layouts known, by the number of fields of a line: {known}; and "
             f"{IN_THE_WILD.name.title}, by the header {','.join(IN_THE_WILD.columns)}."
@@ -191,8 +180,7 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
         ) from error
     rows = corpus.splits[instruction.splitname]
     if instruction.from_ is not None or instruction.to is not None:
-        start, stop = instruction.from_ or 0, instruction.to if instruction.to is not None else len(rows)
-        rows = rows.select(range(start, stop) if start < stop else [])
+        rows = rows.select([*range(len(rows))][instruction.from_ : instruction.to])
     counts = count_classes(list_trials(rows))
     if not all(counts.values()):
         found = ", ".join(f"{count:,} {key}" for key, count in counts.items())
@@ -200,8 +188,3 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
             f"{corpus.name}, split {spec}: bona fide and spoofed trials are needed, but there are {found}."
         )
     return rows
-
-
-def _check_exists(folder: Path) -> None:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}.")

@@ -10,7 +10,6 @@ import numpy as np
 from metrics.costs import FORMS
 from metrics.det import equal_error_rate
 from metrics.names import METRICS, format_bounds, format_value
-from metrics.statistics import Difference
 
 from .corpus_names import is_demo
 from .files import write_figure
@@ -100,14 +99,15 @@ def describe_caveats(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> list[st
     return caveats
 
 
-def describe_comparison(differences: Mapping[str, Difference], names: tuple[str, str], method: str) -> str:
-    """The table of a paired test of two systems, and how it was made."""
+def describe_comparison(comparison: Mapping, names: tuple[str, str]) -> str:
+    """The table of a paired test of two systems (see [`~processing.results.compare_scores`])."""
     lines = [f"{names[0]} minus {names[1]}, paired on the same trials"]
-    for name, difference in differences.items():
-        value = f"{'+' if difference.value > 0 else ''}{format_value(name, difference.value)}"
-        bounds = format_bounds(name, (difference.low, difference.high))
-        lines.append(f"  {METRICS[name].title:24}{value:>10}  {bounds}  p = {difference.p_value:.3g}")
-    lines.append(f"  [95 % intervals and two-sided p: {method}]")
+    for name, difference in comparison["differences"].items():
+        value = f"{'+' if difference['value'] > 0 else ''}{format_value(name, difference['value'])}"
+        bounds = format_bounds(name, (difference["low"], difference["high"]))
+        lines.append(f"  {METRICS[name].title:24}{value:>10}  {bounds}  p = {difference['p_value']:.3g}")
+    level = 100 * comparison["level"]
+    lines.append(f"  [{level:g} % intervals and two-sided p: {comparison['method']}]")
     return "\n".join(lines)
 
 

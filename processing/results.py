@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,8 +31,6 @@ from metrics.statistics import (
     MIN_SPEAKERS,
     MIN_TRIALS,
     Bootstrap,
-    Difference,
-    Estimate,
     Speakers,
     confidence_intervals,
     paired_test,
@@ -44,6 +43,7 @@ from .trials import Corpus, count_classes
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "safetensors", "numpy")
 SCORE_OF_MODEL = "logit of bonafide minus logit of spoof, single crop; higher is more bona fide"
+TDCF_FORMS = {f"min_tdcf_{form}": form for form in FORMS}
 UNNAMED_ATTACKS = {"-", "unknown"}
 
 
@@ -95,28 +95,32 @@ def evaluate_trials(
         ValueError: a class without trials, NaN or infinity.
     """
     trials = trials.assign(score=np.asarray(scores, dtype=np.float64))
-    bonafide, spoof = _split_scores(trials)
-    eer, threshold = equal_error_rate(bonafide, spoof)
-    tdcf_costs = _list_tdcf_costs(asv, (bonafide, spoof))
+    bonafide, spoof = classes = check_scores(*_split_classes(trials, "score"))
+    eer, threshold = equal_error_rate(*classes)
     results = {
         "num_trials": len(trials),
         "num_bonafide": len(bonafide),
         "num_spoof": len(spoof),
         "eer": eer,
         "eer_threshold": threshold,
-        **_compute_tdcf(bonafide, spoof, asv, tdcf_costs),
     }
-    results["min_dcf"], results["min_dcf_threshold"] = min_dcf(bonafide, spoof)
-    results |= {"act_dcf": act_dcf(bonafide, spoof), "cllr": cllr(bonafide, spoof)}
-    results |= describe_scores(bonafide, spoof)
-    intervals, method = _find_intervals(trials, {**tdcf_costs, "min_dcf": ASVSPOOF5_COST}, bootstrap)
-    if intervals:
-        results["confidence_intervals"] = {
-            "level": bootstrap.level,
-            "method": method,
-            "seed": bootstrap.seed,
-            **{name: [interval.low, interval.high] for name, interval in intervals.items()},
-        }
+    costs = _list_costs(asv, classes)
+    for name, form in TDCF_FORMS.items():
+        results[name] = None
+        if name in costs:
+            results[name], results[f"{name}_threshold"] = min_tdcf(*classes, asv, form)
+    if TDCF_FORMS.keys() <= costs.keys():
+        results["asv"] = dataclasses.asdict(asv)
+    elif asv is None:
+        results["tdcf_left_out"] = "there are no ASV scores"
+    else:
+        results["tdcf_left_out"] = (
+            "there are fewer than three distinct scores, and it needs scores, not decisions"
+        )
+    results["min_dcf"], results["min_dcf_threshold"] = min_dcf(*classes)
+    results |= {"act_dcf": act_dcf(*classes), "cllr": cllr(*classes), **describe_scores(*classes)}
+    if intervals := _find_intervals(trials, costs, bootstrap):
+        results["confidence_intervals"] = intervals
     for name in ("attack", *breakdowns):
         results[f"per_{name}"] = _break_down(trials, name, bootstrap)
     return results
@@ -129,20 +133,21 @@ def compare_scores(
     *,
     asv: AsvErrorRates | None = None,
     bootstrap: Bootstrap = Bootstrap(),
-) -> tuple[dict[str, Difference], str]:
+) -> dict:
     """
-    Paired test of two systems' scores of the same trials, and in words how it was made; see
-    [`metrics.statistics.paired_test`].
+    Paired test of two systems' scores of the same trials: the `differences`, first minus second, by metric
+    (see [`metrics.statistics.Difference`]), and how they were found.
 
     Args as [`evaluate_trials`].
 
     Raises:
         ValueError: as [`evaluate_trials`]; fewer than ten trials of a class.
     """
-    systems = [_split_scores(trials.assign(score=scores)) for scores in (first, second)]
-    costs = {**_list_tdcf_costs(asv, *systems), "min_dcf": ASVSPOOF5_COST}
+    systems = [_split_classes(trials.assign(score=scores), "score") for scores in (first, second)]
     speakers, method = _find_speakers(trials, bootstrap)
-    return paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap), method
+    costs = _list_costs(asv, *systems)
+    differences = paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
+    return {**method, "differences": {name: dataclasses.asdict(of) for name, of in differences.items()}}
 
 
 def find_asv_rates(
@@ -150,25 +155,23 @@ def find_asv_rates(
 ) -> tuple[AsvErrorRates | None, list[str]]:
     """
     Error rates of the ASV system that was attacked as the trials were, and the names of the files of its
-    scores: those given, or those found in the corpus folder.
+    scores: the one given (in the keys of ASVspoof 2021 LA with its metadata), or those in the corpus folder.
 
     Raises:
         FileNotFoundError: the file given is not there.
         ValueError: see [`~processing.scores.read_asv_scores`] and [`compute_asv_rates`].
     """
     split = split.split("[")[0]
-    if file is not None and not file.is_file():
+    if file is None:
+        files = corpus.asv_score_files.get(split, ())
+    elif not file.is_file():
         raise FileNotFoundError(f"There is no ASV score file {file}.")
-    files = corpus.asv_score_files.get(split, ()) if file is None else find_asv_score_files(file)
+    else:
+        metadata = file.parent.parent / "trial_metadata.txt"
+        files = (file, metadata) if file.name == "score.txt" and metadata.is_file() else (file,)
     if not files:
         return None, []
-    return compute_asv_rates(read_asv_scores(files, split=split), trials), [path.name for path in files]
-
-
-def find_asv_score_files(file: Path) -> tuple[Path, ...]:
-    """The file, and the `trial_metadata.txt` that goes with it in the keys of ASVspoof 2021 LA."""
-    metadata = file.parent.parent / "trial_metadata.txt"
-    return (file, metadata) if file.name == "score.txt" and metadata.is_file() else (file,)
+    return compute_asv_rates(read_asv_scores(*files, split=split), trials), [path.name for path in files]
 
 
 def compute_asv_rates(asv_scores: pd.DataFrame, trials: pd.DataFrame) -> AsvErrorRates:
@@ -219,25 +222,27 @@ def describe_environment() -> dict:
 
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
-    )
+    name = re.search(r"^model name\s*:(.+)", info.read_text() if info.is_file() else "", re.MULTILINE)
+    return name[1].strip() if name else platform.processor()
 
 
-def _split_scores(trials: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the bona fide and of the spoofed trials."""
+def _split_classes(trials: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
+    """A column of the bona fide and of the spoofed trials."""
     is_bonafide = trials["key"] == "bonafide"
-    return check_scores(trials.loc[is_bonafide, "score"], trials.loc[~is_bonafide, "score"])
+    return trials.loc[is_bonafide, column], trials.loc[~is_bonafide, column]
 
 
-def _find_speakers(trials: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Speakers | None, str]:
-    """The speakers, where they are known and enough to be drawn, and the method in words."""
-    is_bonafide = trials["key"] == "bonafide"
-    bonafide, spoof = (
-        trials.loc[chosen, "speaker_id"].to_numpy(str) for chosen in (is_bonafide, ~is_bonafide)
-    )
+def _list_costs(asv: AsvErrorRates | None, *systems: tuple[Sequence, Sequence]) -> dict[str, DetectionCost]:
+    """The DCF, and both forms of the t-DCF, which need an ASV system, and scores instead of decisions."""
+    costs = {"min_dcf": ASVSPOOF5_COST}
+    if asv is None or any(np.unique(np.concatenate(classes)).size < 3 for classes in systems):
+        return costs
+    return {**{name: tdcf_cost(asv, form) for name, form in TDCF_FORMS.items()}, **costs}
+
+
+def _find_speakers(trials: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Speakers | None, dict]:
+    """The speakers, where they are known and enough to be drawn, and what results tell of the bootstrap."""
+    bonafide, spoof = (of_class.to_numpy(str) for of_class in _split_classes(trials, "speaker_id"))
     speakers, kinds = None, (set(bonafide), set(spoof))
     if "-" in set.union(*kinds):
         drawn = "trials in each class (speakers are not known)"
@@ -245,46 +250,20 @@ def _find_speakers(trials: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Speakers
         drawn = f"trials in each class (fewer than {MIN_SPEAKERS} speakers)"
     else:
         speakers, drawn = Speakers(bonafide, spoof), f"{len(set.union(*kinds)):,} speakers"
-    return speakers, f"bootstrap of {drawn}, percentiles of {bootstrap.num_resamples} resamples"
+    method = f"bootstrap of {drawn}, percentiles of {bootstrap.num_resamples} resamples"
+    return speakers, {"level": bootstrap.level, "method": method, "seed": bootstrap.seed}
 
 
 def _find_intervals(
     trials: pd.DataFrame, costs: Mapping[str, DetectionCost], bootstrap: Bootstrap | None
-) -> tuple[dict[str, Estimate], str]:
-    """
-    Confidence intervals of the EER and of the costs, where there are enough trials of each class, and the
-    method in words.
-    """
-    if bootstrap is None or min(count_classes(trials).values()) < MIN_TRIALS:
-        return {}, ""
-    speakers, method = _find_speakers(trials, bootstrap)
-    scores = _split_scores(trials)
-    return confidence_intervals(*scores, costs=costs, speakers=speakers, bootstrap=bootstrap), method
-
-
-def _list_tdcf_costs(
-    asv: AsvErrorRates | None, *systems: tuple[np.ndarray, np.ndarray]
-) -> dict[str, DetectionCost]:
-    """Both forms of the t-DCF, which need an ASV system, and scores instead of decisions."""
-    if asv is None or any(describe_scores(*classes)["num_distinct_scores"] < 3 for classes in systems):
-        return {}
-    return {f"min_tdcf_{form}": tdcf_cost(asv, form) for form in FORMS}
-
-
-def _compute_tdcf(
-    bonafide: np.ndarray, spoof: np.ndarray, asv: AsvErrorRates | None, costs: Mapping[str, DetectionCost]
 ) -> dict:
-    """Both forms of the min t-DCF, or why there is none."""
-    if not costs:
-        reason = "there are no ASV scores"
-        if asv is not None:
-            reason = "there are fewer than three distinct scores, and it needs scores, not decisions"
-        return {**{f"min_tdcf_{form}": None for form in FORMS}, "tdcf_left_out": reason}
-    values = {}
-    for form in FORMS:
-        name = f"min_tdcf_{form}"
-        values[name], values[f"{name}_threshold"] = min_tdcf(bonafide, spoof, asv, form)
-    return {**values, "asv": dataclasses.asdict(asv)}
+    """Confidence intervals of the EER and of the costs; none for too few trials of a class."""
+    if bootstrap is None or min(count_classes(trials).values()) < MIN_TRIALS:
+        return {}
+    speakers, method = _find_speakers(trials, bootstrap)
+    classes = _split_classes(trials, "score")
+    intervals = confidence_intervals(*classes, costs=costs, speakers=speakers, bootstrap=bootstrap)
+    return {**method, **{name: [interval.low, interval.high] for name, interval in intervals.items()}}
 
 
 def _break_down(trials: pd.DataFrame, name: str, bootstrap: Bootstrap | None) -> dict[str, dict]:
@@ -295,16 +274,14 @@ def _break_down(trials: pd.DataFrame, name: str, bootstrap: Bootstrap | None) ->
     is_bonafide = trials["key"] == "bonafide"
     bonafide, spoof = trials[is_bonafide], trials[~is_bonafide]
     of_both = spoof[name].isin(bonafide[name]).any()
+    by_value = (trials if of_both else spoof).groupby(name)
     groups = {}
-    for value, group in tqdm(
-        (trials if of_both else spoof).groupby(name), desc="EER by group", leave=False, delay=2
-    ):
+    for value, group in tqdm(by_value, desc="EER by group", leave=False, delay=2):
         group = group if of_both else pd.concat([bonafide, group])
         counts = count_classes(group)
         groups[value] = {"num_bonafide": counts["bonafide"], "num_spoof": counts["spoof"], "eer": None}
         if all(counts.values()):
-            groups[value]["eer"], _ = equal_error_rate(*_split_scores(group))
-            intervals, _ = _find_intervals(group, {}, bootstrap)
-            if intervals:
-                groups[value]["eer_interval"] = [intervals["eer"].low, intervals["eer"].high]
+            groups[value]["eer"], _ = equal_error_rate(*_split_classes(group, "score"))
+        if intervals := _find_intervals(group, {}, bootstrap):
+            groups[value]["eer_interval"] = intervals["eer"]
     return groups

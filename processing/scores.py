@@ -3,6 +3,7 @@ Logits to scores, and score files as tables: a countermeasure's, ours in the for
 tools and anybody's, and those of the organisers' automatic speaker verification (ASV) system for the t-DCF.
 """
 
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -20,16 +21,7 @@ SCORE_LINES = "`utterance score`, `utterance key score` or `utterance attack key
 
 
 def compute_scores(logits: np.ndarray, label2id: dict[str, int]) -> np.ndarray:
-    """
-    Countermeasure scores, higher = more bona fide: the logit of bona fide minus the logit of spoof.
-
-    Args:
-        logits: (num_trials, 2).
-        label2id: the model's class index by name.
-
-    Returns:
-        (num_trials,), in the dtype of `logits`.
-    """
+    """Logits (num_trials, 2) to scores (num_trials,), higher = more bona fide: bona fide minus spoof."""
     return logits[:, int(label2id["bonafide"])] - logits[:, int(label2id["spoof"])]
 
 
@@ -37,9 +29,6 @@ def write_scores(path: Path, trials: pd.DataFrame, scores: Sequence[float]) -> N
     """
     Write a score file, `utterance_id attack key score` on each line; 9 significant digits, which a float32
     survives. The file appears whole or not at all.
-
-    Raises:
-        ValueError: not one score per trial.
     """
     columns = zip(trials["utterance_id"], trials["attack"], trials["key"], scores, strict=True)
     write_text(path, "".join(f"{u} {attack} {key} {score:.9g}\n" for u, attack, key, score in columns))
@@ -56,8 +45,8 @@ def read_scores(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an empty file, a line that does not parse, columns that can't be told apart, a score that
-            is not a finite number, an utterance listed twice.
+        ValueError: a line that does not parse, columns that cannot be told apart, a score that is not a
+            finite number, an utterance listed twice, no score at all.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no score file {path}.")
@@ -76,7 +65,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path} is not {SCORE_LINES}: its first line is {' '.join(first)!r}. Exactly one column must "
             "hold numbers, and in a file of more than two columns one must hold keys, bonafide or spoof (a "
-            "label written as a number can't be told from a score)."
+            "label written as a number cannot be told from a score)."
         )
     scores = pd.DataFrame({"utterance_id": table[0], "score": _read_numbers(path, table[numbers[0]])})
     for i in range(1, width):
@@ -107,7 +96,7 @@ def match_scores(
 
     Raises:
         ValueError: trials without a score, scores of utterances that are not listed, or another key than the
-            protocol's; the message names the first.
+            protocol's.
     """
     matched = trials.merge(scores, how="left", on="utterance_id", suffixes=("", "_of_file"))
     missing = matched.loc[matched["score"].isna(), "utterance_id"]
@@ -118,31 +107,24 @@ def match_scores(
             f"{file} has no score for {len(missing):,} of the {len(trials):,} trials of {source}; the first "
             f"is {first}.{' Write utterances without the ending of their files.' if with_ending else ''}"
         )
-    unknown = set()
-    if len(scores) > len(trials):  # otherwise all are of these trials
-        unknown = set(scores["utterance_id"]).difference(trials["utterance_id"], elsewhere)
-    if unknown:
+    # With as many scores as trials, all are of these trials.
+    names = scores["utterance_id"] if len(scores) > len(trials) else ()
+    if unknown := set(names).difference(trials["utterance_id"], elsewhere):
         raise ValueError(
             f"{file} has scores of utterances that are not in {source}: {len(unknown):,} in all, one of them "
             f"{min(unknown)}."
         )
-    if "key" in scores:
-        other = matched[matched["key"] != matched["key_of_file"]]
-        for utterance, key, of_file in other[["utterance_id", "key", "key_of_file"]].to_numpy()[:1]:
-            raise ValueError(
-                f"{file} calls {utterance} {of_file}, but {source} calls it {key}. One of them is of another "
-                "corpus, or its labels are the wrong way round."
-            )
+    if "key" in scores and (other := matched[matched["key"] != matched["key_of_file"]]).size:
+        first = other.iloc[0]
+        raise ValueError(
+            f"{file} calls {first['utterance_id']} {first['key_of_file']}, but {source} calls it "
+            f"{first['key']}. One of them is of another corpus, or its labels are the wrong way round."
+        )
     return matched["score"].to_numpy()
 
 
 def list_scored_trials(scores: pd.DataFrame, *, file: Path | str) -> pd.DataFrame:
-    """
-    The trials of a score file that says itself which class they are of.
-
-    Raises:
-        ValueError: it has no column of keys; the message names `file`.
-    """
+    """The trials of a score file, called `file` in errors, that says itself which class they are of."""
     if "key" not in scores:
         raise ValueError(
             f"{file} does not say which trials are bona fide. Name the protocol with --protocol."
@@ -154,69 +136,58 @@ def list_scored_trials(scores: pd.DataFrame, *, file: Path | str) -> pd.DataFram
     return trials
 
 
-def read_asv_scores(files: Sequence[Path], *, split: str | None = None) -> pd.DataFrame:
+def read_asv_scores(file: Path, metadata: Path | None = None, *, split: str | None = None) -> pd.DataFrame:
     """
     Read the ASV scores of one split, higher = more like the claimed speaker.
 
     Args:
-        files: one file, of ASVspoof 2019, with `attack key score` on each line, all of which count; or two,
-            of ASVspoof 2021 LA: `score.txt`, with `speaker utterance score`, and line by line beside it
-            `trial_metadata.txt`, with `speaker utterance codec transmission attack key trim subset`.
-        split: the subset whose trials count, as in the organisers' evaluation script; for two files only.
+        file: of ASVspoof 2019, with `attack key score` on each line, all of which count; or `score.txt` of
+            ASVspoof 2021 LA, with `speaker utterance score`.
+        metadata: `trial_metadata.txt`, line by line beside `score.txt`, with `speaker utterance codec
+            transmission attack key trim subset`.
+        split: the subset whose trials count, as in the organisers' evaluation script; with metadata only.
 
     Returns:
         attack, key ("target", "nontarget" or "spoof") and score (float64), in the order of the file.
 
     Raises:
         ValueError: a line that does not parse, a score that is not finite, two files that do not match, no
-            trial of the subset or of one of the keys, neither one file nor two.
+            trial of the subset or of one of the keys.
     """
-    if len(files) == 1:
-        source = str(files[0])
-        trials = read_table(files[0], ("attack", "key", "score"), values={"key": ASV_KEYS})
-    elif len(files) == 2 and split in SUBSET_OF_NAME:
-        source = f"{files[1]}, subset {split},"
-        trials = _read_side_by_side(*files)
-        trials = trials[trials["subset"].map(SUBSET_OF_NAME) == SUBSET_OF_NAME[split]]
-    elif len(files) == 2:
+    source = str(file)
+    if metadata is None:
+        trials = read_table(file, ("attack", "key", "score"), values={"key": ASV_KEYS})
+    elif split not in SUBSET_OF_NAME:
         raise ValueError(
-            f"{files[1]} is of the subsets {', '.join(SUBSET_OF_NAME)}, but the split is {split!r}. Name "
-            "one of them."
+            f"{metadata} is of the subsets {', '.join(SUBSET_OF_NAME)}, but the split is {split!r}."
         )
     else:
-        raise ValueError(
-            "ASV scores are one file (ASVspoof 2019) or two (score.txt and trial_metadata.txt of ASVspoof "
-            f"2021 LA), not {len(files)}: {', '.join(map(str, files)) or 'none'}."
-        )
+        source = f"{metadata}, subset {split},"
+        trials = _read_side_by_side(file, metadata)
+        trials = trials[trials["subset"].map(SUBSET_OF_NAME) == SUBSET_OF_NAME[split]]
     if trials.empty:
         raise ValueError(f"{source} lists no ASV trial.")
     if without := [key for key in ASV_KEYS if key not in set(trials["key"])]:
         raise ValueError(
             f"{source} lists no {' and no '.join(without)} trial: the ASV error rates need all three."
         )
-    return trials[["attack", "key"]].assign(score=_read_numbers(files[0], trials["score"]))
+    return trials[["attack", "key"]].assign(score=_read_numbers(file, trials["score"]))
 
 
-def _read_side_by_side(path: Path, metadata: Path) -> pd.DataFrame:
+def _read_side_by_side(file: Path, metadata: Path) -> pd.DataFrame:
     """The trials of `trial_metadata.txt` with their scores, by the line numbers of `score.txt`."""
     names = ("speaker", "utterance", "codec", "transmission", "attack", "key", "trim", "subset")
     trials = read_table(metadata, names, values={"key": ASV_KEYS, "subset": SUBSET_OF_NAME})
-    scores = read_table(path, ("speaker", "utterance", "score"), values={})
-    rule = "they are read line by line beside each other, and must list the same trials in the same order."
-    if len(scores) != len(trials):
-        (shorter, _), (longer, lines) = sorted(
-            [(path, scores.index), (metadata, trials.index)], key=lambda of: len(of[1])
-        )
-        raise ValueError(
-            f"{shorter} ends before line {lines[min(len(scores), len(trials))]} of {longer}: {rule}"
-        )
-    other = scores["utterance"].to_numpy() != trials["utterance"].to_numpy()
-    if other.any():
-        at = other.argmax()
-        raise ValueError(
-            f"{path}, line {scores.index[at]}, is of {scores['utterance'].iloc[at]}, but {metadata}, line "
-            f"{trials.index[at]}, of {trials['utterance'].iloc[at]}: {rule}"
-        )
+    scores = read_table(file, ("speaker", "utterance", "score"), values={})
+    pairs = itertools.zip_longest(
+        scores["utterance"].items(), trials["utterance"].items(), fillvalue=("after the last", "no trial")
+    )
+    for (line, utterance), (other_line, other) in pairs:
+        if utterance != other:
+            raise ValueError(
+                f"{file}, line {line}, is of {utterance}, but {metadata}, line {other_line}, of {other}. "
+                "They are read line by line, and must list the same trials in the same order."
+            )
     return trials.set_index(scores.index).assign(score=scores["score"])
 
 

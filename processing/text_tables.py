@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 
@@ -14,12 +15,7 @@ BONAFIDE_ATTACKS = ("-", "bonafide")  # what stands where a bona fide trial has 
 
 
 def read_table(
-    path: Path,
-    names: Sequence[str],
-    *,
-    values: Mapping[str, Collection[str]],
-    sep: str = " ",
-    has_header: bool = False,
+    path: Path, names: Sequence[str], *, values: Mapping[str, Collection[str]], is_csv: bool = False
 ) -> pd.DataFrame:
     """
     Read a file of one trial on each line; "-" or "bonafide" as the attack of a bona fide one becomes "-".
@@ -28,16 +24,16 @@ def read_table(
         path: the file.
         names: what the fields of a line are, in order; "-" for one that is not kept.
         values: the values allowed in a column, by its name.
-        sep: between the fields: " " for white space, or "," with which they may be quoted.
-        has_header: whether the first line holds names.
+        is_csv: fields that may be quoted between commas, under a header, instead of white space between them.
 
     Raises:
         ValueError: a line with other fields or values; the message names it.
     """
+    sep = "," if is_csv else " "
     expected = f"`{sep.join(names)}`"
     expected += "".join(f", the {name} {' or '.join(allowed)}" for name, allowed in values.items())
     expected += ", the attack - or bonafide unless the key is spoof" if "attack" in names else ""
-    table = read_fields(path, len(names), expected, sep=sep).iloc[1 if has_header else 0 :]
+    table = read_fields(path, len(names), expected, sep=sep).iloc[int(is_csv) :]
     table.columns = [*names, "more"]
     wrong = (table[names[0]] == "") | (table[names[-1]] == "") | (table["more"] != "")
     for name, allowed in values.items():
@@ -53,9 +49,8 @@ def read_table(
 def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -> pd.DataFrame:
     """
     The fields of a file's lines, without empty ones, as text: "001" and "NA" stay so. A row's index is its
-    line's number; a field that a line lacks is "", and one too many stands in column `num_fields`.
-
-    Args as [`read_table`]; `expected` is what an error says of a line.
+    line's number; a field that a line lacks is "", and one too many stands in column `num_fields`. Of a line
+    that does not parse the error says that it is not `expected`.
     """
     try:
         # A first line that is too long is a warning, any other an error.
@@ -83,15 +78,22 @@ def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -
 
 
 def refuse_lines(path: Path, wrong: pd.Series, expected: str) -> None:
-    """
-    Raises:
-        ValueError: a line that is `wrong`; the message names the first.
-    """
+    """Raise a ValueError that names the first line that is `wrong`, by its number."""
     if wrong.any():
         raise _line_error(path, wrong.idxmax(), expected)
 
 
+def read_first_line(path: Path) -> str:
+    """The first line of a file that is not empty, "" where there is none."""
+    with _open_text(path) as lines:
+        return next((line.rstrip("\n") for line in lines if not line.isspace()), "")
+
+
 def _line_error(path: Path, number: int, expected: str) -> ValueError:
-    with open(path, encoding="utf-8-sig", errors="backslashreplace") as lines:
+    with _open_text(path) as lines:
         line = next(itertools.islice(lines, number - 1, None)).strip()
     return ValueError(f"{path}, line {number}: {line!r} is not {expected}.")
+
+
+def _open_text(path: Path) -> TextIO:
+    return open(path, encoding="utf-8-sig", errors="backslashreplace")

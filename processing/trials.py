@@ -5,6 +5,7 @@ Trials as a table, and what every corpus must hold to: its rows and the layout o
 and of a corpus's own columns.
 """
 
+import csv
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from datasets import Audio, ClassLabel, Dataset, DatasetInfo, Features, Value
 from transformers.utils import logging
 
 from .corpus_names import CorpusName
-from .text_tables import read_table
+from .text_tables import read_first_line, read_table
 
 
 logger = logging.get_logger(__name__)
@@ -52,8 +53,8 @@ class Corpus:
     A corpus and what must be said with every number that comes from it.
 
     Attributes:
-        name: the name under which results are reported.
-        splits: rows (see `FEATURES`) by split name: "train", "dev" and "eval" where the corpus has them.
+        name: under which results are reported.
+        splits: rows (see `FEATURES`) by split: "train", "dev" and "eval" where the corpus has them.
         missing: per split, how many listed utterances were left out because their audio is absent.
         note: a sentence that goes with all results, or "".
         breakdowns: names of the corpus's own string columns by whose values results are broken down.
@@ -76,12 +77,16 @@ class Layout:
 
     Attributes:
         name: of the corpus.
-        columns: what the fields of a protocol line are, in order; see [`read_table`].
+        columns: what the fields of a protocol line are, in order; see [`read_table`]. Where one is `subset`,
+            the protocol lists several splits.
         protocols: official file name of the protocol by split.
         folders: where the corpus may lie, below the folder that is given.
         protocol_folders: where its protocols may lie, below the corpus.
         audio_folders: where the recordings of each split may lie, below the corpus.
         breakdowns: see [`Corpus`].
+        asv_scores: the ASV score files of a `{split}`, as patterns below the folder that is above that of
+            the protocol; they count where all are there.
+        is_csv: protocols are CSV, with the columns as header.
     """
 
     name: CorpusName
@@ -91,6 +96,8 @@ class Layout:
     protocol_folders: tuple[str, ...]
     audio_folders: Mapping[str, tuple[str, ...]]
     breakdowns: tuple[str, ...] = ()
+    asv_scores: tuple[str, ...] = ()
+    is_csv: bool = False
 
     def find_root(self, data_dir: Path) -> Path | None:
         """The folder of the corpus, `data_dir` or one in it, if there is one; rather one with recordings."""
@@ -112,38 +119,37 @@ class Layout:
         return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
     def find_protocols(self, root: Path) -> dict[str, Path]:
-        """The protocols that there are, by split."""
+        """The protocols that there are, by split. Names of CSVs are common: those have the header, too."""
         found = {}
         for split, name in self.protocols.items():
             paths = [root / folder / name for folder in self.protocol_folders]
-            if present := [path for path in paths if path.is_file()]:
-                found[split] = present[0]
+            paths = [path for path in paths if path.is_file()]
+            if paths and (not self.is_csv or self.matches(read_first_line(paths[0]))):
+                found[split] = paths[0]
         return found
 
-    def find_asv_scores(self, root: Path, split: str) -> tuple[Path, ...]:
-        """The ASV score files of a split; see [`Corpus`]."""
-        return ()
+    def matches(self, first_line: str) -> bool:
+        """Whether a file that begins so is one of the corpus's protocols, by header or number of fields."""
+        if self.is_csv:
+            return tuple(next(csv.reader([first_line]), ())) == self.columns
+        return len(first_line.split()) == len(self.columns)
 
     def read_protocol(self, path: Path) -> pd.DataFrame:
-        """
-        Read the trials of a protocol. A column `file` names their recordings, if not `<utterance_id>.flac`.
-
-        Raises:
-            ValueError: a line that does not parse, an utterance listed twice, no trial at all.
-        """
-        trials = read_table(path, self.columns, values={"key": KEYS})
+        """The trials of a protocol. A column `file` names their recordings, if not `<utterance_id>.flac`."""
+        has_subsets = "subset" in self.columns
+        values = {"key": KEYS, "subset": SUBSET_OF_NAME} if has_subsets else {"key": KEYS}
+        trials = read_table(path, self.columns, values=values)
+        if has_subsets:
+            trials["subset"] = trials["subset"].map(SUBSET_OF_NAME)
         check_trials(trials, str(path))
         return trials
 
     def split_trials(self, trials: pd.DataFrame, path: Path) -> dict[str, pd.DataFrame]:
-        """The trials of a protocol by split: "all" if it does not have an official name."""
+        """The trials of a protocol by split: "all" if neither a column nor an official name tells it."""
+        if "subset" in trials:
+            found = dict(tuple(trials.groupby("subset")))
+            return {name: found[name].drop(columns="subset") for name in self.protocols if name in found}
         return {next((split for split, name in self.protocols.items() if name == path.name), "all"): trials}
-
-    def describe_protocols(self) -> str:
-        """The protocols in words."""
-        return ", ".join(
-            dict.fromkeys(str(Path(self.protocol_folders[0], name)) for name in self.protocols.values())
-        )
 
     def load(self, data_dir: Path, *, allow_missing: bool = False) -> Corpus:
         """
@@ -152,23 +158,19 @@ class Layout:
         Args:
             data_dir: the folder of the unpacked corpus, or the one above it.
             allow_missing: leave listed utterances without audio out, and count them, instead of raising.
-
-        Raises:
-            FileNotFoundError: no such layout, or listed files that are missing.
-            ValueError: a protocol that does not parse; see [`read_protocol`].
         """
-        root = self.find_root(data_dir)
-        if root is None:
+        root = self.find_root(data_dir) or data_dir
+        protocols = self.find_protocols(root)
+        if not protocols:
+            names = dict.fromkeys(str(Path(self.protocol_folders[0], n)) for n in self.protocols.values())
+            header = f" with the header {','.join(self.columns)}" if self.is_csv else ""
             raise FileNotFoundError(
-                f"{data_dir} is not an {self.name.title} folder: there is no "
-                f"{self.describe_protocols()} in it. Give the folder in which it is unpacked. Download it "
-                f"from {self.name.source}."
+                f"{root} is not an {self.name.title} folder: there is no {', '.join(names)}{header} in "
+                f"it. Give the folder in which it is unpacked. Download it from {self.name.source}."
             )
         # One file may list several splits.
-        folders = {path: self.find_audio(root, split) for split, path in self.find_protocols(root).items()}
-        if not folders:
-            raise FileNotFoundError(f"{root} holds none of the protocols {self.describe_protocols()}.")
-        splits, missing = {}, {}
+        folders = {path: self.find_audio(root, split) for split, path in protocols.items()}
+        splits, missing, asv_score_files = {}, {}, {}
         for path, folder in folders.items():
             listed = self.read_protocol(path)
             listed["file"] = listed.get("file", listed["utterance_id"] + ".flac")
@@ -176,23 +178,22 @@ class Layout:
             for split, trials in self.split_trials(listed, path).items():
                 here = trials[present[trials.index]]
                 missing[split] = len(trials) - len(here)
-                if len(here):
-                    paths = str(folder.resolve()) + os.sep + here["file"]
-                    splits[split] = make_rows(here.drop(columns="file"), paths)
+                if here.empty:
+                    continue
+                paths = str(folder.resolve()) + os.sep + here["file"]
+                splits[split] = make_rows(here.drop(columns="file"), paths)
+                patterns = (pattern.format(split=split) for pattern in self.asv_scores)
+                asv_files = [next(path.parents[1].glob(pattern), None) for pattern in patterns]
+                if asv_files and all(asv_files):
+                    asv_score_files[split] = tuple(asv_files)
         if not splits:
             places = ", ".join(map(str, folders.values()))
             raise FileNotFoundError(f"{places} holds none of the audio files that the protocols list.")
-        asv_score_files = {split: files for split in splits if (files := self.find_asv_scores(root, split))}
-        return Corpus(
-            self.name.title, splits, missing, breakdowns=self.breakdowns, asv_score_files=asv_score_files
-        )
+        return Corpus(self.name.title, splits, missing, "", self.breakdowns, asv_score_files)
 
 
 def check_trials(trials: pd.DataFrame, source: str) -> None:
-    """
-    Raises:
-        ValueError: no trial, or an utterance listed twice; the message names `source`.
-    """
+    """Raise a ValueError, in which `source` is named, for no trial or an utterance that is listed twice."""
     ids = trials["utterance_id"]
     if ids.empty:
         raise ValueError(f"{source} lists no trial.")
@@ -205,12 +206,7 @@ def check_trials(trials: pd.DataFrame, source: str) -> None:
 
 
 def find_present(files: pd.Series, folder: Path, *, source: str, allow_missing: bool) -> pd.Series:
-    """
-    Whether each listed file is in `folder`; files that are not listed do not matter.
-
-    Raises:
-        FileNotFoundError: files are missing and `allow_missing` is not set.
-    """
+    """Whether each listed file is in `folder`; a FileNotFoundError for one that is not, or a warning."""
     entries = os.scandir(folder) if folder.is_dir() else ()
     present = files.map({entry.name for entry in entries if entry.is_file()}.__contains__)  # isin takes long
     if not present.all():
@@ -245,11 +241,7 @@ def make_rows(trials: pd.DataFrame, paths: Iterable[str]) -> Dataset:
 
 def list_trials(rows: Dataset) -> pd.DataFrame:
     """The trials of rows, as a protocol lists them; audio is not touched."""
-    trials = (
-        rows.select_columns([name for name in rows.column_names if name != "audio"])
-        .with_format(None)
-        .to_pandas()
-    )
+    trials = rows.remove_columns("audio").with_format(None).to_pandas()
     trials["label"] = trials["label"].map(dict(enumerate(rows.features["label"].names)))
     return trials.rename(columns={"label": "key"})
 

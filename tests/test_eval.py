@@ -405,7 +405,7 @@ def test_recordings_are_scored_as_the_pipeline_scores_them(run, trained, recordi
         assert float(row["probability_bonafide"]) == pytest.approx(answer["bonafide"], abs=1e-6)
     # 40,000 samples, windows of 8,000 every 4,000
     assert [int(row["num_windows"]) for row in table] == [9, 1]
-    assert "Skipped: 1 files" in output and "short.wav" in output
+    assert "Skipped: 1 file without the ending of an audio file" in output and "short.wav" in output
     content = json.loads((tmp_path / "out" / "recordings.json").read_text())
     assert len(content["recordings"][0]["windows"]) == 9
 

@@ -21,7 +21,6 @@ from processing.results import (
     evaluate_corpus,
     evaluate_trials,
     find_asv_rates,
-    find_asv_score_files,
     write_results,
 )
 from processing.scores import ASV_KEYS, match_scores, read_asv_scores, read_scores
@@ -100,7 +99,7 @@ def test_published_scores_give_the_published_numbers_and_every_attacks_eer(share
     file = shared_data / "published_scores" / "RawGAT_ST_cat.asvspoof2019_la_eval.txt"
     scores = match_scores(read_scores(file), protocol, file=file, source="the protocol")
     folder = shared_data / "asvspoof2019_la_mini" / "ASVspoof2019_LA_asv_scores"
-    asv_scores = read_asv_scores([folder / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"])
+    asv_scores = read_asv_scores(folder / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt")
     asv = compute_asv_rates(asv_scores, protocol)
 
     results = evaluate_trials(protocol, scores, asv=asv, bootstrap=None)
@@ -271,13 +270,19 @@ def test_asv_scores_are_found_in_the_corpus_by_split_and_by_slice(tmp_path, tria
         find_asv_rates(corpus, "eval", trials, tmp_path / "other.txt")
 
 
-def test_keys_of_asvspoof2021_complete_their_score_file(tmp_path):
+def test_keys_of_asvspoof2021_complete_their_score_file(tmp_path, trials):
     (tmp_path / "ASVTorch_Kaldi").mkdir()
     metadata, score = tmp_path / "trial_metadata.txt", tmp_path / "ASVTorch_Kaldi" / "score.txt"
-    metadata.touch()
+    kinds = ["bonafide target", "bonafide nontarget", "A01 spoof", "A02 spoof"]
+    metadata.write_text("".join(f"s u{i} none loc_tx {kind} trim eval\n" for i, kind in enumerate(kinds)))
+    score.write_text("".join(f"s u{i} {i}\n" for i in range(4)))
+    other = tmp_path / "ASVTorch_Kaldi" / "other.txt"
+    other.write_text("".join(f"{kind} {i}\n" for i, kind in enumerate(kinds)))
 
-    assert find_asv_score_files(score) == (score, metadata)
-    assert find_asv_score_files(tmp_path / "other.txt") == (tmp_path / "other.txt",)
+    corpus = Corpus("c", {})
+    rates, names = find_asv_rates(corpus, "eval", trials, score)
+    assert names == ["score.txt", "trial_metadata.txt"]
+    assert find_asv_rates(corpus, "eval", trials, other) == (rates, ["other.txt"])
 
 
 def test_results_name_corpus_split_counts_and_note(trials, scores):
@@ -332,14 +337,14 @@ def test_written_results_are_json_without_nan(tmp_path, trials, scores, asv):
 def test_comparison_is_paired_and_printed_with_its_p_value(trials, scores, asv):
     worse = scores + np.random.default_rng(5).normal(size=NUM)
 
-    differences, method = compare_scores(trials, scores, worse, asv=asv, bootstrap=QUICK)
+    comparison = compare_scores(trials, scores, worse, asv=asv, bootstrap=QUICK)
 
     own = evaluate_trials(trials, scores, asv=asv, bootstrap=None)
     other = evaluate_trials(trials, worse, asv=asv, bootstrap=None)
     for name in ("eer", "min_tdcf_2019", "min_tdcf_2021", "min_dcf"):
-        assert differences[name].value == pytest.approx(own[name] - other[name], abs=1e-12)
-    table = describe_comparison(differences, ("a", "b"), method)
-    assert "a minus b" in table and f"p = {differences['eer'].p_value:.3g}" in table
+        assert comparison["differences"][name]["value"] == pytest.approx(own[name] - other[name], abs=1e-12)
+    table = describe_comparison(comparison, ("a", "b"))
+    assert "a minus b" in table and f"p = {comparison['differences']['eer']['p_value']:.3g}" in table
     assert "bootstrap of 11 speakers, percentiles of 20 resamples" in table
 
 

@@ -128,7 +128,7 @@ def test_bona_fide_has_no_attack_however_the_file_calls_it(score_file):
         ("u1 1\nu2 x\n", "line 2: the score 'x' is not a finite number"),
         ("u1 1\nu2 1_0\n", "line 2: the score '1_0' is not a finite number"),
         ("u1 1\nu1 2\n", "u1 is listed 2 times"),
-        ("u1 1 0.5\nu2 0 0.7\n", "a label written as a number can't be told from a score"),
+        ("u1 1 0.5\nu2 0 0.7\n", "a label written as a number cannot be told from a score"),
         ("u1 bonafide spoof\nu2 spoof spoof\n", "Exactly one column must hold numbers"),
         ("u1 A07 0.5\nu2 - 0.7\n", "one must hold keys"),
         ("u1,1\nu2,2\n", "between white space"),
