@@ -292,6 +292,19 @@ def test_help_is_printed(capsys):
     assert "train[:90%]" in " ".join(capsys.readouterr().out.split())
 
 
+def test_help_of_a_system_shows_the_defaults_that_it_has_under_headings(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--model", "aasist", "--data_dir", "LA", "--help"])
+
+    text = capsys.readouterr().out
+    headings = ["\nmodel:", "\ncorpus:", "\nsplits:", "\ntraining by gradient", "\nlfcc-gmm only:"]
+    places = [text.index(heading) for heading in [*headings, "\narguments of transformers' Trainer:"]]
+    assert places == sorted(places)
+    text = " ".join(text.split())
+    assert "Total number of training epochs to perform. (default: 100)" in text
+    assert "gradient of every parameter. (default: adam)" in text
+
+
 def test_another_schedule_drops_the_arguments_of_the_recipes():
     run = train.parse_arguments(["--model", "rawnet2-plateau", "--lr_scheduler_type", "cosine"])
 
