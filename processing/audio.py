@@ -39,7 +39,7 @@ def decode_audio(
     source: AudioSource, *, sampling_rate: int = 16_000, start: int = 0, num_samples: int | None = None
 ) -> np.ndarray:
     """
-    Decode `source`, or the part of it that `start` and `num_samples` name, to mono at `sampling_rate`.
+    Decode `source`, or a part of it, to mono at `sampling_rate` (Hz).
 
     Channels are mixed down by their mean; other rates are resampled by torchaudio with its defaults, as in
     transformers' audio pipelines. Either is logged once per process. A part has the bits of the same slice of
@@ -48,9 +48,7 @@ def decode_audio(
     Args:
         source: a file, the content of one, or a value of `Audio(decode=False)`, {"path": ..., "bytes": ...},
             of which the bytes win if both are given.
-        sampling_rate: of the result, in Hz.
-        start: first sample of the part, counted at `sampling_rate`.
-        num_samples: length of the part, counted at `sampling_rate`; `None`: to the end.
+        start, num_samples: the part, counted at `sampling_rate`; `None`: to the end.
 
     Returns:
         (n,), float32, in [-1, 1]: integers are divided by 2**(bits - 1). A float file that exceeds 1 is left
@@ -59,7 +57,7 @@ def decode_audio(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: `start` is negative or beyond the end; `num_samples` or `sampling_rate` is not positive;
-            the file can't be decoded, was cut off, has no audio stream, no samples, or NaN or infinite ones.
+            the file cannot be decoded, was cut off, has no audio stream, no samples, or NaN or infinite ones.
     """
     if start < 0 or sampling_rate <= 0 or (num_samples is not None and num_samples <= 0):
         raise ValueError(
@@ -85,18 +83,12 @@ def decode_windows(
     is the length of the file. A window has the bits of `decode_audio` with its start and `num_samples`.
 
     Args:
-        source: as for `decode_audio`.
-        num_samples: length of a window, counted at `sampling_rate`.
-        hop: distance between the starts of two windows, counted at `sampling_rate`; at most `num_samples`.
-        sampling_rate: of the result, in Hz.
+        source, sampling_rate: as for `decode_audio`, whose errors are raised when the decoding comes to them.
+        num_samples, hop: length of a window, and from start to start, counted at `sampling_rate`.
 
     Yields:
         First sample of the window, counted at `sampling_rate`, and its samples (num_samples,), float32. A
         shorter file gives one window of its own length.
-
-    Raises:
-        FileNotFoundError, ValueError: as `decode_audio`, when the decoding comes to it; or `hop` is not
-            between 1 and `num_samples`.
     """
     if not 0 < hop <= num_samples or sampling_rate <= 0:
         raise ValueError(
@@ -191,8 +183,7 @@ def _decode_blocks(
 
     blocks = _read_blocks(stream, name, window)
     first, rate = next(blocks)
-    blocks = itertools.chain([(first, rate)], blocks)
-    source = (_check_finite(block, name) for block, _ in blocks)
+    source = itertools.chain([first], (block for block, _ in blocks))
     if rate == sampling_rate:
         return source
     return get_resampler(rate, sampling_rate).resample(source, start, stop)
@@ -211,12 +202,6 @@ def _read_blocks(stream: BinaryIO, name: str, window: Window) -> Iterator[tuple[
         yield from _read_by_ffmpeg(stream, name, window, skip=num_read)
 
 
-def _check_finite(samples: np.ndarray, name: str) -> np.ndarray:
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{name} holds NaN or infinite samples. Export it again, or leave it out.")
-    return samples
-
-
 def _read_by_soundfile(stream: BinaryIO, name: str, window: Window) -> Iterator[tuple[np.ndarray, int]]:
     with _open_soundfile(stream, name) as sound:
         first, stop = (min(edge, sound.frames) for edge in window(sound.samplerate))
@@ -224,7 +209,7 @@ def _read_by_soundfile(stream: BinaryIO, name: str, window: Window) -> Iterator[
         yield np.empty(0, np.float32), sound.samplerate  # the rate, even if the file ends before the window
         for at in range(first, stop, _BLOCK_FRAMES):
             wanted = min(_BLOCK_FRAMES, stop - at)
-            mono = _mix_down(sound.read(wanted, dtype="float32", always_2d=True))
+            mono = _mix_down(sound.read(wanted, dtype="float32", always_2d=True), name)
             if len(mono) < wanted:
                 raise sf.SoundFileRuntimeError(f"{wanted - len(mono)} samples are missing")
             yield mono, sound.samplerate
@@ -239,7 +224,7 @@ def _read_by_ffmpeg(
         first, stop = window(frame.sample_rate)
         begin, end = max(0, first + skip - position), min(frame.samples, stop - position)
         if begin < end:
-            held.append(_mix_down(_convert_pcm(frame)[begin:end]))
+            held.append(_mix_down(_convert_pcm(frame)[begin:end], name))
         position += frame.samples
         if position >= stop:
             break
@@ -284,7 +269,7 @@ def _decode_frames(stream: BinaryIO, name: str) -> Iterator[av.AudioFrame]:
                 if missing > (0 if kind == "flac" else _SLACK):
                     raise ValueError(f"{name} was cut off: {missing} samples are missing. Fetch it again.")
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{name} can't be decoded as audio ({error.strerror}).") from error
+        raise ValueError(f"{name} cannot be decoded as audio ({error.strerror}).") from error
     if position == 0:
         raise ValueError(f"{name} holds no audio samples. Leave it out.")
 
@@ -299,13 +284,15 @@ def _convert_pcm(frame: av.AudioFrame) -> np.ndarray:
     return (pcm.astype(np.float32) - (half if pcm.dtype.kind == "u" else 0)) / half
 
 
-def _mix_down(pcm: np.ndarray) -> np.ndarray:
-    """(samples, channels) -> (samples,), by columns: numpy's mean along so short an axis is slow."""
+def _mix_down(pcm: np.ndarray, name: str) -> np.ndarray:
+    """(samples, channels) -> (samples,), finite; by columns: numpy's mean along so short an axis is slow."""
     channels = pcm.shape[1]
-    if channels == 1:
-        return pcm[:, 0]
-    logger.warning_once(f"Audio of {channels} channels is mixed down to one by their mean (said once).")
-    return sum(pcm.T) / channels
+    if channels > 1:
+        logger.warning_once(f"Audio of {channels} channels is mixed down to one by their mean (said once).")
+    mono = pcm[:, 0] if channels == 1 else sum(pcm.T) / channels
+    if not np.isfinite(mono).all():
+        raise ValueError(f"{name} holds NaN or infinite samples. Export it again, or leave it out.")
+    return mono
 
 
 __all__ = ["AudioSource", "count_samples", "decode_audio", "decode_windows", "estimate_seconds"]

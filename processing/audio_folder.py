@@ -37,9 +37,7 @@ Columns = Mapping[str, str | None]  # names of columns by the roles in GUESSES; 
 def load_folder(data_dir: Path, columns: Columns = MappingProxyType({})) -> Corpus:
     """
     Load a folder in the audiofolder layout: `<split>/<label>/<file>`, `<label>/<file>`, or any tree with a
-    `metadata.csv` of `file_name` and a label column.
-
-    Errors: see [`load_hub`].
+    `metadata.csv` of `file_name` and a label column. Errors: see [`load_hub`].
     """
     return _to_corpus(load_dataset_builder("audiofolder", data_dir=str(data_dir)), str(data_dir), columns)
 
@@ -63,9 +61,7 @@ def load_hub(
 
 
 class UndecodedAudio(Audio):
-    """
-    `Audio` of paths and bytes that are stored as they are: `Audio` itself asks for torchcodec even for that.
-    """
+    """`Audio` whose paths and bytes are stored as they are: `Audio` asks for torchcodec even for that."""
 
     def encode_example(self, value: str | dict) -> dict:
         return {"bytes": None, "path": value} if isinstance(value, str) else value
@@ -99,15 +95,12 @@ def _to_rows(rows: Dataset, source: str, columns: Columns) -> Dataset:
         raise _column_error(rows, source, "audio", f"column {found['audio']} holds no audio") from error
     paths = _find_recordings(rows, source, found["audio"])
     texts = {role: _read_column(rows, name) for role, name in found.items() if name and role != "audio"}
+    words = {role: text.map(as_word) for role, text in texts.items()}
     trials = pd.DataFrame({"key": _read_keys(texts["label"], source, found["label"])})
-    trials["speaker_id"] = texts["speaker"].map(as_word) if "speaker" in texts else "-"
-    trials["attack"] = (
-        texts["attack"].map(as_word).replace("-", "unknown") if "attack" in texts else "unknown"
-    )
+    trials["speaker_id"] = words.get("speaker", "-")
+    trials["attack"] = words.get("attack", pd.Series("-", trials.index)).replace("-", "unknown")
     trials["attack"] = trials["attack"].mask(trials["key"] == "bonafide", "-")
-    trials["utterance_id"] = (
-        texts["id"].map(as_word) if "id" in texts else _name_utterances(paths, trials["key"])
-    )
+    trials["utterance_id"] = words["id"] if "id" in words else _name_utterances(paths, trials["key"])
     check_trials(trials, f"{source} (utterance ids can be given by --id_column)")
     trials["label"] = trials["key"].map(KEYS.index)
 
@@ -167,12 +160,12 @@ def _read_keys(labels: pd.Series, source: str, name: str) -> pd.Series:
 def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:
     """Path of each recording, which must be a file unless the data set holds the recording itself."""
     audio = rows.with_format("arrow")[:][name]  # in chunks, memory-mapped: never to be combined
-    paths, embedded = (pc.struct_field(audio, field) for field in ("path", "bytes"))
-    paths, embedded = paths.to_pylist(), embedded.is_valid().to_pylist()
+    paths = pc.struct_field(audio, "path").to_pylist()
+    embedded = pc.struct_field(audio, "bytes").is_valid().to_pylist()
     absent = [
         path
         for path, here in zip(paths, embedded, strict=True)
-        if not here and not (path and os.path.isfile(path))
+        if not here and not os.path.isfile(path or "")
     ]
     if absent:
         raise FileNotFoundError(

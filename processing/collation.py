@@ -1,5 +1,4 @@
-"""Rows to a batch: decode the part of each utterance that the crop needs, crop or pad it, and attach
-labels."""
+"""Rows to a batch: decode the part of each utterance that the crop needs, crop or pad it, attach labels."""
 
 import hashlib
 
@@ -41,20 +40,9 @@ class AudioCollator:
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """
-        Raises:
-            ValueError, FileNotFoundError: audio that cannot be decoded; the message names the file.
-        """
         rate = self.feature_extractor.sampling_rate
-        waveforms = [
-            decode_audio(
-                row["audio"],
-                sampling_rate=rate,
-                start=self._choose_start(row),
-                num_samples=self.feature_extractor.num_samples,
-            )
-            for row in rows
-        ]
+        options = {"sampling_rate": rate, "num_samples": self.feature_extractor.num_samples}
+        waveforms = [decode_audio(row["audio"], start=self._choose_start(row), **options) for row in rows]
         batch = dict(self.feature_extractor(waveforms, sampling_rate=rate, return_tensors="pt"))
         if self.label_ids is not None:
             batch["labels"] = torch.tensor([self.label_ids[row["label"]] for row in rows])
@@ -72,13 +60,7 @@ class AudioCollator:
 
 
 def label_ids(rows_names: list[str], label2id: dict[str, int]) -> list[int]:
-    """
-    The model's class index of each of the rows' class names: the one place where the two orders meet, by
-    name.
-
-    Raises:
-        ValueError: the model lacks a label.
-    """
+    """The model's class index of each of the rows' class names: the one place where the two orders meet."""
     if missing := set(rows_names) - set(label2id):
         raise ValueError(
             f"The model has the labels {', '.join(label2id)}, but the rows need "

@@ -44,8 +44,8 @@ class CorpusArguments:
     dataset_config: str | None = HfArg(
         default=None, help="Configuration of a data set on the Hub that has several."
     )
-    audio_column: str | None = HfArg(default=None, help="Audio column, where it can't be guessed.")
-    label_column: str | None = HfArg(default=None, help="Label column, where it can't be guessed.")
+    audio_column: str | None = HfArg(default=None, help="Audio column, where it cannot be guessed.")
+    label_column: str | None = HfArg(default=None, help="Label column, where it cannot be guessed.")
     id_column: str | None = HfArg(default=None, help="Column of the utterance id; default: file names.")
     speaker_column: str | None = HfArg(default=None, help="Column of the speaker.")
     attack_column: str | None = HfArg(default=None, help="Column of the attack.")

@@ -89,10 +89,8 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
                 f"Hz. Resample it first, e.g. by torchaudio.functional.resample(waveform, {sampling_rate}, "
                 f"{self.sampling_rate})."
             )
-        waveforms = [
-            self._check_waveform(waveform, index)
-            for index, waveform in enumerate(self._list_waveforms(raw_speech))
-        ]
+        waveforms = self._list_waveforms(raw_speech)
+        waveforms = [self._check_waveform(waveform, index) for index, waveform in enumerate(waveforms)]
         if self.num_samples is None:
             features = self._pad_to_longest(waveforms)
         else:

@@ -1,7 +1,5 @@
 """Scores of a person's own recordings: of the first crop, and over windows where a recording is longer."""
 
-import csv
-import io
 import itertools
 import json
 import math
@@ -11,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import SequenceFeatureExtractor
@@ -23,16 +22,8 @@ from .scoring import score_batch
 
 
 COLUMNS = (
-    "file",
-    "score",
-    "probability_bonafide",
-    "verdict",
-    "seconds",
-    "num_windows",
-    "mean_score",
-    "min_score",
-    "min_start_seconds",
-    "error",
+    *("file", "score", "probability_bonafide", "verdict", "seconds", "num_windows"),
+    *("mean_score", "min_score", "min_start_seconds", "error"),
 )
 
 
@@ -86,30 +77,20 @@ def printable(value: Path | str) -> str:
 def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
     """
     The files named, and those in the folders named that have the ending of an audio file, each once; and how
-    many other files lie in those folders. A folder without one stands for itself, and can't be read.
+    many other files lie in those folders. A folder without one stands for itself, and cannot be read.
     """
-    found, num_others = [], 0
+    found, num_others = {}, 0  # by absolute path
     for path in paths:
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
         audio = [file for file in inside if file.suffix.lower() in AUDIO_EXTENSIONS]
-        found += audio or [path]
         num_others += len(inside) - len(audio)
-    once: dict[str, Path] = {}
-    for file in found:
-        once.setdefault(os.path.abspath(file), file)
-    return list(once.values()), num_others
+        for file in audio or [path]:
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values()), num_others
 
 
 def choose_hop(extractor: SequenceFeatureExtractor, seconds: float | None = None) -> float | None:
-    """
-    Seconds from window to window: those given, or half a window. `None` where a recording is one window.
-
-    Raises:
-        ValueError: windows that leave gaps, or do not move on.
-    """
+    """Seconds from window to window, by default half a window; `None` for a model of whole recordings."""
     if extractor.num_samples is None:
         return None
     window = extractor.num_samples / extractor.sampling_rate
@@ -135,7 +116,7 @@ def score_recordings(
 
     Args:
         countermeasure: see [`~processing.models.load_countermeasure`].
-        files: audio files. What can't be read is not raised, but named in the recording's `error`.
+        files: audio files. What cannot be read is not raised, but named in the recording's `error`.
         hop_seconds: from the start of a window to that of the next; see [`choose_hop`].
         batch_size: windows that are scored at once, of short recordings those of several.
 
@@ -153,10 +134,8 @@ def score_recordings(
         windows = _decode_files(files, begun, extractor, hop, bar)
         while batch := list(itertools.islice(windows, batch_size)):  # of one file or of several
             inputs = extractor([samples for _, _, samples in batch], sampling_rate=rate, return_tensors="pt")
-            scores, probabilities = (values.tolist() for values in score_batch(model, inputs))
-            for (recording, start, samples), score, probability in zip(
-                batch, scores, probabilities, strict=True
-            ):
+            results = (values.tolist() for values in score_batch(model, inputs))
+            for (recording, start, samples), score, probability in zip(batch, *results, strict=True):
                 recording.starts.append(start / rate)
                 recording.scores.append(score)
                 recording.probabilities.append(probability)
@@ -185,12 +164,10 @@ def _decode_files(
         begun.append(recording)
         try:
             if hop is None:
-                windows = [(0, decode_audio(file, sampling_rate=rate))]
-            else:
-                windows = decode_windows(
-                    file, num_samples=extractor.num_samples, hop=round(hop * rate), sampling_rate=rate
-                )
-            for start, samples in windows:
+                yield recording, 0, decode_audio(file, sampling_rate=rate)
+                continue
+            options = {"num_samples": extractor.num_samples, "hop": round(hop * rate), "sampling_rate": rate}
+            for start, samples in decode_windows(file, **options):
                 yield recording, start, samples
         except (ValueError, OSError) as error:
             recording.error = str(error)
@@ -203,25 +180,15 @@ def write_recordings(
     Write `recordings.csv`, a line a recording, and `recordings.json`, which begins with `about` and has every
     window's score.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     recordings = list(recordings)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(recording.summarize(threshold) for recording in recordings)
-    write_text(folder / "recordings.csv", table.getvalue())
-    content = [
-        {
-            **recording.summarize(threshold),
-            "windows": []
-            if recording.error  # how many were scored before depends on the batches
-            else [
-                {"start_seconds": start, "score": score}
-                for start, score in zip(recording.starts, recording.scores, strict=True)
-            ],
-        }
-        for recording in recordings
-    ]
+    content = [recording.summarize(threshold) for recording in recordings]
+    table = pd.DataFrame(content, columns=COLUMNS, dtype=object)  # keeps whole numbers beside no number
+    write_text(folder / "recordings.csv", table.to_csv(index=False, lineterminator="\n"))
+    for summary, recording in zip(content, recordings, strict=True):
+        windows = zip(recording.starts, recording.scores, strict=True)
+        # How many windows were scored before an error depends on the batches.
+        windows = () if recording.error else windows
+        summary["windows"] = [{"start_seconds": start, "score": score} for start, score in windows]
     write_text(folder / "recordings.json", json.dumps({**about, "recordings": content}, indent=2) + "\n")
 
 
@@ -229,26 +196,23 @@ def describe_columns(
     extractor: SequenceFeatureExtractor, threshold: float | None, hop_seconds: float | None
 ) -> str:
     """What is scored, and the head of the lines of [`describe_recording`]."""
-    if threshold is None:
-        verdict = (
-            "none, because the model's config has no decision_threshold. To set one, evaluate the model on a "
-            "development set with --set_decision_threshold."
-        )
-    else:
+    verdict = (
+        "none, because the model's config has no decision_threshold. To set one, evaluate the model on a "
+        "development set with --set_decision_threshold."
+    )
+    if threshold is not None:
         verdict = (
             f"bona fide if the score is above {threshold:.4f}, the model's decision threshold (an EER "
             "threshold for single crops). It can be far off on recordings of another kind."
         )
-    if hop_seconds is None:
-        lines = ["Score: of the whole recording; higher is more bona fide.", f"Verdict: {verdict}"]
-    else:
-        seconds = extractor.num_samples / extractor.sampling_rate
-        lines = [
-            f"Score: of the first {seconds:g} s; higher is more bona fide.",
-            f"Verdict: {verdict}",
+    seconds = hop_seconds and extractor.num_samples / extractor.sampling_rate
+    scored = f"the first {seconds:g} s" if seconds else "the whole recording"
+    lines = [f"Score: of {scored}; higher is more bona fide.", f"Verdict: {verdict}"]
+    if seconds:
+        lines.append(
             f"Mean and min: over windows of {seconds:g} s, one every {hop_seconds:g} s. The threshold does "
-            "not hold for them: of many windows of bona fide speech some fall below it.",
-        ]
+            "not hold for them: of many windows of bona fide speech some fall below it."
+        )
     columns = f"{'score':>9} {'p(bonafide)':>11} {'verdict':>9} {'length':>11} {'windows':>7}"
     return "\n".join([*lines, "", f"{columns} {'mean':>9} {'min':>9} {'at':>10}  file"])
 
@@ -273,13 +237,9 @@ def write_timelines(
     for number, recording in enumerate(recordings, start=1):
         if recording.error or len(recording.scores) < 2:
             continue
-        figure = plots.plot_timeline(
-            recording.starts,
-            recording.scores,
-            window_seconds=window_seconds,
-            threshold=threshold,
-            title=printable(recording.file.name),
-        )
+        title = printable(recording.file.name)
+        options = {"window_seconds": window_seconds, "threshold": threshold, "title": title}
+        figure = plots.plot_timeline(recording.starts, recording.scores, **options)
         write_figure(folder / f"timeline-{number:03}-{recording.file.stem[:60]}.png", figure)
 
 

@@ -62,5 +62,5 @@ get_resampler = functools.cache(Resampler)  # to make the filter takes longer th
 
 
 def count_resampled(length: int, rate: int, sampling_rate: int) -> int:
-    """Number of samples that `length` samples become."""
+    """Number of samples at `sampling_rate` that `length` samples at `rate` become."""
     return -(-length * sampling_rate // rate)

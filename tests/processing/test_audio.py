@@ -290,7 +290,7 @@ def test_bytes_win_over_the_path_of_a_row(tmp_path):
 
 
 def test_path_of_a_row_names_its_bytes_in_an_error():
-    with pytest.raises(ValueError, match="not/here.flac can't be decoded"):
+    with pytest.raises(ValueError, match="not/here.flac cannot be decoded"):
         decode_audio({"path": "not/here.flac", "bytes": b"no audio"})
 
 
@@ -335,7 +335,7 @@ def test_missing_file_is_named(tmp_path):
 def test_file_without_audio_is_named(tmp_path, content):
     (tmp_path / "text.wav").write_bytes(content)
 
-    with pytest.raises(ValueError, match="text.wav can't be decoded"):
+    with pytest.raises(ValueError, match="text.wav cannot be decoded"):
         decode_audio(tmp_path / "text.wav")
 
 
@@ -419,7 +419,7 @@ def test_playlist_under_an_audio_name_does_not_open_other_files(tmp_path):
     write(tmp_path / "other.wav")
     (tmp_path / "a.wav").write_text("ffconcat version 1.0\nfile 'other.wav'\n")
 
-    with pytest.raises(ValueError, match="a.wav can't be decoded"):
+    with pytest.raises(ValueError, match="a.wav cannot be decoded"):
         decode_audio(tmp_path / "a.wav")
 
 

@@ -363,10 +363,10 @@ def unreadable(folder: Path, kind: str) -> tuple[Path, str]:
     file = folder / f"{kind}.wav"
     if kind == "text":
         file.write_text("This is a text about audio, not audio.\n" * 100)
-        return file, "can't be decoded"
+        return file, "cannot be decoded"
     if kind == "empty":
         file.write_bytes(b"")
-        return file, "can't be decoded"
+        return file, "cannot be decoded"
     if kind == "truncated":
         write(file, 10 * CROP)
         os.truncate(file, 100_000)
