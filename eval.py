@@ -53,8 +53,9 @@ from processing.results import (
     find_asv_rates,
     write_results,
 )
+from processing.resuming import hash_rows
 from processing.scores import list_scored_trials, match_scores, read_scores
-from processing.scoring import Batches, ScoringCheckpoint, hash_rows, score_rows
+from processing.scoring import Batches, ScoringCheckpoint, score_rows
 from processing.trials import Corpus, count_classes, list_trials
 
 

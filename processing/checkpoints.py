@@ -6,7 +6,6 @@ import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
@@ -23,9 +22,9 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
         FileExistsError: `output_dir` holds a run, or newer checkpoints, that would be overwritten.
         ValueError: the folder named is not a complete checkpoint of `output_dir`.
     """
-    finished = (output_dir / "config.json").is_file()
+    is_finished = (output_dir / "config.json").is_file()
     if resume_from is None:
-        if finished or any(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        if is_finished or any(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
             raise FileExistsError(
                 f"{output_dir} already holds a run. Go on with it by --resume_from_checkpoint last, or "
                 "choose another --output_dir."
@@ -33,34 +32,32 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
         return None
     if resume_from.lower() in ("last", "true"):
         checkpoint = find_last_checkpoint(output_dir)
-        if checkpoint is None and finished:
+        if checkpoint is None and is_finished:
             raise FileExistsError(
                 f"{output_dir} holds a finished model and no checkpoint to go on from. Choose another "
                 f"--output_dir; to train the model on, pass --model {output_dir}."
             )
         return checkpoint
-    if Path(resume_from).resolve().parent != output_dir.resolve():
+    checkpoint = output_dir / Path(resume_from).name
+    if Path(resume_from).resolve() != checkpoint.resolve():
         raise ValueError(
             f"--resume_from_checkpoint {resume_from} is not a checkpoint of --output_dir {output_dir}. "
             "Give the folder of that run as --output_dir."
         )
-    if problem := find_problem(Path(resume_from)):
+    if problem := find_problem(checkpoint):
         raise ValueError(
             f"--resume_from_checkpoint {resume_from}: no complete checkpoint ({problem}). Give a checkpoint "
             "folder, or `last`."
         )
-    if (newest := find_last_checkpoint(output_dir)) != output_dir / Path(resume_from).name:
+    if (newest := find_last_checkpoint(output_dir)) != checkpoint:
         raise FileExistsError(
             f"{newest} is newer than {resume_from} and would be overwritten. Remove it first."
         )
-    return output_dir / Path(resume_from).name
+    return checkpoint
 
 
 def find_last_checkpoint(output_dir: Path) -> Path | None:
-    """
-    The newest checkpoint that was written to its end; newer ones that were not are skipped with a warning.
-    `None` if there is no checkpoint.
-    """
+    """The newest checkpoint that is complete, if there is one; newer ones are skipped with a warning."""
     numbers = (re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in output_dir.glob("*"))
     for number in sorted((int(match[1]) for match in numbers if match), reverse=True):
         path = output_dir / f"{PREFIX_CHECKPOINT_DIR}-{number}"
@@ -88,11 +85,3 @@ def find_problem(checkpoint: Path) -> str | None:
     except (ValueError, SafetensorError, zipfile.BadZipFile) as error:
         return f"cut off: {error}"
     return None if weights and random_states else "weights or random states are missing"
-
-
-def stopped_early(state: TrainerState, patience: int | None) -> bool:
-    """Whether the patience of early stopping was used up when the checkpoint was saved."""
-    stopping = state.stateful_callbacks.get("EarlyStoppingCallback")
-    if stopping is None or patience is None:
-        return False
-    return stopping["attributes"]["early_stopping_patience_counter"] >= patience

@@ -3,10 +3,10 @@
 
 import copy
 import dataclasses
-import functools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,9 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.utils import logging
 
-from .base_model import hash_tensors
 from .files import write_whole
 from .kmeans import FrameSample, kmeans_clusters
-from .resuming import describe_difference, read_on_main
+from .resuming import describe_difference, hash_tensors, read_on_main
 
 
 logger = logging.get_logger(__name__)
@@ -56,29 +55,59 @@ class EMSettings:
     seed: int | None = 0
 
     def __post_init__(self):
-        if self.num_iterations < 1 or self.sample_frames < 1 or (self.seed is not None and self.seed < 0):
+        if self.num_iterations < 1 or not 0 <= self.variance_floor < 1:
             raise ValueError(
-                f"num_iterations {self.num_iterations} and sample_frames {self.sample_frames} must be at "
-                f"least 1, seed {self.seed} not negative."
+                f"num_iterations {self.num_iterations} must be at least 1, and variance_floor "
+                f"{self.variance_floor} from 0 to below 1."
             )
-        if not 0 <= self.variance_floor < 1:
-            raise ValueError(f"variance_floor {self.variance_floor} must be from 0 to below 1.")
 
 
 @dataclass
 class EMState:
     """
-    How far EM is.
+    How far EM is, and where that is kept.
 
     Attributes:
         gmm: in float64 and on the CPU; only products over frames are done elsewhere.
+        run: what must agree for EM to go on: all that the parameters depend on, but the number of iterations.
+        path: of the file; `None` keeps nothing.
         history: log-likelihood per frame of each iteration.
         num_frames: of a pass over the batches of all processes; `None` before the first.
     """
 
     gmm: nn.Module
-    history: list[float]
-    num_frames: int | None
+    run: dict
+    path: Path | None
+    history: list[float] = field(default_factory=list)
+    num_frames: int | None = None
+
+    def save(self) -> None:
+        """Write the state, by the main process; a kill meanwhile leaves the one before."""
+        if self.path is None or not PartialState().is_main_process:
+            return
+        tensors = {name: buffer.contiguous() for name, buffer in self.gmm.state_dict().items()}
+        about = {
+            "run": self.run,
+            "history": self.history,  # repr of a float64 survives JSON
+            "num_frames": self.num_frames,
+            "sha256": hash_tensors(sorted(tensors.items())),
+        }
+        with write_whole(self.path) as partial:
+            save_file(tensors, partial, metadata={"em": json.dumps(about)})
+
+    def read(self) -> tuple[dict[str, torch.Tensor], dict] | None:
+        """The buffers of the mixture, and the rest, that the file holds; `None` where there is none."""
+        if self.path is None or not self.path.is_file():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                about = json.loads(file.metadata()["em"])
+            if about["sha256"] != hash_tensors(sorted(tensors.items())):
+                raise ValueError("its SHA-256 is another")
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+            raise EMError(f"{self.path} is damaged ({error}); delete it to start anew.") from None
+        return tensors, about
 
 
 def train_gmm(
@@ -91,11 +120,9 @@ def train_gmm(
     on_iteration: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """
-    Fit a mixture to frames by EM, in place. One pass over `batches` draws the start, each iteration is one
-    more; only sums are kept of them, in float64. Frames are worked on where they are, k-means on the CPU.
-
-    The start is k-means++ on a random sample, then a few iterations of k-means: it costs one pass over the
-    corpus, where binary splitting costs several for each doubling of the components.
+    Fit a mixture to frames by EM, in place, and return the log-likelihood per frame, in nats, at the start of
+    each iteration. One pass over `batches` draws the start, which is k-means++ on a random sample and a few
+    iterations of k-means; each iteration is one more. Only sums are kept of the frames, in float64.
 
     The log-likelihood never falls, but for rounding: a variance clipped at the floor is the best one above
     it, and a component that no frame belongs to keeps its mean and variances. (From a given start with
@@ -107,50 +134,40 @@ def train_gmm(
     Args:
         gmm: with the buffers `weights` (components,), `means` and `variances` (components, features), and
             `statistics`, as `DiagonalGMM` has them.
-        batches: frames of (frames, features), the same on every pass, so a generator will not do. A batch
-            may be empty.
+        batches: (frames, features) each, perhaps without frames; the same on every pass, so no generator.
         state_dir: folder in which the state is kept after every iteration; a later call goes on from there
             and, with as many processes, ends with the same mixture to the last bit.
         identity: what the batches are (corpus, front end, class); a state of another identity is refused.
-        on_iteration: called, in every process, with the number of each iteration, from 1, and its
-            log-likelihood; not for the iterations of an earlier call.
-
-    Returns:
-        The log-likelihood per frame, in nats, at the start of each iteration, an earlier call's included.
+        on_iteration: called, in every process, with the number of each new iteration, from 1, and its
+            log-likelihood.
 
     Raises:
-        EMError: no frames or fewer than components, another number of frames than in the pass before, NaN
-            or infinity in them; see [`load_state`].
+        EMError: fewer frames than components, another number of frames than in the pass before, NaN or
+            infinity in them; see [`load_state`].
     """
-    identity = identity or {}
     state = load_state(gmm, settings, state_dir, identity)
-    save = functools.partial(_save_state, state_dir, _describe_run(gmm, settings, identity))
-    if state is None:
-        state = EMState(copy.deepcopy(gmm).cpu().double(), [], None)
-        if settings.seed is not None:
-            state.num_frames = initialize_gmm(state.gmm, batches, settings)
-        save(state)
-    while not _is_finished(state.history, settings):
+    if settings.seed is not None and state.num_frames is None:
+        state.num_frames = initialize_gmm(state.gmm, batches, settings)
+        state.save()
+    history = state.history
+    while len(history) < settings.num_iterations:
+        if len(history) > 1 and history[-1] - history[-2] < settings.tolerance:
+            break
         statistics = _collect_statistics(state, batches)
-        log_likelihood = float(statistics.log_likelihood / statistics.num_frames)
         _maximize(state.gmm, statistics, settings.variance_floor)
-        state.history.append(log_likelihood)
-        save(state)
-        if PartialState().is_main_process:
-            logger.info(f"EM iteration {len(state.history)}: log-likelihood per frame {log_likelihood:.6f}")
+        history.append(float(statistics.log_likelihood / statistics.num_frames))
+        state.save()
+        logger.info(f"EM iteration {len(history)}: log-likelihood per frame {history[-1]:.6f}")
         if on_iteration is not None:
-            on_iteration(len(state.history), log_likelihood)
+            on_iteration(len(history), history[-1])
     gmm.load_state_dict(state.gmm.state_dict())
-    return state.history
+    return history
 
 
 def initialize_gmm(gmm: nn.Module, batches: Iterable[torch.Tensor], settings: EMSettings) -> int:
     """
-    Set a mixture to the clusters that k-means, started by k-means++, finds in a random sample of the frames.
-    The frames are scaled to unit variance for it. See [`train_gmm`].
-
-    Returns:
-        The number of frames, in all processes.
+    Set a mixture in float64 to the clusters that k-means finds in a random sample of the frames, which are
+    scaled to unit variance for it; see [`train_gmm`]. Returns the number of frames, in all processes.
     """
     num_components, num_features = gmm.means.shape
     process = PartialState()
@@ -158,19 +175,19 @@ def initialize_gmm(gmm: nn.Module, batches: Iterable[torch.Tensor], settings: EM
     sample = FrameSample(settings.sample_frames)
     for index, batch in enumerate(batches):
         at = index * process.num_processes + process.process_index
-        sample.offer(batch, np.random.default_rng([settings.seed, at]).random(len(batch)))
-        values = batch.double() if batch.device.type != "mps" else batch.cpu().double()
-        sums += torch.cat([values.new_tensor([len(batch)]), values.sum(0), values.square().sum(0)]).cpu()
-    shares = gather_object([(sums, sample.taken())])
-    sums = sum(share for share, _ in shares)
-    num_frames, mean, variance = int(sums[0]), sums[1 : 1 + num_features], sums[1 + num_features :]
-    _check_frames(num_frames, sums, num_components)
-
+        frames = batch.cpu()
+        sample.offer(np.random.default_rng([settings.seed, at]).random(len(frames)), frames)
+        values = frames.double()
+        sums += torch.cat([values.new_tensor([len(frames)]), values.sum(0), values.square().sum(0)])
+    sums = sum(gather_object([sums]))
+    sample.parts = gather_object(sample.parts)
+    num_frames = int(sums[0])
+    _check_frames(num_frames, num_components, float(sums.sum()))
     if process.is_main_process:
-        mean = mean / num_frames
-        variance = (variance / num_frames - mean.square()).clamp(min=ABSOLUTE_VARIANCE_FLOOR)
-        frames = FrameSample.join([taken for _, taken in shares], settings.sample_frames).double()
-        frames = ((frames - mean) / variance.sqrt()).float()
+        mean, square = (sums[1:] / num_frames).split(num_features)
+        variance = (square - mean.square()).clamp(min=ABSOLUTE_VARIANCE_FLOOR)
+        _, frames = sample.take()
+        frames = ((frames.double() - mean) / variance.sqrt()).float()
         weights, means, variances = kmeans_clusters(frames, num_components, settings.seed)
         gmm.weights.copy_(weights)
         gmm.means.copy_(mean + means * variance.sqrt())
@@ -181,10 +198,10 @@ def initialize_gmm(gmm: nn.Module, batches: Iterable[torch.Tensor], settings: EM
 
 
 def load_state(
-    gmm: nn.Module, settings: EMSettings, state_dir: Path | None, identity: Mapping
-) -> EMState | None:
+    gmm: nn.Module, settings: EMSettings, state_dir: Path | None, identity: Mapping | None
+) -> EMState:
     """
-    The state that an earlier [`train_gmm`] left in a folder, `None` where there is none.
+    The state that an earlier [`train_gmm`] left in a folder, or that of EM which has not begun.
 
     Raises:
         EMError: more components than frames to draw; a state of another identity, a damaged one or one of
@@ -194,56 +211,8 @@ def load_state(
         raise EMError(
             f"sample_frames {settings.sample_frames} are fewer than the {len(gmm.weights)} components."
         )
-    path = state_dir and Path(state_dir) / STATE_NAME
-    found = read_on_main(lambda: path and path.is_file() and _read_state(path))
-    if not found:
-        return None
-    tensors, about = found
-    if difference := describe_difference(about["run"], _describe_run(gmm, settings, identity)):
-        raise EMError(
-            f"{path} is the state of another training: {difference}. Delete it or take another folder."
-        )
-    if len(about["history"]) > settings.num_iterations:
-        raise EMError(
-            f"{path} holds the state after {len(about['history'])} iterations, but num_iterations is "
-            f"{settings.num_iterations}. Take another folder."
-        )
-    gmm = copy.deepcopy(gmm).cpu().double()
-    gmm.load_state_dict(tensors)
-    return EMState(gmm, about["history"], about["num_frames"])
-
-
-def _read_state(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            about = json.loads(file.metadata()["em"])
-        if about["sha256"] != hash_tensors(sorted(tensors.items())):
-            raise ValueError("its SHA-256 is another")
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise EMError(f"{path} is damaged ({error}); delete it to start anew.") from None
-    return tensors, about
-
-
-def _save_state(state_dir: Path | None, run: Mapping, state: EMState) -> None:
-    """Write the state, by the main process; a kill meanwhile leaves the one before."""
-    if state_dir is None or not PartialState().is_main_process:
-        return
-    tensors = {name: buffer.contiguous() for name, buffer in state.gmm.state_dict().items()}
-    about = {
-        "run": run,
-        "history": state.history,  # repr of a float64 survives JSON
-        "num_frames": state.num_frames,
-        "sha256": hash_tensors(sorted(tensors.items())),
-    }
-    with write_whole(Path(state_dir) / STATE_NAME) as partial:
-        save_file(tensors, partial, metadata={"em": json.dumps(about)})
-
-
-def _describe_run(gmm: nn.Module, settings: EMSettings, identity: Mapping) -> dict:
-    """What must agree for EM to go on: all that the parameters depend on, but the number of iterations."""
-    return {
-        **identity,
+    run = {
+        **(identity or {}),
         "num_components": len(gmm.weights),
         "num_features": gmm.means.shape[1],
         "start": hash_tensors(gmm.state_dict().items()) if settings.seed is None else "k-means++",
@@ -251,36 +220,44 @@ def _describe_run(gmm: nn.Module, settings: EMSettings, identity: Mapping) -> di
         "sample_frames": settings.sample_frames,
         "variance_floor": settings.variance_floor,
     }
-
-
-def _is_finished(history: list[float], settings: EMSettings) -> bool:
-    """Whether the iterations are done or the last one gained too little."""
-    if len(history) >= settings.num_iterations:
-        return True
-    return len(history) > 1 and history[-1] - history[-2] < settings.tolerance
+    path = None if state_dir is None else Path(state_dir) / STATE_NAME
+    state = EMState(copy.deepcopy(gmm).cpu().double(), run, path)
+    if (found := read_on_main(state.read)) is None:
+        return state
+    tensors, about = found
+    difference = describe_difference(about["run"], run)
+    if (done := len(about["history"])) > settings.num_iterations:
+        difference = f"it is after {done} iterations, but num_iterations is {settings.num_iterations}"
+    if difference:
+        raise EMError(f"{path} cannot be resumed: {difference}. Take another folder, or delete it.")
+    state.gmm.load_state_dict(tensors)
+    state.history, state.num_frames = about["history"], about["num_frames"]
+    return state
 
 
 def _collect_statistics(state: EMState, batches: Iterable[torch.Tensor]):
     """The `GMMStatistics` of all batches of all processes."""
-    shares = [functools.reduce(_add_statistics, map(state.gmm.statistics, batches), None)]
-    total = functools.reduce(_add_statistics, gather_object(shares), None)
-    num_frames = 0 if total is None else int(total.num_frames)
-    _check_frames(num_frames, total.log_likelihood if num_frames else None, len(state.gmm.weights))
+    shares = []  # of this process a sum, or nothing where it has no batches
+    for batch in batches:
+        shares = [_add_statistics([*shares, state.gmm.statistics(batch)])]
+    shares = gather_object(shares)
+    num_frames = sum(int(share.num_frames) for share in shares)
+    _check_frames(num_frames, len(state.gmm.weights), sum(float(share.log_likelihood) for share in shares))
     if state.num_frames not in (None, num_frames):
         raise EMError(
             f"This pass over the batches had {num_frames} frames, the one before {state.num_frames}: "
             "every pass must walk through the same batches."
         )
     state.num_frames = num_frames
-    return total
+    return _add_statistics(shares)
 
 
-def _add_statistics(one, other):
-    """The sum of two statistics about the same center; either may be `None`."""
-    if one is None or other is None:
-        return one if other is None else other
-    names = [field.name for field in dataclasses.fields(one) if field.name != "center"]
-    return dataclasses.replace(one, **{name: getattr(one, name) + getattr(other, name) for name in names})
+def _add_statistics(shares: list):
+    """The sum of statistics about the same center."""
+    names = [each.name for each in dataclasses.fields(shares[0]) if each.name != "center"]
+    return dataclasses.replace(
+        shares[0], **{name: sum(getattr(share, name) for share in shares) for name in names}
+    )
 
 
 def _maximize(gmm: nn.Module, statistics, variance_floor: float) -> None:
@@ -303,11 +280,12 @@ def _maximize(gmm: nn.Module, statistics, variance_floor: float) -> None:
         )
 
 
-def _check_frames(num_frames: int, sums: torch.Tensor | None, num_components: int) -> None:
+def _check_frames(num_frames: int, num_components: int, total: float) -> None:
+    """Check a pass over the batches by its number of frames and a sum over all of them."""
     if num_frames < num_components:
         raise EMError(
             f"{num_frames} frames are too few for {num_components} components. If there are more, note that "
             "there are several passes over the batches: give a list or a data loader, not a generator."
         )
-    if not torch.isfinite(sums).all():
+    if not math.isfinite(total):
         raise EMError("There is NaN or infinity in the frames.")

@@ -17,36 +17,18 @@ class FrameSample:
 
     def __init__(self, size: int):
         self.size = size
-        self.largest = np.inf  # key that is too large
-        self.keys: list[np.ndarray] = []
-        self.frames: list[torch.Tensor] = []
+        self.parts: list[tuple[np.ndarray, torch.Tensor]] = []  # keys (n,), frames (n, features)
 
-    def offer(self, frames: torch.Tensor, keys: np.ndarray) -> None:
-        """Take those of the frames (frames, features) whose keys (frames,) are small enough so far."""
-        chosen = np.flatnonzero(keys < self.largest)
-        self.keys.append(keys[chosen])
-        self.frames.append(frames[torch.from_numpy(chosen).to(frames.device)].cpu())
-        if sum(map(len, self.keys)) >= 2 * self.size:
-            keys, frames = self.taken()
-            self.keys, self.frames, self.largest = [keys], [frames], keys[-1]
+    def offer(self, keys: np.ndarray, frames: torch.Tensor) -> None:
+        self.parts.append((keys, frames))
+        if sum(len(keys) for keys, _ in self.parts) >= 2 * self.size:
+            self.parts = [self.take()]
 
-    def taken(self) -> tuple[np.ndarray, torch.Tensor]:
+    def take(self) -> tuple[np.ndarray, torch.Tensor]:
         """The keys (at most size,) and frames (at most size, features) of the sample, in the keys' order."""
-        if not self.keys:
-            return np.empty(0), torch.empty(0, 0)
-        keys = np.concatenate(self.keys)
+        keys = np.concatenate([keys for keys, _ in self.parts])
         order = np.argsort(keys)[: self.size]
-        return keys[order], torch.cat(self.frames)[torch.from_numpy(order)]
-
-    @staticmethod
-    def join(shares: list[tuple[np.ndarray, torch.Tensor]], size: int) -> torch.Tensor:
-        """The sample (at most size, features) of streams that were sampled each by itself."""
-        whole = FrameSample(size)
-        for keys, frames in shares:
-            if len(keys):
-                whole.keys.append(keys)
-                whole.frames.append(frames)
-        return whole.taken()[1]
+        return keys[order], torch.cat([frames for _, frames in self.parts])[torch.from_numpy(order)]
 
 
 def kmeans_clusters(
@@ -54,19 +36,16 @@ def kmeans_clusters(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Weights (components,), means and variances (components, features), float64, of the k-means clusters."""
     centers = kmeans_plus_plus(frames, num_components, np.random.default_rng(seed))
-    for _ in range(KMEANS_ITERATIONS):
-        counts, first, _ = _assign(frames, centers)
+    for _ in range(KMEANS_ITERATIONS + 1):  # the last for the means alone
+        counts, first, second = _assign(frames, centers)
         # A cluster that has lost its frames keeps its centre.
-        centers = torch.where(counts[:, None] > 0, first / counts[:, None].clamp(min=1), centers.double())
-        centers = centers.float()
-    counts, first, second = _assign(frames, centers)
-    means = torch.where(counts[:, None] > 0, first / counts[:, None].clamp(min=1), centers.double())
+        means = torch.where(counts[:, None] > 0, first / counts[:, None].clamp(min=1), centers.double())
+        centers = means.float()
     scatter = (second - counts[:, None] * means.square()).clamp(min=0)
     within = scatter.sum(dim=0) / len(frames)
     # The mean variance within clusters counts as one more frame: a cluster may consist of a single one.
     variances = (scatter + within) / (counts[:, None] + 1)
-    weights = (counts + 1) / (counts + 1).sum()
-    return weights, means, variances
+    return (counts + 1) / (counts + 1).sum(), means, variances
 
 
 def kmeans_plus_plus(
@@ -91,8 +70,7 @@ def _assign(frames: torch.Tensor, centers: torch.Tensor) -> tuple[torch.Tensor, 
     """Counts (components,) and sums of the frames and of their squares (components, features), float64."""
     half_norms = 0.5 * centers.square().sum(dim=1)
     counts = torch.zeros(len(centers), dtype=torch.float64)
-    first = torch.zeros(centers.shape, dtype=torch.float64)
-    second = torch.zeros(centers.shape, dtype=torch.float64)
+    first, second = (torch.zeros(centers.shape, dtype=torch.float64) for _ in range(2))
     for chunk in frames.split(KMEANS_CHUNK):
         index = torch.addmm(half_norms, chunk, centers.T, alpha=-1).argmin(dim=1)
         chunk = chunk.double()

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from huggingface_hub.errors import HFValidationError
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -22,14 +21,16 @@ from transformers import (
 from .base_model import (
     FILE_KEYS,
     RANDOM,
-    check_all_loaded,
+    explain_errors,
     find_folder,
     follow_base_model,
     load_base_model,
-    recorded_base_model,
+    load_whole,
+    read_base_model_record,
 )
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 from .files import write_text
+from .resuming import describe_difference
 from .trials import KEYS
 
 
@@ -69,12 +70,10 @@ def build_model(
     The model that a run trains, its feature extractor, and what was loaded of a base model, where one was.
 
     Args:
-        recipe: of the model.
         train_counts: utterances of each class in the training split, for balanced class weights.
         weights: the folder of a trained model that is trained on; `None` starts a new one.
         checkpoint: of a run that is resumed, in that run's folder.
-        base_model: what the encoder of a new model is taken from; see [`~base_model.follow_base_model`].
-        attn_implementation: of the encoder; `None` for the library's choice.
+        base_model: see [`~base_model.follow_base_model`].
 
     Raises:
         ValueError: a bad key or value; a base model that does not fit; a checkpoint of another system.
@@ -105,7 +104,7 @@ def build_model(
     try:
         if folder := checkpoint or weights:
             model = AutoModelForAudioClassification.from_pretrained(folder, config=config, **attention)
-            return model, extractor, recorded_base_model(weights or checkpoint.parent)
+            return model, extractor, read_base_model_record(weights or checkpoint.parent)
         model = AutoModelForAudioClassification.from_config(config, **attention)
     except ImportError as error:
         raise ValueError(f"--attn_implementation: {str(error).splitlines()[0]} Leave it out.") from error
@@ -115,10 +114,7 @@ def build_model(
 
 
 def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
-    """
-    How large a model is, how much of it is trained, and what [`~processing.base_model.load_base_model`] says
-    of its base model, where it has one.
-    """
+    """Say how large a model is, how much of it is trained, and what [`load_base_model`] loaded into it."""
     trained, total = model.num_parameters(only_trainable=True), model.num_parameters()
     frozen = "" if trained == total else f", {trained:,} of them trained"
     text = f"Model: {model.config.model_type}, {total:,} parameters{frozen}"
@@ -133,22 +129,20 @@ def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
 def check_same_system(
     checkpoint: Path, config: PreTrainedConfig, extractor: SequenceFeatureExtractor
 ) -> None:
-    """
-    Raises:
-        ValueError: a setting of the model or of the feature extractor is not that of the checkpoint.
-    """
-    pairs = (
-        (config, AutoConfig.from_pretrained(checkpoint)),
-        (extractor, AutoFeatureExtractor.from_pretrained(checkpoint)),
-    )
-    for ours, theirs in pairs:
-        ours, theirs = (json.loads(settings.to_json_string()) for settings in (ours, theirs))
-        for key in sorted(ours.keys() | theirs.keys()):
-            if key not in IGNORED_CONFIG_KEYS and ours.get(key) != theirs.get(key):
-                raise ValueError(
-                    f"{checkpoint} was trained with {key} {theirs.get(key)}, but now it is {ours.get(key)}. "
-                    "Resume with the settings of the run, or start another in a new --output_dir."
-                )
+    """Raise a `ValueError` that names the settings which are not those of the checkpoint."""
+    for auto_class, now in ((AutoConfig, config), (AutoFeatureExtractor, extractor)):
+        before = auto_class.from_pretrained(checkpoint)
+        if difference := describe_difference(list_settings(before), list_settings(now)):
+            raise ValueError(
+                f"{checkpoint} is of a run with other settings: {difference}. Resume with those, or start "
+                "another run in a new --output_dir."
+            )
+
+
+def list_settings(config: PreTrainedConfig | SequenceFeatureExtractor) -> dict:
+    """What a config says of the model or the features, as JSON has it."""
+    settings = json.loads(config.to_json_string())
+    return {key: value for key, value in settings.items() if key not in IGNORED_CONFIG_KEYS}
 
 
 def load_countermeasure(
@@ -168,32 +162,26 @@ def load_countermeasure(
         ValueError: weights that are damaged, lack parameters or do not fit the config, labels other than
             bonafide and spoof, a feature extractor that does not crop.
     """
-    local = find_folder(model)
-    folder = _download(model, revision) if local is None else local
+    name, commit, folder = model, None, find_folder(model)
+    if folder is not None:
+        name = folder.resolve().name
+    else:
+        try:
+            patterns = ["*.json", "*.py", "*.safetensors"]  # no pickles
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        except (HFValidationError, OSError) as error:
+            raise FileNotFoundError(f"{model} is neither a folder nor found on the Hub: {error}") from error
+        commit = folder.name  # in the cache
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{model} holds no config.json, so it is no trained model. Give the folder that train.py named "
             "at its end."
         )
-    try:
-        network, report = AutoModelForAudioClassification.from_pretrained(
-            folder,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # so that check_all_loaded names them
-            output_loading_info=True,
-        )
+    remedy = "Save model and feature extractor by save_pretrained; pickled weights are not read."
+    with explain_errors(f"The model {model}", remedy):
+        settings = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
+        network, _ = load_whole(AutoModelForAudioClassification, folder, f"The model {model}", **settings)
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except SafetensorError as error:
-        raise ValueError(
-            f"The weights of {model} cannot be read ({error}). Download or copy them again."
-        ) from error
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{model} is not complete: {error} Save model and feature extractor by save_pretrained; pickled "
-            "weights are not read."
-        ) from error
-    check_all_loaded(report, f"The model {model}", "Save the whole model.")
     if set(network.config.label2id) != set(KEYS):
         raise ValueError(
             f"{model} has the labels {', '.join(network.config.label2id)}; a countermeasure has "
@@ -204,7 +192,6 @@ def load_countermeasure(
             f"The feature extractor of {model} is {type(extractor).__name__}, which does not crop to a "
             "number of samples; AntiSpoofingFeatureExtractor does."
         )
-    name, commit = (model, folder.name) if local is None else (folder.resolve().name, None)
     return Countermeasure(name, folder, commit, align_weights(network), extractor)
 
 
@@ -223,13 +210,3 @@ def set_decision_threshold(folder: Path, threshold: float) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     write_text(path, json.dumps({**config, "decision_threshold": threshold}, indent=2) + "\n")
-
-
-def _download(model: str, revision: str | None) -> Path:
-    """The model's files, without pickles, in the cache; its last folder is named by the commit."""
-    try:
-        return Path(
-            snapshot_download(model, revision=revision, allow_patterns=["*.json", "*.py", "*.safetensors"])
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(f"{model} is neither a folder nor found on the Hub: {error}") from error

@@ -1,11 +1,17 @@
-"""What a killed run has left: read once for all processes, and never taken for something else's."""
+"""What a killed run has left: read once for all processes, and told apart from something else's by what
+identifies its rows and tensors."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+import pyarrow.compute as pc
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 
 
 T = TypeVar("T")
@@ -33,3 +39,31 @@ def describe_difference(before: Mapping, now: Mapping) -> str:
     before, now = (json.loads(json.dumps(each, default=str)) for each in (before, now))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     return "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in keys)
+
+
+def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 of named tensors in their order: names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def hash_rows(rows: Dataset) -> str:
+    """
+    SHA-256 of the utterances in their order and of their audio: path, size and time of the last change of a
+    file, the bytes where they are within the rows.
+    """
+    digest = hashlib.sha256()
+    for batch in rows.select_columns(["utterance_id", "audio"]).with_format("arrow").iter(1000):
+        paths = pc.struct_field(batch["audio"], "path").to_pylist()
+        contents = pc.struct_field(batch["audio"], "bytes")
+        for utterance, path, content in zip(batch["utterance_id"].to_pylist(), paths, contents, strict=True):
+            digest.update(f"{utterance} {path} ".encode())
+            if content.is_valid:
+                digest.update(hashlib.sha256(content.as_buffer()).digest())
+            else:
+                status = os.stat(path)
+                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()

@@ -1,15 +1,13 @@
 """Rows to scores with a model that is passed in, on one process or many, and from where a killed run was."""
 
-import hashlib
 import json
 import math
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -75,34 +73,31 @@ def score_rows(
     num_before = len(scores)
     if num_before:
         process.print(f"{num_before:,} of {len(rows):,} utterances were scored before.")
-    starts = range(len(finished), len(slices), process.num_processes)  # of a round: a batch for each process
-    own = [slices[i + process.process_index] for i in starts if i + process.process_index < len(slices)]
+    own = slices[len(finished) + process.process_index :: process.num_processes]
     loader = iter(DataLoader(rows, batch_sampler=own, collate_fn=collator, num_workers=batches.num_workers))
     model = model.to(process.device).eval()
     utterances = rows["utterance_id"][:]
     started = time.time()
-    with tqdm(
-        total=len(rows) - num_before,
-        desc=description,
-        unit=" utterances",
-        disable=not process.is_main_process,
-    ) as bar:
-        for _ in starts:
+    total = len(rows) - num_before
+    with tqdm(total=total, desc=description, unit=" utterances", disable=not process.is_main_process) as bar:
+        for _ in range(len(finished), len(slices), process.num_processes):
             batch = next(loader, None)  # there may be none for the last processes of the last round
-            computed = [] if batch is None else [score_batch(model, batch)[0].tolist()]
-            computed = gather_object(computed)
-            new = [score for each in computed for score in each]
+            computed = gather_object([] if batch is None else [score_batch(model, batch)[0].tolist()])
+            new = [score for scored in computed for score in scored]
             names = utterances[len(scores) : len(scores) + len(new)]
-            check_finite(new, [f"utterance {name}" for name in names])
+            for name, score in zip(names, new, strict=True):
+                if not math.isfinite(score):
+                    raise ValueError(
+                        f"The score of utterance {name} is {score}: check the weights of the model."
+                    )
             scores += new
             if checkpoint is not None:
                 checkpoint.add(computed)
             bar.update(len(new))
-    if num_scored := len(rows) - num_before:
+    if total:
         seconds = time.time() - started
         process.print(
-            f"{description}: {num_scored:,} utterances in {seconds:.1f} s, "
-            f"{num_scored / seconds:.1f} per second"
+            f"{description}: {total:,} utterances in {seconds:.1f} s, {total / seconds:.1f} per second"
         )
     return torch.tensor(scores)
 
@@ -112,26 +107,13 @@ def score_batch(
     model: PreTrainedModel, batch: Mapping[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Score a batch that a collator or a feature extractor gives, on the model's device.
-
-    Returns:
-        Scores (batch,), higher = more bona fide, and softmax outputs of bona fide (batch,), both float32, on
-        the CPU.
+    Score a batch that a collator or a feature extractor gives, on the model's device: scores (batch,), higher
+    = more bona fide, and softmax outputs of bona fide (batch,), both float32, on the CPU.
     """
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
     logits = model(**inputs).logits.float().cpu()
     label2id = model.config.label2id
     return compute_scores(logits, label2id), logits.softmax(-1)[:, int(label2id["bonafide"])]
-
-
-def check_finite(scores: Iterable[float], names: Iterable[str]) -> None:
-    """
-    Raises:
-        ValueError: a score that is NaN or infinite; the message has its name.
-    """
-    for score, name in zip(scores, names, strict=True):
-        if not math.isfinite(score):
-            raise ValueError(f"The score of {name} is {score}: check the weights of the model.")
 
 
 class ScoringCheckpoint:
@@ -152,7 +134,7 @@ class ScoringCheckpoint:
 
     def load(self) -> list[list[float]]:
         """
-        The scores of each finished batch. All processes call it.
+        The scores of each finished batch, of which alone the file is left with. All processes call it.
 
         Raises:
             ValueError: the file holds another scoring; the message names the difference.
@@ -172,13 +154,11 @@ class ScoringCheckpoint:
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> list[list[float]]:
-        """Read what is finished, and leave nothing else in the file."""
+        text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines(True) if self.path.is_file() else []:
-            try:
-                lines.append(json.loads(line if line.endswith("\n") else "cut short"))
-            except json.JSONDecodeError:  # what follows is computed again
-                break
+        with suppress(json.JSONDecodeError):  # what follows is computed again
+            for line in text[: text.rfind("\n") + 1].splitlines():
+                lines.append(json.loads(line))
         identity, *finished = lines or [self.identity]
         if difference := describe_difference(identity, self.identity):
             if not self.replace:
@@ -190,22 +170,3 @@ class ScoringCheckpoint:
         lines = [self.identity, *finished]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
         return finished
-
-
-def hash_rows(rows: Dataset) -> str:
-    """
-    SHA-256 of the utterances in their order and of their audio: path, size and time of the last change of a
-    file, the bytes where they are within the rows.
-    """
-    digest = hashlib.sha256()
-    for batch in rows.select_columns(["utterance_id", "audio"]).with_format("arrow").iter(1000):
-        paths = pc.struct_field(batch["audio"], "path").to_pylist()
-        contents = pc.struct_field(batch["audio"], "bytes")
-        for utterance, path, content in zip(batch["utterance_id"].to_pylist(), paths, contents, strict=True):
-            digest.update(f"{utterance} {path} ".encode())
-            if content.is_valid:
-                digest.update(hashlib.sha256(content.as_buffer()).digest())
-            else:
-                status = os.stat(path)
-                digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """The trainer of a model; of training by gradient the crop, dev EER, and runs that go on after a kill."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from metrics.det import equal_error_rate
 
-from .checkpoints import stopped_early
 from .collation import AudioCollator
 from .em import EMSettings
 from .scores import compute_scores
@@ -68,15 +68,8 @@ def build_trainer(
     method: GradientArguments | EMSettings,
 ) -> Trainer:
     """
-    The trainer of a model: by EM, or by gradient on audio or on what the frozen part of the model gives of
-    it. All that can be checked before training is checked.
-
-    Args:
-        model: to be trained.
-        collator: of evaluation.
-        splits: rows of "train" and "dev"; see `trials.FEATURES`.
-        args: of every trainer.
-        method: settings of training by gradient, or of EM.
+    The trainer of a model on the splits "train" and "dev": by EM, or by gradient on audio or on what the
+    frozen part of the model gives of it. The collator is that of evaluation.
 
     Raises:
         ValueError: a training split without one whole batch; see [`cache_trunk`] and [`LFCCGMMTrainer`].
@@ -104,8 +97,8 @@ def build_trainer(
         train_collator = collator = TrunkCollator(collator.label_ids)
     patience = method.early_stopping_patience
     if patience is not None and args.eval_strategy == "no":
-        PartialState().print("Without evaluation during training there is no early stopping.")
         patience = None
+        PartialState().print("Without evaluation during training there is no early stopping.")
     return AntiSpoofingTrainer(
         train_dataset=train,
         eval_dataset=dev,
@@ -120,15 +113,12 @@ def build_trainer(
 
 class AntiSpoofingTrainer(Trainer):
     """
-    [`Trainer`] with two collators, one for training and one for evaluation, so that only training crops at
-    random, and with a resumed run that goes on exactly where a killed one was.
+    [`Trainer`] with an `eval_collator` beside its `data_collator`, so that only training crops at random, and
+    with a resumed run that goes on exactly where a killed one was.
 
-    Args:
-        eval_collator: collates rows for evaluation; `data_collator` does so for training.
-        optimizer: "adam" for `torch.optim.Adam` instead of the one that `args.optim` names. As in the field's
-            published code, its weight decay is an L2 term in the gradient of every parameter.
-        early_stopping_patience: number of evaluations without a lower dev EER; `None` never stops early.
-        **kwargs: of [`Trainer`].
+    `optimizer` "adam" is `torch.optim.Adam` instead of the one that `args.optim` names. As in the field's
+    published code, its weight decay is an L2 term in the gradient of every parameter. Training stops after
+    `early_stopping_patience` evaluations without a lower dev EER.
     """
 
     def __init__(
@@ -141,8 +131,9 @@ class AntiSpoofingTrainer(Trainer):
     ):
         if optimizer == "adam":
             args = kwargs["args"]
-            settings = {"betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
-            kwargs["optimizer_cls_and_kwargs"] = (Adam, {"lr": args.learning_rate, **settings})
+            betas = args.adam_beta1, args.adam_beta2
+            settings = {"lr": args.learning_rate, "betas": betas, "eps": args.adam_epsilon}
+            kwargs["optimizer_cls_and_kwargs"] = (Adam, settings)
         if early_stopping_patience is not None:
             kwargs["callbacks"] = [EarlyStoppingCallback(early_stopping_patience)]
         super().__init__(**kwargs)
@@ -166,24 +157,19 @@ class AntiSpoofingTrainer(Trainer):
         return [name for name, _ in model.named_parameters()]
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """
-        As in [`Trainer`]; where the checkpoint is that of a run that had stopped early, only the best model
-        is loaded.
-        """
-        if resume_from_checkpoint is not None:
+        """As in [`Trainer`]; of a run that had stopped early, only the best model is loaded."""
+        if resume_from_checkpoint is not None and self.early_stopping_patience is not None:
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
-            if stopped_early(state, self.early_stopping_patience):
+            stopping = state.stateful_callbacks.get("EarlyStoppingCallback")
+            counter = stopping["attributes"]["early_stopping_patience_counter"] if stopping else 0
+            if counter >= self.early_stopping_patience:
                 self.state = state
                 self._load_best_model()
                 return None
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        state = self.state
-        if (
-            self.args.load_best_model_at_end
-            and state.best_global_step
-            and state.best_model_checkpoint is None
-        ):
-            self._load_best_model()  # of a run that has been moved
+        is_moved = self.state.best_global_step and self.state.best_model_checkpoint is None
+        if self.args.load_best_model_at_end and is_moved:
+            self._load_best_model()
         return output
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
@@ -233,14 +219,13 @@ class EpochCallback(TrainerCallback):
         self.collator.epoch.fill_(int(state.epoch or 0))
 
 
-def make_eer_metric(label2id: dict[str, int]):
+def make_eer_metric(label2id: dict[str, int]) -> Callable[[EvalPrediction], dict[str, float]]:
     """`compute_metrics` for the [`Trainer`]: the EER, a fraction, and the numbers of trials."""
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        logits = (
-            prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-        )
-        scores = compute_scores(np.asarray(logits), label2id)
+        outputs = prediction.predictions
+        logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
+        scores = compute_scores(logits, label2id)
         is_bonafide = prediction.label_ids == int(label2id["bonafide"])
         eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
         return {"eer": eer, "num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}

@@ -1,22 +1,21 @@
 """Training of LFCC-GMM by expectation-maximisation, where the other systems are trained by gradient."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, Trainer, TrainingArguments
 from transformers.hf_argparser import HfArg
 
 from .em import EMSettings, load_state, train_gmm
-from .models import IGNORED_CONFIG_KEYS
-from .scoring import hash_rows
+from .models import list_settings
+from .resuming import hash_rows
 
 
 # The arguments of `TrainingArguments` that mean something to EM, beside those of the Hub.
@@ -82,92 +81,81 @@ class LFCCGMMTrainer(Trainer):
     [`Trainer`] that fits the mixtures of an `LFCCGMMForAudioClassification` by EM, one label after the other:
     `num_train_epochs` iterations, each a pass over the utterances of the label, of which
     `per_device_train_batch_size` are read at a time. The state of EM is kept in `checkpoint-em` of the output
-    folder, from which the same run goes on.
-
-    Args:
-        settings: see [`EMArguments.make_settings`].
-        **kwargs: of [`Trainer`]; `train_dataset` has the columns of `trials.FEATURES`, `data_collator` gives
-            `input_values` and `attention_mask`.
+    folder, from which the same run goes on. `data_collator` gives `input_values` and `attention_mask`.
 
     Raises:
-        ValueError: settings that do not go with the model, or the state of another training or a damaged one;
-            see [`load_state`].
+        EMError: settings that do not go with the model, or a state that cannot be resumed; see
+            [`load_state`].
     """
 
     def __init__(self, *, settings: EMSettings, **kwargs):
         super().__init__(**kwargs)
         self.remove_callback(ProgressCallback)  # whose bar counts steps; a pass over the corpus has its own
         self.settings = settings
-        self.rows = split_by_label(self.train_dataset)
-        self.states = {}  # by label: where the state of EM is kept, and what it is of
-        config = json.loads(self.model.config.to_json_string())
-        for name, gmm in self.model.gmms.items():
-            identity = {"label": name, "utterances": hash_rows(self.rows[name])}
-            identity |= {key: value for key, value in config.items() if key not in IGNORED_CONFIG_KEYS}
-            place = {"state_dir": Path(self.args.output_dir, "checkpoint-em", name), "identity": identity}
-            load_state(gmm, settings, **place)  # what cannot be resumed is an error now, and not after hours
-            self.states[name] = place
+        config = list_settings(self.model.config)
+        labels = np.asarray(self.train_dataset.with_format("numpy")["label"][:])
+        self.rows, self.places = {}, {}  # by label; a place is the `state_dir` and `identity` of EM
+        for name in self.model.gmms:
+            index = self.train_dataset.features["label"].str2int(name)
+            self.rows[name] = rows = self.train_dataset.select(np.flatnonzero(labels == index))
+            self.places[name] = {
+                "state_dir": Path(self.args.output_dir, "checkpoint-em", name),
+                "identity": {"label": name, "utterances": hash_rows(rows), **config},
+            }
+            # What cannot be resumed is an error now, and not after hours.
+            load_state(self.model.gmms[name], settings, **self.places[name])
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:
         """
         Fit the mixtures; log each iteration's log-likelihood per frame.
 
         Raises:
-            ValueError: see [`train_gmm`].
+            EMError: see [`train_gmm`].
         """
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
-        for name in self.model.gmms:
-            history = self.fit(name)
+        for name, gmm in self.model.gmms.items():
+            key = f"log_likelihood_{name}"
+            history = train_gmm(
+                gmm,
+                FrameBatches(self, name),
+                self.settings,
+                **self.places[name],
+                on_iteration=partial(self.log_iteration, key),
+            )
+            # Those of the run that this one resumes are in the log, too.
+            others = [entry for entry in self.state.log_history if key not in entry]
+            own = [{key: value, "epoch": i, "step": i} for i, value in enumerate(history, start=1)]
+            self.state.log_history = [*others, *own]
             PartialState().print(
                 f"EM of {name}: {len(self.rows[name]):,} utterances, {len(history)} iterations, "
                 f"log-likelihood per frame {history[0]:.3f} to {history[-1]:.3f}"
             )
         self.callback_handler.on_train_end(self.args, self.state, self.control)
 
-    def fit(self, name: str) -> list[float]:
-        """Fit the mixture of a label; the log-likelihoods that [`train_gmm`] returns."""
-        key = f"log_likelihood_{name}"
-
-        def log(iteration: int, log_likelihood: float) -> None:
-            self.state.epoch = self.state.global_step = iteration
-            self.log({key: log_likelihood})
-
-        batches = FrameBatches(self, self.rows[name], description=f"EM of {name}")
-        history = train_gmm(
-            self.model.gmms[name], batches, self.settings, **self.states[name], on_iteration=log
-        )
-        # Those of the run that this one resumes are in the log, too.
-        others = [entry for entry in self.state.log_history if key not in entry]
-        own = [{key: value, "epoch": i, "step": i} for i, value in enumerate(history, start=1)]
-        self.state.log_history = [*others, *own]
-        return history
+    def log_iteration(self, key: str, iteration: int, log_likelihood: float) -> None:
+        self.state.epoch = self.state.global_step = iteration
+        self.log({key: log_likelihood})
 
 
 class FrameBatches:
-    """Frames (frames, features) of utterances, batch by batch, the same on every pass; this process's own."""
+    """The frames of a label in batches (frames, features), the same on every pass; this process's share."""
 
-    def __init__(self, trainer: Trainer, rows: Dataset, *, description: str):
-        size, process = trainer.args.per_device_train_batch_size, PartialState()
+    def __init__(self, trainer: LFCCGMMTrainer, name: str):
+        rows, args, process = trainer.rows[name], trainer.args, PartialState()
+        size = args.per_device_train_batch_size
         batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
         self.model = trainer.model.to(process.device)
         self.loader = DataLoader(
             rows,
             batch_sampler=batches[process.process_index :: process.num_processes],
             collate_fn=trainer.data_collator,
-            num_workers=trainer.args.dataloader_num_workers,
+            num_workers=args.dataloader_num_workers,
         )
-        is_shown = process.is_main_process and not trainer.args.disable_tqdm
-        self.bar = {"desc": description, "disable": not is_shown, "leave": False}
+        is_hidden = args.disable_tqdm or not process.is_main_process
+        self.bar = {"desc": f"EM of {name}", "disable": is_hidden, "leave": False}
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[torch.Tensor]:
         for batch in tqdm(self.loader, **self.bar):
             inputs = (batch[name].to(self.model.device) for name in ("input_values", "attention_mask"))
             yield self.model.frames(*inputs)[0]
-
-
-def split_by_label(rows: Dataset) -> dict[str, Dataset]:
-    """The rows of each label, by its name."""
-    labels = np.asarray(rows.with_format("numpy")["label"][:])
-    names = rows.features["label"].names
-    return {name: rows.select(np.flatnonzero(labels == index)) for index, name in enumerate(names)}

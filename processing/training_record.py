@@ -36,14 +36,8 @@ def save_and_evaluate(
     The dev EER threshold becomes the `decision_threshold` of the config. The files of the model appear in
     the Trainer's folder when they are complete, the config last.
 
-    Args:
-        trainer: after training.
-        collator: of evaluation.
-        corpus: that the splits are of.
-        splits: by "dev" and "eval": how the split is called, and its rows.
-
-    Returns:
-        The results of each split, on the main process.
+    `splits` are, by "dev" and "eval", how the split is called and its rows. Returns the results of each, on
+    the main process.
     """
     folder = Path(trainer.args.output_dir)
     unfinished = folder / ".unfinished"
@@ -84,15 +78,9 @@ def write_training_record(
     folder: Path, recipe: Mapping, trainer: Trainer, record: Mapping, *, started: float
 ) -> None:
     """
-    Write `recipe.yaml`, `trainer_state.json`, the Trainer's log without paths of this machine, and
-    `training.json`.
-
-    Args:
-        folder: of the run.
-        recipe: as it was run.
-        trainer: after training.
-        record: what is known of the run; model, machine and time are added.
-        started: when it began, in seconds since the epoch.
+    Write into the folder of a run `recipe.yaml`, as it was run, `trainer_state.json`, the Trainer's log
+    without paths of this machine, and `training.json`: the record, with model, machine and time added since
+    `started`, in seconds since the epoch.
     """
     write_text(folder / "recipe.yaml", yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
     best = trainer.state.best_model_checkpoint

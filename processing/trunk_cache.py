@@ -5,9 +5,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +18,10 @@ from pyarrow import ArrowInvalid
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from .base_model import IGNORED_ENCODER_KEYS, hash_tensors
+from .base_model import IGNORED_ENCODER_KEYS
 from .collation import AudioCollator
-from .resuming import read_on_main
-from .scoring import Batches, hash_rows
+from .resuming import hash_rows, hash_tensors, read_on_main
+from .scoring import Batches
 
 
 SHARD_SIZE = 256  # utterances; what a kill costs at most
@@ -41,10 +39,7 @@ IGNORED_CONFIG_KEYS = (IGNORED_ENCODER_KEYS - {"transformers_version"}) | {
 class TrunkCollator:
     """
     Collates cached rows into `trunk_states` (batch, states, frames, hidden_size), float32, and `labels`
-    (batch,).
-
-    Args:
-        label_ids: the model's class index of each index of the rows' `ClassLabel`.
+    (batch,); `label_ids` are the model's class indices of those of the rows' `ClassLabel`.
     """
 
     def __init__(self, label_ids: list[int]):
@@ -68,18 +63,11 @@ def cache_trunk(
     `utterance_id` and `label`. It is computed in float32 on the process's device, through `datasets.map` in
     shards of 256 utterances, and kept in the cache of `datasets` under a key of utterances and audio files,
     crop, and frozen weights. Finished shards are used again, after a kill or in another run; under
-    `accelerate launch` they are shared out over the processes.
-
-    Args:
-        model: with a frozen trunk.
-        collator: crops as in evaluation, without a random crop.
-        rows: see `trials.FEATURES`.
-        batches: batch size, and in `num_workers` how many threads decode.
-        description: of the rows, for what is printed.
+    `accelerate launch` they are shared out over the processes. `num_workers` threads decode.
 
     Raises:
-        ValueError: nothing of the model is frozen; a random crop; a value that float16 can't hold; audio that
-            cannot be decoded; too little space on the disk.
+        ValueError: nothing of the model is frozen; a random crop; a value that float16 cannot hold; audio
+            that cannot be decoded; too little space on the disk.
     """
     if not getattr(model.config, "has_frozen_trunk", False):
         raise ValueError(
@@ -88,54 +76,78 @@ def cache_trunk(
         )
     if collator.crop != "start":
         raise ValueError(
-            f"--cache_frozen_trunk: what is kept of an utterance is one crop of it, but the crop is "
-            f"{collator.crop}. Leave --cache_frozen_trunk or --crop {collator.crop} out."
+            f"--cache_frozen_trunk keeps one crop of each utterance, but the crop is {collator.crop}. Leave "
+            f"--cache_frozen_trunk or --crop {collator.crop} out."
         )
-    process = PartialState()
     folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _make_key(model, collator, rows)[:32])
     ranges = [range(i, min(i + SHARD_SIZE, len(rows))) for i in range(0, len(rows), SHARD_SIZE)]
     shards = {folder / f"{i:05d}-of-{len(ranges):05d}.arrow": part for i, part in enumerate(ranges)}
     # All processes must share out the same ones.
     missing = read_on_main(lambda: [path for path, part in shards.items() if not _is_whole(path, len(part))])
-    if missing:
-        model = model.to(process.device)
-        shape = _find_shape(model)
+    if not missing:
+        PartialState().print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
+    else:
+        model = model.to(PartialState().device)
+        with torch.no_grad():
+            silence = torch.zeros(1, model.config.num_samples, device=model.device)
+            shape = tuple(model.run_trunk(silence).shape[1:])  # states, frames, hidden_size
         remaining = sum(len(shards[path]) for path in missing)
         size = 2 * math.prod(shape) * remaining  # bytes
         values = f"{' x '.join(map(str, shape))} values (states x frames x width) in float16"
-        process.print(
+        PartialState().print(
             f"Frozen trunk of {description}: {values} of each of {remaining:,} utterances, "
             f"{len(rows) - remaining:,} of {len(rows):,} are there: {size / 1e6:,.1f} MB in {folder}"
         )
         _make_room(folder, size)
-        own = missing[process.process_index :: process.num_processes]
-        total = sum(len(shards[path]) for path in own)
-        with (
-            _hide_bars_of_datasets(),
-            tqdm(total=total, desc="Frozen trunk", disable=not process.is_main_process) as bar,
-            ThreadPoolExecutor(max(1, batches.num_workers)) as pool,
-        ):
-            run = partial(_run_trunk, model=model, collator=collator, pool=pool, bar=bar)
-            for path in own:
-                _write_shard(path, rows.select(shards[path]), run, shape, batches.batch_size)
-        process.wait_for_everyone()
+        _write_shards({path: rows.select(shards[path]) for path in missing}, model, collator, shape, batches)
         if not all(path.is_file() for path in shards):
             raise ValueError(
                 f"{folder} lacks shards that another process has written: several machines need an "
                 "HF_DATASETS_CACHE on a disk that they share."
             )
-    else:
-        process.print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
     return concatenate_datasets([Dataset.from_file(str(path)) for path in shards]).with_format(
         "torch", columns=["trunk_states", "label"]
     )
 
 
-@torch.no_grad()
-def _find_shape(model: PreTrainedModel) -> tuple[int, int, int]:
-    """Of what the frozen part gives of an utterance: (states, frames, hidden_size)."""
-    silence = torch.zeros(1, model.config.num_samples, device=model.device)
-    return tuple(model.run_trunk(silence).shape[1:])
+def _write_shards(
+    shards: dict[Path, Dataset],
+    model: PreTrainedModel,
+    collator: AudioCollator,
+    shape: tuple[int, int, int],
+    batches: Batches,
+) -> None:
+    """Compute shards, this process its share of them; each appears under its name when it is whole."""
+    process = PartialState()
+    own = list(shards.items())[process.process_index :: process.num_processes]
+    total = sum(len(rows) for _, rows in own)
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()  # there is one bar for all shards
+    try:
+        with (
+            tqdm(total=total, desc="Frozen trunk", disable=not process.is_main_process) as bar,
+            ThreadPoolExecutor(max(1, batches.num_workers)) as pool,
+        ):
+            run = partial(_run_trunk, model=model, collator=collator, pool=pool, bar=bar)
+            for path, rows in own:
+                label = ClassLabel(names=rows.features["label"].names)
+                states = Array3D(shape=shape, dtype="float16")
+                features = Features(utterance_id=Value("string"), label=label, trunk_states=states)
+                rows.map(
+                    run,
+                    batched=True,
+                    batch_size=batches.batch_size,
+                    writer_batch_size=batches.batch_size,
+                    features=features,
+                    remove_columns=[name for name in rows.column_names if name not in features],
+                    cache_file_name=str(path),
+                    load_from_cache_file=False,  # a shard that is there could not be read
+                    new_fingerprint=hashlib.sha256(str(path).encode()).hexdigest()[:16],
+                )
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    process.wait_for_everyone()
 
 
 @torch.no_grad()
@@ -161,30 +173,6 @@ def _run_trunk(
     return {"utterance_id": batch["utterance_id"], "label": batch["label"], "trunk_states": list(states)}
 
 
-def _write_shard(
-    path: Path, rows: Dataset, run: Callable[[dict], dict], shape: tuple[int, int, int], batch_size: int
-) -> None:
-    """Compute a shard; it appears under its name when it is whole."""
-    features = Features(
-        {
-            "utterance_id": Value("string"),
-            "label": ClassLabel(names=rows.features["label"].names),
-            "trunk_states": Array3D(shape=shape, dtype="float16"),
-        }
-    )
-    rows.map(
-        run,
-        batched=True,
-        batch_size=batch_size,
-        writer_batch_size=batch_size,
-        features=features,
-        remove_columns=[name for name in rows.column_names if name not in features],
-        cache_file_name=str(path),
-        load_from_cache_file=False,  # a shard that is there could not be read
-        new_fingerprint=hashlib.sha256(str(path).encode()).hexdigest()[:16],
-    )
-
-
 def _make_key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
     """SHA-256 of all that the cached values depend on."""
     crop = json.loads(collator.feature_extractor.to_json_string())
@@ -208,12 +196,7 @@ def _make_key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) ->
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """
-    Make the folder, without temporary files of killed runs: those that nobody has touched for an hour.
-
-    Raises:
-        ValueError: it cannot be made, or the disk has less space than the needed bytes.
-    """
+    """Make the folder, remove what killed runs left in it, and check that it has that many bytes of space."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -222,7 +205,7 @@ def _make_room(folder: Path, needed: int) -> None:
             "written."
         ) from error
     for path in folder.glob("tmp*"):
-        if time.time() - path.stat().st_mtime > 3600:
+        if time.time() - path.stat().st_mtime > 3600:  # seconds in which nobody has touched it
             path.unlink(missing_ok=True)
     if needed > (free := shutil.disk_usage(folder).free):
         raise ValueError(
@@ -237,15 +220,3 @@ def _is_whole(path: Path, num_rows: int) -> bool:
         return len(Dataset.from_file(str(path))) == num_rows
     except (OSError, ArrowInvalid):
         return False
-
-
-@contextmanager
-def _hide_bars_of_datasets() -> Iterator[None]:
-    """There is one bar for all shards."""
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()

@@ -364,7 +364,7 @@ def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tm
         *("--resume_from_checkpoint", "last"),
     )
 
-    assert "was trained with id2label" in message
+    assert "is of a run with other settings: id2label was {'0': " in message
 
 
 @pytest.mark.parametrize(

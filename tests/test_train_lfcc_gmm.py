@@ -117,7 +117,7 @@ def test_state_of_other_labels_is_refused_in_one_line(run, arguments, la_corpus,
 
     message = refused(*arguments, "--resume_from_checkpoint", "last")
 
-    assert message.startswith("train.py: error: ") and "is the state of another training" in message
+    assert message.startswith("train.py: error: ") and "cannot be resumed: " in message
 
 
 def test_state_of_another_seed_is_an_error_that_names_it(run, arguments, refused, tmp_path):

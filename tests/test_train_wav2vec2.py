@@ -20,8 +20,8 @@ from transformers import (
 
 import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
-from processing.base_model import hash_tensors
 from processing.collation import AudioCollator
+from processing.resuming import hash_tensors
 
 
 RECIPE = {

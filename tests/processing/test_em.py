@@ -100,13 +100,16 @@ def test_frame_sample_is_uniform_bounded_and_independent_of_sharing_out():
     keys = np.random.default_rng(0).random(10_000)
     one, *shares = (FrameSample(500) for _ in range(3))
     for i, (batch, key) in enumerate(zip(frames.split(100), np.split(keys, 100), strict=True)):
-        one.offer(batch, key)
-        shares[i % 2].offer(batch, key)
-        assert sum(map(len, one.frames)) < 2 * 500
+        one.offer(key, batch)
+        shares[i % 2].offer(key, batch)
+        assert sum(len(kept) for _, kept in one.parts) < 2 * 500
 
-    sample = one.taken()[1]
+    sample = one.take()[1]
 
-    assert torch.equal(FrameSample.join([share.taken() for share in shares], 500), sample)
+    joined = FrameSample(500)
+    joined.parts = shares[0].parts + shares[1].parts
+    assert torch.equal(joined.take()[1], sample)
+    assert torch.equal(sample[:, 0], frames[np.argsort(keys)[:500], 0])
     assert len(sample.unique()) == 500
     assert abs(sample.mean() - 5000) < 4 * 10_000 / np.sqrt(12 * 500)
 

@@ -18,7 +18,8 @@ import modeling  # noqa: F401  registers the architectures
 from processing import asvspoof2019
 from processing.collation import AudioCollator
 from processing.models import load_countermeasure
-from processing.scoring import Batches, ScoringCheckpoint, hash_rows, score_rows
+from processing.resuming import hash_rows
+from processing.scoring import Batches, ScoringCheckpoint, score_rows
 from processing.trials import FEATURES
 
 
@@ -104,7 +105,6 @@ import modeling
 from processing import asvspoof2019
 from processing.collation import AudioCollator
 from processing.models import load_countermeasure
-from processing.models import load_countermeasure
 from processing.scoring import Batches, ScoringCheckpoint, score_rows
 
 
@@ -119,7 +119,7 @@ corpus, trained, path = sys.argv[1:]
 PartialState(cpu=True)
 cm = load_countermeasure(trained)
 checkpoint = ScoringCheckpoint(Path(path), {"model": "m", "corpus": "c"})
-rows = asvspoof2019.load(Path(corpus)).splits["eval"]
+rows = asvspoof2019.LA.load(Path(corpus)).splits["eval"]
 score_rows(cm.model, Dying(cm.feature_extractor), rows, batches=Batches(2), checkpoint=checkpoint)
 """
 
