@@ -1,6 +1,7 @@
 """AASIST model configuration."""
 
-from typing import ClassVar
+import math
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -16,34 +17,22 @@ class AasistConfig(SincFrontEndConfig):
     use, see `pre_activation`).
 
     Args:
-        num_samples (`int`, *optional*, defaults to 64600):
-            Length of the input in samples.
-        sinc_filters (`int`, *optional*, defaults to 70):
-            Number of filters in the sinc bank. A third of them, rounded down, are the bands of the residual
-            encoder and the nodes of the spectral graph.
-        sinc_scale (`str`, *optional*, defaults to `"mel"`):
-            Scale on which the band edges are equally spaced.
-        block_channels (`list[int]`, *optional*, defaults to `[32, 32, 64, 64, 64, 64]`):
-            Output channels of each residual block.
-        pre_activation (`bool`, *optional*, defaults to `False`):
-            Whether every block but the first applies batch normalisation and SELU before its first
-            convolution, as the paper draws it. In the authors' code, and so in their weights, none does.
-        graph_size (`int`, *optional*, defaults to 64):
-            Width of the nodes of the spectral and of the temporal graph, and of the stack nodes at first.
-        heterogeneous_graph_size (`int`, *optional*, defaults to 32):
-            Width of the nodes of the heterogeneous graphs.
-        pool_ratios (`list[float]`, *optional*, defaults to `[0.5, 0.7, 0.5]`):
-            Share of the nodes that graph pooling keeps, rounded down but at least one: of the spectral, the
-            temporal and the heterogeneous graphs.
-        temperatures (`list[float]`, *optional*, defaults to `[2.0, 2.0, 100.0]`):
-            What the attention is divided by before the softmax, likewise.
-        attention_dropout, pool_dropout, branch_dropout, classifier_dropout (`float`, *optional*):
-            Dropout of the nodes that a graph attention layer gets (defaults to 0.2), of those that graph
-            pooling weighs (0.3), of the outputs of both branches (0.2) and before the last layer (0.5).
-        sinc_filter_length, sinc_min_frequency, sinc_max_frequency, sinc_learnable:
-            See `SincFrontEndConfig`.
-        sampling_rate, class_weights, decision_threshold:
-            See `CountermeasureConfig`.
+        sinc_filters: number of filters in the sinc bank. A third of them, rounded down, are the bands of the
+            residual encoder and the nodes of the spectral graph.
+        pre_activation: whether every block but the first applies batch normalisation and SELU before its
+            first convolution, as the paper draws it. In the authors' code, and so in their weights, none
+            does.
+        graph_size: width of the nodes of the spectral and of the temporal graph, and of the stack nodes at
+            first.
+        heterogeneous_graph_size: width of the nodes of the heterogeneous graphs.
+        pool_ratios: share of the nodes that graph pooling keeps, rounded down but at least one: of the
+            spectral, the temporal and the heterogeneous graphs.
+        temperatures: what the attention is divided by before the softmax, likewise.
+        attention_dropout, pool_dropout, branch_dropout, classifier_dropout: dropout of the nodes that a graph
+            attention layer gets, of those that graph pooling weighs, of the outputs of both branches and
+            before the last layer.
+        block_channels, sinc_filter_length, sinc_scale, sinc_min_frequency, …: see `SincFrontEndConfig`.
+        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
 
     Example:
 
@@ -60,7 +49,7 @@ class AasistConfig(SincFrontEndConfig):
 
     num_samples: int = 64600
     sinc_filters: int = 70
-    sinc_scale: str = "mel"
+    sinc_scale: Literal["linear", "mel", "inverse_mel"] = "mel"
     block_channels: list[int] | tuple[int, ...] = (32, 32, 64, 64, 64, 64)
     pre_activation: bool = False
     graph_size: int = 64
@@ -73,19 +62,18 @@ class AasistConfig(SincFrontEndConfig):
     classifier_dropout: float | int = 0.5
 
     def validate_graphs(self):
-        """Every graph has nodes of some width, a ratio that keeps a part of them, and a temperature."""
         self.check_at_least(3, "sinc_filters")  # which make one band
         self.check_at_least(1, "graph_size", "heterogeneous_graph_size")
         for name in ("pool_ratios", "temperatures"):
             values = list(getattr(self, name))
-            if len(values) != 3:
+            largest, allowed = (
+                (1, "above 0 and at most 1") if name == "pool_ratios" else (math.inf, "above 0")
+            )
+            if len(values) != 3 or not all(0 < value <= largest for value in values):
                 raise ValueError(
-                    f"{name} {values} must be three numbers: of the spectral, the temporal and the "
+                    f"{name} {values} must be three numbers {allowed}: of the spectral, the temporal and the "
                     "heterogeneous graphs."
                 )
-            if min(values) <= 0 or (name == "pool_ratios" and max(values) > 1):
-                allowed = "above 0 and at most 1" if name == "pool_ratios" else "above 0"
-                raise ValueError(f"{name} {values} must be {allowed}.")
 
 
 __all__ = ["AasistConfig"]

@@ -12,15 +12,12 @@ class CountermeasureConfig(PreTrainedConfig):
     Base of the countermeasures' configs.
 
     Args:
-        num_samples (`int`, *optional*, defaults to 64000):
-            Length of the input in samples.
-        sampling_rate (`int`, *optional*, defaults to 16000):
-            Sampling rate of the input in Hz.
-        class_weights (`dict[str, float]`, *optional*):
-            Weight of each class in the cross-entropy, by label name. `None` weighs the classes equally.
-        decision_threshold (`float`, *optional*):
-            Score (logit of bona fide minus logit of spoof) above which a single crop is called bona fide;
-            the EER threshold of the development set once the model is trained.
+        num_samples: length of the input in samples.
+        sampling_rate: sampling rate of the input in Hz.
+        class_weights: weight of each class in the cross-entropy, by label name. `None` weighs the classes
+            equally.
+        decision_threshold: score (logit of bona fide minus logit of spoof) above which a single crop is
+            called bona fide; the EER threshold of the development set once the model is trained.
     """
 
     labels_by_default: ClassVar[tuple[str, ...]] = ("bonafide", "spoof")  # in the order of the logits
@@ -38,18 +35,23 @@ class CountermeasureConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def check_at_least(self, smallest: int, *fields: str) -> None:
-        """
-        Raises:
-            ValueError: a field, or one of its numbers, is smaller, or it has none.
-        """
+        """Raise a `ValueError` if a field, or one of its numbers, is smaller, or it has none."""
         for name in fields:
             value = getattr(self, name)
             numbers = value if isinstance(value, (list, tuple)) else [value]
             if not numbers or min(numbers) < smallest:
                 raise ValueError(f"{name} must be at least {smallest}, not {value}.")
 
+    def check_band(self, front_end: str) -> None:
+        """Raise a `ValueError` if a front end's band is empty or not below half the sampling rate."""
+        low, high = (getattr(self, f"{front_end}_{end}_frequency") for end in ("min", "max"))
+        if not 0 <= low < high <= self.sampling_rate / 2:
+            raise ValueError(
+                f"{front_end}_min_frequency {low} and {front_end}_max_frequency {high} must rise and lie "
+                f"between 0 and half the sampling rate, {self.sampling_rate / 2} Hz."
+            )
+
     def validate_class_weights(self):
-        """Class weights name labels, all of them."""
         if self.class_weights is not None and set(self.class_weights) != set(self.id2label.values()):
             raise ValueError(
                 f"class_weights {self.class_weights} must give a weight to each of the labels "

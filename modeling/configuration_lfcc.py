@@ -1,5 +1,7 @@
 """What the configs of all countermeasures on linear-frequency cepstral coefficients have."""
 
+from typing import Literal
+
 from huggingface_hub.dataclasses import strict
 
 from .configuration_countermeasure import CountermeasureConfig
@@ -16,38 +18,27 @@ class LFCCFrontEndConfig(CountermeasureConfig):
     band, the front end of the ASVspoof 2019 baseline LFCC-GMM.
 
     Args:
-        lfcc_window_length (`int`, *optional*, defaults to 320):
-            Length of the symmetric Hamming window in samples.
-        lfcc_hop_length (`int`, *optional*, defaults to 160):
-            Samples from one window to the next.
-        lfcc_fft_size (`int`, *optional*, defaults to 512):
-            Samples to which a window is padded with zeros for the Fourier transform.
-        lfcc_num_filters (`int`, *optional*, defaults to 20):
-            Number of triangular filters, equally spaced in Hz.
-        lfcc_min_frequency (`float`, *optional*, defaults to 0.0):
-            Lower edge of the lowest filter in Hz.
-        lfcc_max_frequency (`float`, *optional*, defaults to 8000.0):
-            Upper edge of the highest filter in Hz.
-        lfcc_num_coefficients (`int`, *optional*, defaults to 20):
-            Number of cepstral coefficients, counted from the zeroth.
-        lfcc_num_deltas (`int`, *optional*, defaults to 2):
-            Differences over time after the coefficients: 0 none, 1 delta, 2 delta and double delta.
-        lfcc_use_energy (`bool`, *optional*, defaults to `False`):
-            Whether the zeroth coefficient is replaced by log10(energy + `lfcc_log_floor`), where the energy
-            is the sum of the power spectrum from 0 Hz to half the sampling rate.
-        lfcc_pre_emphasis (`float`, *optional*, defaults to 0.0):
-            a in x[t] - a x[t - 1], which is applied to the waveform; the first sample stays as it is.
-        lfcc_log_floor (`float`, *optional*, defaults to 2.2204e-16):
-            What is added to energies before the logarithm.
-        lfcc_snap_to_bins (`bool`, *optional*, defaults to `False`):
-            Whether the edges of the filters are moved to bins of the Fourier transform,
+        lfcc_window_length: length of the symmetric Hamming window in samples.
+        lfcc_hop_length: samples from one window to the next.
+        lfcc_fft_size: samples to which a window is padded with zeros for the Fourier transform.
+        lfcc_num_filters: number of triangular filters, equally spaced in Hz.
+        lfcc_min_frequency: lower edge of the lowest filter in Hz.
+        lfcc_max_frequency: upper edge of the highest filter in Hz.
+        lfcc_num_coefficients: number of cepstral coefficients, counted from the zeroth.
+        lfcc_num_deltas: differences over time after the coefficients: 0 none, 1 delta, 2 delta and double
+            delta.
+        lfcc_use_energy: whether the zeroth coefficient is replaced by log10(energy + `lfcc_log_floor`), where
+            the energy is the sum of the power spectrum from 0 Hz to half the sampling rate.
+        lfcc_pre_emphasis: a in x[t] - a x[t - 1], which is applied to the waveform; the first sample stays as
+            it is.
+        lfcc_log_floor: what is added to energies before the logarithm.
+        lfcc_snap_to_bins: whether the edges of the filters are moved to bins of the Fourier transform,
             floor((fft_size + 1) f / sampling_rate), as in the ASVspoof 2021 Python baseline (spafe 0.1.2);
             otherwise they are at their exact frequencies, as in torchaudio.
-        lfcc_pad_last_window (`bool`, *optional*, defaults to `False`):
-            Whether samples behind the last whole window make one more window with zeros, as in the ASVspoof
-            2019 baseline (MATLAB's `buffer(…, "nodelay")`); otherwise they are left out, as in spafe 0.1.2.
-        num_samples, sampling_rate, class_weights, decision_threshold:
-            See `CountermeasureConfig`.
+        lfcc_pad_last_window: whether samples behind the last whole window make one more window with zeros, as
+            in the ASVspoof 2019 baseline (MATLAB's `buffer(…, "nodelay")`); otherwise they are left out, as
+            in spafe 0.1.2.
+        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
     """
 
     lfcc_window_length: int = 320
@@ -57,7 +48,7 @@ class LFCCFrontEndConfig(CountermeasureConfig):
     lfcc_min_frequency: float | int = 0.0
     lfcc_max_frequency: float | int = 8000.0
     lfcc_num_coefficients: int = 20
-    lfcc_num_deltas: int = 2
+    lfcc_num_deltas: Literal[0, 1, 2] = 2
     lfcc_use_energy: bool = False
     lfcc_pre_emphasis: float | int = 0.0
     lfcc_log_floor: float = 2.2204e-16
@@ -65,7 +56,6 @@ class LFCCFrontEndConfig(CountermeasureConfig):
     lfcc_pad_last_window: bool = False
 
     def validate_lfcc_frames(self):
-        """The window is not empty, moves on, fits into the Fourier transform and into the input."""
         self.check_at_least(1, "lfcc_window_length", "lfcc_hop_length")
         if self.lfcc_fft_size < self.lfcc_window_length:
             raise ValueError(
@@ -79,13 +69,7 @@ class LFCCFrontEndConfig(CountermeasureConfig):
             )
 
     def validate_lfcc_filters(self):
-        """The band lies below half the sampling rate, its filters are a bin apart and as many as needed."""
-        if not 0 <= self.lfcc_min_frequency < self.lfcc_max_frequency <= self.sampling_rate / 2:
-            raise ValueError(
-                f"lfcc_min_frequency {self.lfcc_min_frequency} and lfcc_max_frequency "
-                f"{self.lfcc_max_frequency} must rise and lie between 0 and half the sampling rate, "
-                f"{self.sampling_rate / 2} Hz."
-            )
+        self.check_band("lfcc")
         self.check_at_least(1, "lfcc_num_filters")
         bins = (self.lfcc_max_frequency - self.lfcc_min_frequency) * self.lfcc_fft_size / self.sampling_rate
         if self.lfcc_num_filters + 1 > bins:
@@ -101,18 +85,15 @@ class LFCCFrontEndConfig(CountermeasureConfig):
             )
 
     def validate_lfcc_features(self):
-        """Deltas, pre-emphasis and floor are ones that exist."""
-        if self.lfcc_num_deltas not in (0, 1, 2):
-            raise ValueError(
-                f"lfcc_num_deltas must be 0 (none), 1 (delta) or 2 (delta and double delta), not "
-                f"{self.lfcc_num_deltas}."
-            )
         if not 0 <= self.lfcc_pre_emphasis <= 1:
             raise ValueError(f"lfcc_pre_emphasis must be from 0 to 1, not {self.lfcc_pre_emphasis}.")
-        if not SMALLEST_LOG_FLOOR <= self.lfcc_log_floor < float("inf"):
+        self.check_log_floor("lfcc_log_floor")
+
+    def check_log_floor(self, field: str) -> None:
+        if not SMALLEST_LOG_FLOOR <= getattr(self, field) < float("inf"):
             raise ValueError(
-                f"lfcc_log_floor must be a number of at least {SMALLEST_LOG_FLOOR:.3g}, the smallest that "
-                f"float32 adds, not {self.lfcc_log_floor}."
+                f"{field} must be a number of at least {SMALLEST_LOG_FLOOR:.3g}, the smallest that float32 "
+                f"adds, not {getattr(self, field)}."
             )
 
 

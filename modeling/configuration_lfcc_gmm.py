@@ -13,14 +13,11 @@ class LFCCGMMConfig(LFCCFrontEndConfig):
     give the system of ASVspoof 2019 (Todisco et al., Interspeech 2019).
 
     Args:
-        num_components (`int`, *optional*, defaults to 512):
-            Gaussians in the mixture of each class.
-        num_samples (`int`, *optional*):
-            Length of the input in samples. `None` stands for whole utterances, as the baseline scores them.
-        lfcc_window_length, lfcc_hop_length, lfcc_fft_size, lfcc_num_filters, …:
-            See `LFCCFrontEndConfig`.
-        sampling_rate, class_weights, decision_threshold:
-            See `CountermeasureConfig`.
+        num_components: Gaussians in the mixture of each class.
+        num_samples: length of the input in samples. `None` stands for whole utterances, as the baseline
+            scores them.
+        lfcc_window_length, lfcc_hop_length, lfcc_fft_size, lfcc_num_filters, …: see `LFCCFrontEndConfig`.
+        sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
 
     Example:
 
@@ -38,7 +35,6 @@ class LFCCGMMConfig(LFCCFrontEndConfig):
     num_samples: int | None = None
 
     def validate_components(self):
-        """There is a Gaussian."""
         self.check_at_least(1, "num_components")
 
 

@@ -15,27 +15,17 @@ class RawNet2Config(SincFrontEndConfig):
     variant, with 25,433,602 parameters.
 
     Args:
-        sinc_max_frequency (`float`, *optional*, defaults to 7876.923076923077):
-            Highest band edge in Hz. The default, 8000 * 128 / 130, is where the authors' code ends: it takes
-            the first 129 of 131 points from 0 to 8000 Hz.
-        block_channels (`list[int]`, *optional*, defaults to `[128, 128, 512, 512, 512, 512]`):
-            Output channels of each residual block.
-        pre_activation (`bool`, *optional*, defaults to `True`):
-            Whether every block but the first applies batch normalisation and LeakyReLU before its first
-            convolution, as in the ICASSP 2021 code. In AASIST's and the ASVspoof 2021 baseline's code no
-            block does.
-        leaky_relu_slope (`float`, *optional*, defaults to 0.3):
-            Negative slope of the LeakyReLU.
-        gru_hidden_size (`int`, *optional*, defaults to 1024):
-            Width of the GRU.
-        num_gru_layers (`int`, *optional*, defaults to 3):
-            Layers of the GRU.
-        embedding_size (`int`, *optional*, defaults to 1024):
-            Width of the fully connected layer between GRU and classifier.
-        sinc_filters, sinc_filter_length, sinc_scale, sinc_min_frequency, sinc_learnable:
-            See `SincFrontEndConfig`.
-        num_samples, sampling_rate, class_weights, decision_threshold:
-            See `CountermeasureConfig`.
+        sinc_max_frequency: highest band edge in Hz. The default, 8000 * 128 / 130, is where the authors' code
+            ends: it takes the first 129 of 131 points from 0 to 8000 Hz.
+        pre_activation: whether every block but the first applies batch normalisation and LeakyReLU before its
+            first convolution, as in the ICASSP 2021 code. In AASIST's and the ASVspoof 2021 baseline's code
+            no block does.
+        leaky_relu_slope: negative slope of the LeakyReLU.
+        gru_hidden_size: width of the GRU.
+        num_gru_layers: layers of the GRU.
+        embedding_size: width of the fully connected layer between GRU and classifier.
+        block_channels, sinc_filters, sinc_filter_length, sinc_scale, …: see `SincFrontEndConfig`.
+        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
 
     Example:
 

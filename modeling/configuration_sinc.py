@@ -1,5 +1,7 @@
 """What the configs of all countermeasures on a bank of sinc filters and residual blocks have."""
 
+from typing import Literal
+
 from huggingface_hub.dataclasses import strict
 
 from .configuration_countermeasure import CountermeasureConfig
@@ -12,44 +14,28 @@ class SincFrontEndConfig(CountermeasureConfig):
     whose residual blocks each pool over 3 frames.
 
     Args:
-        sinc_filters (`int`, *optional*, defaults to 128):
-            Number of filters in the sinc bank.
-        sinc_filter_length (`int`, *optional*, defaults to 129):
-            Taps of each filter; an even length is raised by one.
-        sinc_scale (`str`, *optional*, defaults to `"linear"`):
-            Scale on which the band edges are equally spaced: `"linear"`, `"mel"` or `"inverse_mel"`.
-        sinc_min_frequency (`float`, *optional*, defaults to 0.0):
-            Lowest band edge in Hz.
-        sinc_max_frequency (`float`, *optional*, defaults to 8000.0):
-            Highest band edge in Hz.
-        sinc_learnable (`bool`, *optional*, defaults to `False`):
-            Whether the band edges are trained.
-        block_channels (`list[int]`, *optional*, defaults to `[128, 128, 512, 512, 512, 512]`):
-            Output channels of each residual block.
-        num_samples, sampling_rate, class_weights, decision_threshold:
-            See `CountermeasureConfig`.
+        sinc_filters: number of filters in the sinc bank.
+        sinc_filter_length: taps of each filter; an even length is raised by one.
+        sinc_scale: scale on which the band edges are equally spaced: `"linear"`, `"mel"` or `"inverse_mel"`.
+        sinc_min_frequency: lowest band edge in Hz.
+        sinc_max_frequency: highest band edge in Hz.
+        sinc_learnable: whether the band edges are trained.
+        block_channels: output channels of each residual block.
+        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
     """
 
     sinc_filters: int = 128
     sinc_filter_length: int = 129
-    sinc_scale: str = "linear"
+    sinc_scale: Literal["linear", "mel", "inverse_mel"] = "linear"
     sinc_min_frequency: float | int = 0.0
     sinc_max_frequency: float | int = 8000.0
     sinc_learnable: bool = False
     block_channels: list[int] | tuple[int, ...] = (128, 128, 512, 512, 512, 512)
 
     def validate_sinc_bank(self):
-        """There are filters and blocks; the band edges rise and stay below half the sampling rate."""
         self.check_at_least(1, "sinc_filters", "block_channels")
         self.check_at_least(3, "sinc_filter_length")
-        if self.sinc_scale not in ("linear", "mel", "inverse_mel"):
-            raise ValueError(f"sinc_scale {self.sinc_scale!r} is not one of linear, mel, inverse_mel.")
-        if not 0 <= self.sinc_min_frequency < self.sinc_max_frequency <= self.sampling_rate / 2:
-            raise ValueError(
-                f"sinc_min_frequency {self.sinc_min_frequency} and sinc_max_frequency "
-                f"{self.sinc_max_frequency} must rise and lie between 0 and half the sampling rate, "
-                f"{self.sampling_rate / 2} Hz."
-            )
+        self.check_band("sinc")
 
     def validate_length(self):
         """At least one frame must be left after the bank and the max-pooling by 3 of bank and blocks."""

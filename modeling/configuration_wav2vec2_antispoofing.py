@@ -1,7 +1,7 @@
 """wav2vec 2.0 anti-spoofing model configuration."""
 
 import copy
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, Wav2Vec2Config
@@ -9,7 +9,6 @@ from transformers import AutoConfig, PreTrainedConfig, Wav2Vec2Config
 from .configuration_countermeasure import CountermeasureConfig
 
 
-POOLINGS = ("mean", "attentive")
 # Of the encoder's own config: what masks its input or leaves blocks out.
 TURNED_OFF = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
 
@@ -23,36 +22,28 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
     parameters.
 
     Args:
-        encoder_config (`PreTrainedConfig` or `dict`, *optional*):
-            Config of the encoder, of model type `"wav2vec2"` (which includes XLS-R), `"hubert"` or `"wavlm"`;
-            defaults to `Wav2Vec2Config()`, the sizes of wav2vec 2.0 base. Masking and layerdrop are always
-            off: in the copy that is kept, `mask_time_prob`, `mask_feature_prob` and `layerdrop` are 0.
-        num_trainable_layers (`int` or `str`, *optional*, defaults to 0):
-            How many of the topmost transformer blocks are trained; `"all"` for all of them. What lies below
-            is frozen: it has no gradients and stays in eval mode. A layer norm above the last block is
-            trained with it. (The study's card calls 4 of them `freeze_last_n=4`.)
-        train_feature_encoder (`bool`, *optional*, defaults to `False`):
-            Whether the convolutional feature encoder is trained.
-        train_feature_projection (`bool`, *optional*, defaults to `False`):
-            Whether the projection of the convolutions' output to the width of the transformer is trained.
-        train_positional_convolution (`bool`, *optional*, defaults to `False`):
-            Whether the positional convolution, and the layer norm between it and the first block where there
-            is one, are trained. All three need all blocks to be trained.
-        use_weighted_layer_sum (`bool`, *optional*, defaults to `False`):
-            Whether the head sees the mean of the first block's input and all blocks' outputs, weighted by the
-            softmax of trained weights (as in SUPERB, Yang et al., Interspeech 2021), instead of the last
-            block's output. A layer norm above the last block has been applied to that block's output.
-        pooling (`str`, *optional*, defaults to `"mean"`):
-            How frames become one vector: `"mean"` over time, or `"attentive"`, a mean weighted by a trained
-            attention over frames (Okabe et al., Interspeech 2018, without its standard deviations).
-        attention_size (`int`, *optional*, defaults to 128):
-            Width of the attention of attentive pooling.
-        classifier_proj_size (`int`, *optional*, defaults to 256):
-            Width of the hidden layer of the classification head.
-        classifier_dropout (`float`, *optional*, defaults to 0.1):
-            Dropout before the last layer.
-        num_samples, sampling_rate, class_weights, decision_threshold:
-            See `CountermeasureConfig`.
+        encoder_config: config of the encoder, of model type `"wav2vec2"` (which includes XLS-R), `"hubert"`
+            or `"wavlm"`; defaults to `Wav2Vec2Config()`, the sizes of wav2vec 2.0 base. Masking and layerdrop
+            are always off: in the copy that is kept, `mask_time_prob`, `mask_feature_prob` and `layerdrop`
+            are 0.
+        num_trainable_layers: how many of the topmost transformer blocks are trained; `"all"` for all of them.
+            What lies below is frozen: it has no gradients and stays in eval mode. A layer norm above the last
+            block is trained with it. (The study's card calls 4 of them `freeze_last_n=4`.)
+        train_feature_encoder: whether the convolutional feature encoder is trained.
+        train_feature_projection: whether the projection of the convolutions' output to the width of the
+            transformer is trained.
+        train_positional_convolution: whether the positional convolution, and the layer norm between it and
+            the first block where there is one, are trained. All three need all blocks to be trained.
+        use_weighted_layer_sum: whether the head sees the mean of the first block's input and all blocks'
+            outputs, weighted by the softmax of trained weights (as in SUPERB, Yang et al., Interspeech 2021),
+            instead of the last block's output. A layer norm above the last block has been applied to that
+            block's output.
+        pooling: how frames become one vector: `"mean"` over time, or `"attentive"`, a mean weighted by a
+            trained attention over frames (Okabe et al., Interspeech 2018, without its standard deviations).
+        attention_size: width of the attention of attentive pooling.
+        classifier_proj_size: width of the hidden layer of the classification head.
+        classifier_dropout: dropout before the last layer.
+        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
 
     Example:
 
@@ -75,30 +66,22 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
     train_feature_projection: bool = False
     train_positional_convolution: bool = False
     use_weighted_layer_sum: bool = False
-    pooling: str = "mean"
+    pooling: Literal["mean", "attentive"] = "mean"
     attention_size: int = 128
     classifier_proj_size: int = 256
     classifier_dropout: float | int = 0.1
 
     def __post_init__(self, **kwargs):
-        if self.encoder_config is None:
-            self.encoder_config = Wav2Vec2Config()
-        elif isinstance(self.encoder_config, dict):
-            settings = dict(self.encoder_config)
-            model_type = settings.pop("model_type", None)
-            self._check_encoder_type(model_type)
-            self.encoder_config = AutoConfig.for_model(model_type, **settings)
-        else:
-            self.encoder_config = copy.deepcopy(self.encoder_config)
-        for name, value in TURNED_OFF.items():
-            setattr(self.encoder_config, name, value)
-        super().__post_init__(**kwargs)
-
-    def _check_encoder_type(self, model_type: str | None) -> None:
+        encoder = Wav2Vec2Config() if self.encoder_config is None else copy.deepcopy(self.encoder_config)
+        model_type = encoder.get("model_type") if isinstance(encoder, dict) else encoder.model_type
         if model_type not in self.encoder_types:
             raise ValueError(
                 f"encoder_config: model_type {model_type!r} is not one of {', '.join(self.encoder_types)}."
             )
+        self.encoder_config = AutoConfig.for_model(**encoder) if isinstance(encoder, dict) else encoder
+        for name, value in TURNED_OFF.items():
+            setattr(self.encoder_config, name, value)
+        super().__post_init__(**kwargs)
 
     @property
     def num_frozen_layers(self) -> int:
@@ -115,18 +98,12 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         )
 
     def validate_encoder(self):
-        """The encoder is one of the family and adds nothing to its own output."""
-        self._check_encoder_type(self.encoder_config.model_type)
         if getattr(self.encoder_config, "add_adapter", False):
             raise ValueError("encoder_config: add_adapter must be False; the head takes the blocks' frames.")
-
-    def validate_sampling_rate(self):
-        """The encoders of the family were trained on one sampling rate."""
         if self.sampling_rate != 16000:
             raise ValueError(f"sampling_rate {self.sampling_rate}: encoders of this family take 16000 Hz.")
 
     def validate_trainable(self):
-        """The trained blocks exist, and what is below them is only trained with all of them."""
         total = self.encoder_config.num_hidden_layers
         number = self.num_trainable_layers
         if number != "all" and (isinstance(number, str) or not 0 <= number <= total):
@@ -141,13 +118,9 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
             )
 
     def validate_head(self):
-        """The pooling is known, and no layer is empty."""
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling {self.pooling!r} is not one of {', '.join(POOLINGS)}.")
         self.check_at_least(1, "attention_size", "classifier_proj_size")
 
     def validate_length(self):
-        """The convolutions must leave at least one frame."""
         encoder = self.encoder_config
         frames = self.num_samples
         for kernel, stride in zip(encoder.conv_kernel, encoder.conv_stride, strict=True):

@@ -19,7 +19,7 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.utils import logging
 
 from hub_cards.card import write_card
-from hub_cards.recipe import RECIPE_NAME, Recipe, find_changed_settings
+from hub_cards.recipe import RECIPE_NAME, Recipe, find_changed_settings, suggest
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
@@ -47,49 +47,30 @@ RESIDUAL_BLOCK = {
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
-    Read the tensors of a checkpoint by name, on the CPU: a state dict, alone or beside other things under
-    one of `WRAPPERS`, saved by `torch.save` or as safetensors, without the prefix of `nn.DataParallel`.
+    Read the tensors of a checkpoint by name, on the CPU: a state dict, alone or under `WRAPPERS`, saved by
+    `torch.save` or as safetensors, without the prefix of `nn.DataParallel`. Nothing of the file is run.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file that is damaged or holds more than tensors and plain values (nothing of it is run),
-            no state dict, two of them, or a tensor that is no weights: of integers (but scalar counters),
-            sparse, or with NaN or infinity.
+        ValueError: a damaged file, one that holds other objects, no state dict or two, or what is no weights.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}: --checkpoint names the weights to convert.")
+        raise FileNotFoundError(f"{path} not found: --checkpoint names the weights to convert.")
     content = _unwrap(_load(path), path)
     if not isinstance(content, Mapping) or not content:
         found = "an empty one" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise ValueError(f"{path} must hold a state dict, tensors by name, but holds {found}.")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-            raise ValueError(
-                f"{path} must hold a state dict, tensors by name, but its entry {name!r} is a "
-                f"{type(value).__name__}."
-            )
-        is_counter = value.dtype in (torch.int32, torch.int64) and not value.ndim
-        if value.layout != torch.strided or not (value.is_floating_point() or is_counter):
-            raise ValueError(
-                f"{path}: {name!r} is no plain tensor of floating-point numbers, but {value.layout} of "
-                f"{value.dtype}."
-            )
-        if value.is_meta or value.untyped_storage().nbytes() < value.numel() * value.element_size():
-            raise ValueError(f"{path}: {name!r} claims to be larger than what the file holds of it.")
-        if not value.float().isfinite().all():
-            raise ValueError(f"{path}: {name!r} holds NaN, infinity or a number too large for float32.")
+        if fault := _find_fault(name, value):
+            raise ValueError(f"{path} must hold a state dict, tensors by name, but {name!r} {fault}.")
     prefix = PARALLEL_PREFIX if all(name.startswith(PARALLEL_PREFIX) for name in content) else ""
     return {name.removeprefix(prefix): value for name, value in content.items()}
 
 
 def _load(path: Path) -> object:
-    """Read a file. Of a zip, which `torch.save` writes, `torch.load` leaves the checksums unread."""
-    if not path.stat().st_size:
-        raise ValueError(f"{path} is empty.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(path):  # as `torch.save` writes it; `torch.load` leaves its checksums unread
             with zipfile.ZipFile(path) as archive:
                 if part := archive.testzip():
                     raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
@@ -97,47 +78,81 @@ def _load(path: Path) -> object:
     except UnpicklingError as error:
         reason = re.search(r"GLOBAL (\S+)", str(error))
         raise ValueError(
-            f"{path} can't be read as tensors: it is damaged, no checkpoint, or holds objects that only run "
+            f"{path} cannot be read as tensors: it is damaged, no checkpoint, or holds objects that only run "
             f"code can make{f' ({reason[1]})' if reason else ''}. Nothing of it was run. Where its origin is "
             "trusted, load it there where it was made and save its state dict alone."
         ) from None
     except Exception as error:  # a damaged file makes the readers raise almost anything
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"{path} can't be read: it is damaged, or no file of torch.save or safetensors ({reason})."
+            f"{path} cannot be read: it is empty, damaged or not of torch.save or safetensors ({reason})."
         ) from None
 
 
 def _unwrap(content: object, path: Path) -> object:
     """Find the weights, which may lie under several of `WRAPPERS`, in what a training script saved."""
     while isinstance(content, Mapping):
-        wrapped = [name for name in WRAPPERS if isinstance(content.get(name), Mapping)]
-        of_tensors = [
+        wrapped = {name: content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)}
+        names = [
             name
-            for name in wrapped
-            if any(isinstance(value, torch.Tensor) for value in content[name].values())
-        ]
-        if len(of_tensors) > 1:
-            raise ValueError(
-                f"{path} holds weights under {' and '.join(map(repr, of_tensors))}. Save those alone that "
-                "are to be converted."
-            )
-        if not wrapped:
+            for name, inner in wrapped.items()
+            if any(isinstance(value, torch.Tensor) for value in inner.values())
+        ] or list(wrapped)
+        if not names:
             break
-        chosen = (of_tensors or wrapped)[0]
-        if others := [str(name) for name in content if name != chosen]:
-            logger.warning("%s: %s is read, and nothing else of it: %s", path, chosen, ", ".join(others))
-        content = content[chosen]
+        if len(names) > 1:
+            raise ValueError(
+                f"{path} holds weights under {' and '.join(map(repr, names))}. Save only those to convert."
+            )
+        if others := [str(name) for name in content if name != names[0]]:
+            logger.warning("%s: %s is read, and nothing else of it: %s", path, names[0], ", ".join(others))
+        content = wrapped[names[0]]
     return content
+
+
+def _find_fault(name: object, value: object) -> str | None:
+    """Say what makes an entry of a state dict no weights."""
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        return f"is a {type(value).__name__}"
+    is_counter = value.dtype in (torch.int32, torch.int64) and not value.ndim
+    if value.layout != torch.strided or not (value.is_floating_point() or is_counter):
+        return f"is no plain tensor of floating-point numbers, but {value.layout} of {value.dtype}"
+    if value.is_meta or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        return "claims to be larger than what the file holds of it"
+    if not value.float().isfinite().all():
+        return "holds NaN, infinity or a number too large for float32"
+    return None
+
+
+def read_sizes(
+    tensors: Mapping[str, torch.Tensor], axes: Mapping[str, tuple[str, int, int]], where: str
+) -> dict[str, int | list[int]]:
+    """
+    Read sizes off the tensors; a `ValueError` that begins with `where` and names all that are missing.
+
+    Args:
+        axes: by size, name of a tensor, its number of dimensions and the one that it is. A name with {}, for
+            the number of a block, makes a list of all blocks' sizes.
+    """
+    sizes, wrong = {}, []
+    for size, (pattern, ndim, axis) in axes.items():
+        block = re.compile(re.escape(pattern.partition("{}")[0]) + r"(\d+)\.")
+        num_blocks = len({found[1] for name in tensors if (found := block.match(name))})
+        names = [pattern.format(i) for i in range(num_blocks or 1)] if "{}" in pattern else [pattern]
+        bad = [name for name in names if name not in tensors or tensors[name].ndim != ndim]
+        wrong += bad
+        if not bad:
+            found = [tensors[name].shape[axis] for name in names]
+            sizes[size] = found if "{}" in pattern else found[0]
+    if wrong:
+        raise ValueError(f"{where}: missing, or of other dimensions, are {', '.join(wrong)}.")
+    return sizes
 
 
 def rename(name: str, table: Mapping[str, str | None]) -> str | None:
     """
     Rename a tensor by a table of names or prefixes, of which the longest counts; a prefix ends at a dot. A
-    name that the table does not have stays as it is.
-
-    Returns:
-        The name in the network, or `UNUSED`.
+    name that the table does not have stays as it is; one that the network has no use for is `UNUSED`.
     """
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
@@ -162,43 +177,34 @@ def load_renamed(
     tensors: Mapping[str, torch.Tensor],
     table: Mapping[str, str | None],
     *,
-    where: str,
+    where: str | Path,
 ) -> list[str]:
     """
-    Load a checkpoint's tensors into a network, in its own dtype. The fixed sinc bank stays that of the
-    config, and counters of batches that the checkpoint lacks stay those of a new network.
-
-    Args:
-        model: the network.
-        tensors: of the checkpoint, by their names there.
-        table: see [`rename`].
-        where: the checkpoint, for the error.
-
-    Returns:
-        Names of the tensors that the network has no use for.
+    Load a checkpoint's tensors into a network, in its own dtype, renamed by a table, see [`rename`], and give
+    the names of those that it has no use for. The fixed sinc bank stays that of the config, and counters of
+    batches that the checkpoint lacks stay 0.
 
     Raises:
-        ValueError: two tensors have one place; or tensors are missing, unknown or of another shape, all of
-            which are named.
+        ValueError: two tensors have one place; or all that are missing, unknown or of another shape.
     """
     own = model.state_dict()
-    state = {name: tensor for name, tensor in own.items() if name == SINC_BANK}
-    sources = dict.fromkeys(state, "the config")
+    sources = {name: "the config" for name in own if name == SINC_BANK}
+    state = {name: tensor for name, tensor in own.items() if name == SINC_BANK or name.endswith(COUNTER)}
     unused = []
     for name, tensor in tensors.items():
         place = rename(name, table)
         if place is UNUSED:
             unused.append(name)
-        elif place in state:
+        elif place in sources:
             raise ValueError(f"{where}: both {sources[place]} and {name} give the network's {place}.")
         else:
             state[place], sources[place] = tensor, name
-    counters = {name: tensor for name, tensor in own.items() if name.endswith(COUNTER)}
     try:
-        model.load_state_dict(counters | state)
+        model.load_state_dict(state)
     except RuntimeError as error:
+        known = {name[: dot.start()] for name in own for dot in re.finditer(r"\.|$", name)}
         theirs = [
-            f"\n\t{ours} is called {name} in the checkpoint."
+            f"\n\t{ours} is called {name} in the checkpoint{'' if ours in known else suggest(ours, known)}."
             for name, ours in table.items()
             if ours not in (UNUSED, name) and re.search(rf"(?<![\w.]){re.escape(ours)}(?!\w)", str(error))
         ]
@@ -207,81 +213,67 @@ def load_renamed(
 
 
 def new_model(recipe: Recipe) -> PreTrainedModel:
-    """
-    Make the network of a recipe, in eval mode.
-
-    Raises:
-        ValueError: settings that are not valid.
-    """
+    """Make the network of a recipe, in eval mode."""
     return AutoModelForAudioClassification.from_config(recipe.build_config()).eval()
 
 
-def write_converted(model: PreTrainedModel, output_dir: Path, recipe: Recipe | None, record: Mapping) -> None:
+def write_converted(
+    model: PreTrainedModel,
+    output_dir: Path,
+    recipe: Recipe | None,
+    checkpoint: Path,
+    converter: str,
+    unused: Collection[str] = (),
+    **more,
+) -> dict:
     """
     Write a converted model's folder, which appears when it is complete: config, weights, code, feature
     extractor, `recipe.yaml`, `conversion.json` and the card. In a folder that exists, config.json comes last.
+    Returns what `conversion.json` says.
 
     Args:
-        model: with its weights.
-        output_dir: a new or empty folder.
-        recipe: of its system, with the settings of this model; `None` where no system has them.
-        record: of [`describe_checkpoint`], and what else is to be known of the conversion.
+        recipe: of the system, with the settings of this model; `None` where no system has them.
+        converter: the module that converts.
+        unused: names of the checkpoint's tensors that the network has no use for.
+        more: what else `conversion.json` is to say.
 
     Raises:
         FileExistsError: there is something in the output folder.
     """
-    check_output_dir(output_dir)
     output_dir = output_dir.expanduser().resolve()
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir} is not an empty folder. Name another --output_dir.")
+    record = {
+        "checkpoint": checkpoint.name,
+        "sha256": hash_file(checkpoint),
+        "converter": converter,
+        "unused": sorted(unused),
+        **more,
+    }
+    card, extractor, changed = {}, {}, []
+    if recipe is not None:
+        card, extractor = recipe.card, recipe.feature_extractor
+        changed = find_changed_settings(recipe, record["sha256"])
+    record |= {
+        "origin": describe_conversion(record, card, changed),
+        "num_parameters": model.num_parameters(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
     place = output_dir if output_dir.is_dir() else output_dir.parent  # of one file system with the output
     place.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=place, prefix=".converting-") as temporary:
         folder = Path(temporary) / output_dir.name  # a card names its folder
         model.save_pretrained(folder)
-        settings = {} if recipe is None else recipe.feature_extractor
         AntiSpoofingFeatureExtractor(
-            num_samples=model.config.num_samples, sampling_rate=model.config.sampling_rate, **settings
+            num_samples=model.config.num_samples, sampling_rate=model.config.sampling_rate, **extractor
         ).save_pretrained(folder)
         if recipe is not None:
             text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
             (folder / RECIPE_NAME).write_text(text, encoding="utf-8")
-        card = {} if recipe is None else recipe.card
-        changed = [] if recipe is None else find_changed_settings(recipe, record["sha256"])
-        record = {
-            **record,
-            "origin": describe_conversion(record, card, changed),
-            "num_parameters": model.num_parameters(),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        }
         (folder / CONVERSION_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         write_card(read_run(folder))
         move_model(folder, output_dir)
-
-
-def check_output_dir(output_dir: Path) -> None:
-    """
-    Raises:
-        FileExistsError: it is no folder, or there is something in it.
-    """
-    output_dir = output_dir.expanduser()
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir} is not an empty folder. Name another --output_dir.")
-
-
-def describe_checkpoint(path: Path, converter: str, unused: Collection[str] = ()) -> dict:
-    """
-    Describe where the weights come from, for `conversion.json`.
-
-    Args:
-        path: of the checkpoint, of which only the name is kept.
-        converter: the module that converts it.
-        unused: names of its tensors that the network has no use for.
-    """
-    return {
-        "checkpoint": path.name,
-        "sha256": hash_file(path),
-        "converter": converter,
-        "unused": sorted(unused),
-    }
+    return record
 
 
 def make_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:

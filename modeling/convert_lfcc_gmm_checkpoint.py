@@ -17,27 +17,22 @@ import torch
 
 from modeling import LFCCGMMConfig, LFCCGMMForAudioClassification
 
-from .conversion import check_output_dir, describe_checkpoint, make_parser, write_converted
+from .conversion import make_parser, write_converted
 
 
 SOURCE = "https://github.com/asvspoof-challenge/2021 (LA/Baseline-LFCC-GMM/python)"
 
-# The front end of the baseline: 30 ms windows every 15 ms, filters up to 4 kHz (LFCC of spafe 0.1.2).
+# The front end of the baseline: 30 ms windows every 15 ms, filters up to 4 kHz (LFCC of spafe 0.1.2). What is
+# not here is as in the baseline of 2019, whose settings are the config's defaults.
 FRONT_END = {
     "lfcc_window_length": 480,
     "lfcc_hop_length": 240,
     "lfcc_fft_size": 1024,
     "lfcc_num_filters": 70,
-    "lfcc_min_frequency": 0.0,
     "lfcc_max_frequency": 4000.0,
-    "lfcc_num_coefficients": 20,
-    "lfcc_num_deltas": 2,
-    "lfcc_use_energy": False,
-    "lfcc_pre_emphasis": 0.0,
-    "lfcc_log_floor": 2.2204e-16,
     "lfcc_snap_to_bins": True,
-    "lfcc_pad_last_window": False,
 }
+NUM_FEATURES = 60  # 20 coefficients with delta and double delta
 LABELS = {"bona": "bonafide", "spoof": "spoof"}  # the pickle's key, ours
 PARAMETERS = ("weights", "means", "covariances", "precisions_cholesky")
 PRECISION_TOLERANCE = 1e-3  # relative, of precisions_cholesky against 1 / sqrt(covariances)
@@ -55,12 +50,7 @@ class Pickled:
         self.state = state
 
     def to_array(self) -> np.ndarray:
-        """
-        Make the array, float64.
-
-        Raises:
-            ValueError: no array of floats with as many bytes as its shape needs.
-        """
+        """Make the array, float64; any error if its dtype, shape and bytes do not go together."""
         if self.name == "_frombuffer":
             data, dtype, shape, order = self.arguments
         else:
@@ -94,18 +84,17 @@ class ArrayUnpickler(pickle.Unpickler):
         return functools.partial(Pickled, name)
 
 
-def check_opcodes(pickled: bytes) -> None:
-    """
-    Raises:
-        ValueError: no pickle; or a place in the unpickler's memo that no honest pickle of this length has,
-            for which memory would be set aside with all places before it.
-    """
+def read_pickle(path: Path) -> object:
+    """Read what `ArrayUnpickler` reads; a `ValueError` for anything else."""
+    pickled = path.read_bytes()
     try:
         places = [argument for opcode, argument, _ in pickletools.genops(pickled) if "PUT" in opcode.name]
-    except ValueError as error:
-        raise ValueError(f"the file is not a pickle or is damaged: {error}.") from None
-    if max(places, default=0) > len(pickled):
-        raise ValueError(f"the pickle puts something in place {max(places):,} of its memo.")
+        # Memory is set aside for all places before the last one. No honest pickle has more than it has bytes.
+        if max(places, default=0) > len(pickled):
+            raise ValueError(f"the pickle puts something in place {max(places):,} of its memo.")
+        return ArrayUnpickler(io.BytesIO(pickled)).load()
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to lead to
+        raise ValueError(f"{path} is damaged or cannot be read as a pickle of arrays: {error}") from None
 
 
 def read_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -117,26 +106,18 @@ def read_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
         ValueError: not a pickle, one that holds or asks for something else than the baseline's arrays, shapes
             that do not match, or values that are no mixture.
     """
-    pickled = path.read_bytes()
-    try:
-        check_opcodes(pickled)
-        content = ArrayUnpickler(io.BytesIO(pickled)).load()
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to lead to
-        raise ValueError(f"{path} is not a pickle or is damaged: {error!r}.") from None
+    content = read_pickle(path)
     if not isinstance(content, dict) or set(content) != set(LABELS):
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} must hold a dict of {sorted(LABELS)}, but holds {found}.")
-    mixtures = {label: _check_mixture(content[key], f"{path}, {key!r}") for key, label in LABELS.items()}
+    mixtures = {label: _read_mixture(content[key], f"{path}, {key!r}") for key, label in LABELS.items()}
     shapes = {label: mixture["means"].shape for label, mixture in mixtures.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"{path}: the mixtures differ in components and features: {shapes}.")
     return mixtures
 
 
-def _check_mixture(parameters, where: str) -> dict[str, np.ndarray]:
-    """The arrays by name, once they are those of a diagonal mixture."""
+def _read_mixture(parameters: object, where: str) -> dict[str, np.ndarray]:
     if not isinstance(parameters, (tuple, list)) or len(parameters) != len(PARAMETERS):
         raise ValueError(f"{where}: a tuple of {', '.join(PARAMETERS)} is expected.")
     arrays = {}
@@ -147,25 +128,23 @@ def _check_mixture(parameters, where: str) -> dict[str, np.ndarray]:
             raise ValueError(f"{where}: {name} is not an array of numbers ({error!r}).") from None
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{where}: NaN or infinity in {name}.")
-    weights, means, variances, precisions = arrays.values()
-    num_features = 3 * FRONT_END["lfcc_num_coefficients"]
-    expected = (len(weights) if weights.ndim == 1 else 0, num_features)
-    if weights.ndim != 1 or not len(weights) or any(a.shape != expected for a in list(arrays.values())[1:]):
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise ValueError(
-            f"{where}: {shapes}. Expected are weights (components,) and the others (components, "
-            f"{num_features}), as covariance_type='diag' gives them for the baseline's features."
+    weights, *others = arrays.values()
+    means, variances, precisions = others
+    if weights.ndim != 1 or any(array.shape != (weights.size, NUM_FEATURES) for array in others):
+        fault = (
+            ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + ". Expected are weights "
+            f"(components,) and the others (components, {NUM_FEATURES}), as covariance_type='diag' gives "
+            "them for the baseline's features"
         )
-    if (weights <= 0).any() or not math.isclose(weights.sum(), 1, rel_tol=1e-3):
-        raise ValueError(f"{where}: weights must be positive and sum to 1; their sum is {weights.sum():g}.")
-    if (variances <= 0).any():
-        raise ValueError(f"{where}: covariances must be positive; the smallest is {variances.min():g}.")
-    error = np.abs(precisions * np.sqrt(variances) - 1).max()
-    if error > PRECISION_TOLERANCE:
-        raise ValueError(
-            f"{where}: precisions_cholesky is not 1 / sqrt(covariances); the ratio is off by {error:g}."
-        )
-    return {"weights": weights, "means": means, "variances": variances}
+    elif (weights <= 0).any() or not math.isclose(weights.sum(), 1, rel_tol=1e-3):
+        fault = f"weights must be positive and sum to 1; their sum is {weights.sum():g}"
+    elif (variances <= 0).any():
+        fault = f"covariances must be positive; the smallest is {variances.min():g}"
+    elif (off := np.abs(precisions * np.sqrt(variances) - 1).max()) > PRECISION_TOLERANCE:
+        fault = f"precisions_cholesky is not 1 / sqrt(covariances); the ratio is off by {off:g}"
+    else:
+        return {"weights": weights, "means": means, "variances": variances}
+    raise ValueError(f"{where}: {fault}.")
 
 
 def convert(checkpoint: Path, output_dir: Path) -> LFCCGMMForAudioClassification:
@@ -177,16 +156,14 @@ def convert(checkpoint: Path, output_dir: Path) -> LFCCGMMForAudioClassification
         FileExistsError: there is something in the output folder.
         FileNotFoundError: there is no checkpoint.
     """
-    check_output_dir(output_dir)
     mixtures = read_checkpoint(checkpoint)
     config = LFCCGMMConfig(num_components=len(mixtures["bonafide"]["weights"]), **FRONT_END)
     model = LFCCGMMForAudioClassification(config)
     for label, mixture in mixtures.items():
-        model.gmms[label].load_state_dict(
-            {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in mixture.items()}
-        )
-    record = describe_checkpoint(checkpoint, "modeling.convert_lfcc_gmm_checkpoint")
-    write_converted(model, output_dir, None, {**record, "source": SOURCE})
+        arrays = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in mixture.items()}
+        model.gmms[label].load_state_dict(arrays)
+    converter = "modeling.convert_lfcc_gmm_checkpoint"
+    write_converted(model, output_dir, None, checkpoint, converter, source=SOURCE)
     return model
 
 

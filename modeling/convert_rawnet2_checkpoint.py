@@ -17,23 +17,19 @@ what icassp2021 means, but its published code has the mel scale switched on. For
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path
-
-import torch
 
 from hub_cards.recipe import Recipe, find_recipe, load_recipe
 
 from .configuration_rawnet2 import RawNet2Config
 from .conversion import (
-    check_output_dir,
-    describe_checkpoint,
     load_renamed,
     make_block_table,
     make_parser,
     new_model,
     read_checkpoint,
+    read_sizes,
     write_converted,
 )
 from .modeling_rawnet2 import RawNet2ForAudioClassification
@@ -41,6 +37,12 @@ from .modeling_rawnet2 import RawNet2ForAudioClassification
 
 VARIANTS = ("icassp2021", "asvspoof2021")
 OVERRIDABLE = ("sinc_filter_length", "sinc_scale", "sinc_max_frequency", "num_samples", "pre_activation")
+AXES = {  # see `read_sizes`
+    "sinc_filters": ("first_bn.weight", 1, 0),
+    "block_channels": ("block{}.0.conv1.weight", 3, 0),
+    "gru_hidden_size": ("gru.weight_hh_l0", 2, 1),
+    "embedding_size": ("fc1_gru.weight", 2, 0),
+}
 # Name of each module here by its name there.
 NETWORK = {
     "first_bn": "sinc_norm",
@@ -52,102 +54,47 @@ NETWORK = {
 
 
 def make_table(config: RawNet2Config) -> dict[str, str | None]:
-    """Make the rename table, see [`~modeling.conversion.rename`], from the names of the published code."""
+    """Make the table that renames the tensors of the published code."""
     table = NETWORK | make_block_table(config, "block")
     for i in range(len(config.block_channels)):
         table[f"fc_attention{i}.0"] = f"blocks.{i}.scaling.linear"
     return table
 
 
-def read_sizes(tensors: Mapping[str, torch.Tensor], where: str) -> dict:
-    """
-    Read off the tensors what of the config is in them.
-
-    Raises:
-        ValueError: tensors that say so are missing or have another number of dimensions; all are named.
-    """
-    num_blocks, num_layers = (
-        len({match[1] for name in tensors if (match := re.match(pattern, name))})
-        for pattern in (r"block(\d+)\.", r"gru\.\w+_l(\d+)$")
-    )
-    convolutions = [f"block{i}.0.conv1.weight" for i in range(num_blocks or 1)]
-    dimensions = {"first_bn.weight": 1, "gru.weight_hh_l0": 2, "fc1_gru.weight": 2}
-    dimensions |= dict.fromkeys(convolutions, 3)
-    wrong = [n for n, count in dimensions.items() if n not in tensors or tensors[n].ndim != count]
-    if wrong:
-        raise ValueError(
-            f"{where} is no state dict of RawNet2: missing, or of another number of dimensions, are "
-            f"{', '.join(wrong)}."
-        )
-    return {
-        "sinc_filters": tensors["first_bn.weight"].shape[0],
-        "block_channels": [tensors[name].shape[0] for name in convolutions],
-        "gru_hidden_size": tensors["gru.weight_hh_l0"].shape[1],
-        "num_gru_layers": num_layers,
-        "embedding_size": tensors["fc1_gru.weight"].shape[0],
-    }
-
-
-def load_variant(variant: str) -> Recipe:
-    return load_recipe(find_recipe(f"rawnet2-{variant}")[0])
-
-
-def make_recipe(variant: str, sizes: Mapping, overrides: Mapping, where: str) -> Recipe:
-    """
-    Make the recipe of a variant with the sizes that were found and the settings that were given.
-
-    Raises:
-        ValueError: the sizes are those of another variant.
-    """
-    for other in VARIANTS:
-        theirs = load_variant(other).model
-        if other != variant and all(theirs[name] == value for name, value in sizes.items()):
+def make_recipe(variant: str, sizes: Mapping, overrides: Mapping, checkpoint: Path) -> Recipe:
+    """Make the recipe of a variant with the sizes that were found and the settings that were given; a
+    `ValueError` if the sizes are those of another variant."""
+    recipes = {name: load_recipe(find_recipe(f"rawnet2-{name}")[0]) for name in VARIANTS}
+    recipe = recipes[variant]
+    for name, other in recipes.items():
+        if other is not recipe and other.model | sizes == other.model:
+            listed = ", ".join(f"{size} {value}" for size, value in sizes.items())
             raise ValueError(
-                f"{where} has exactly the sizes of --variant {other}, not of {variant}: "
-                f"{', '.join(f'{name} {value}' for name, value in sizes.items())}. Name --variant {other}; "
-                "where the weights were trained with other settings, give those as well."
+                f"{checkpoint} has exactly the sizes of --variant {name}, not of {variant}: {listed}. Name "
+                f"--variant {name}; where the weights were trained with other settings, give those as well."
             )
-    recipe = load_variant(variant)
     given = {f"model.{name}": "given to the converter on the command line" for name in overrides}
     return dataclasses.replace(
-        recipe, model={**recipe.model, **sizes, **overrides}, inferred={**recipe.inferred, **given}
+        recipe, model=recipe.model | sizes | overrides, inferred=recipe.inferred | given
     )
 
 
 def convert(
     checkpoint: Path, output_dir: Path, variant: str, overrides: Mapping | None = None
 ) -> tuple[RawNet2ForAudioClassification, dict]:
-    """
-    Write the folder of a model with the weights of a checkpoint.
-
-    Args:
-        checkpoint: state dict with the names of the published code.
-        output_dir: a new or empty folder.
-        variant: one of `VARIANTS`, which decides what is not in the tensors.
-        overrides: values of `OVERRIDABLE` that take precedence over the variant's.
-
-    Returns:
-        The model, and what `conversion.json` says of where it comes from: `settings` has the origin of each.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint.
-        FileExistsError: there is something in the output folder.
-        ValueError: no state dict of RawNet2, sizes of another variant, settings that are not valid, or what
-            does not fit; see [`~modeling.conversion.load_renamed`].
-    """
-    check_output_dir(output_dir)
-    overrides = overrides or {}
+    """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
+    `overrides` are values of `OVERRIDABLE` that take precedence over the variant's."""
+    overrides = dict(overrides or {})
     tensors = read_checkpoint(checkpoint)
-    sizes = read_sizes(tensors, str(checkpoint))
-    recipe = make_recipe(variant, sizes, overrides, str(checkpoint))
+    sizes = read_sizes(tensors, AXES, f"{checkpoint} is no state dict of RawNet2")
+    sizes["num_gru_layers"] = sum(name.startswith("gru.weight_hh_l") for name in tensors)
+    recipe = make_recipe(variant, sizes, overrides, checkpoint)
     model = new_model(recipe)
-    unused = load_renamed(model, tensors, make_table(model.config), where=str(checkpoint))
+    unused = load_renamed(model, tensors, make_table(model.config), where=checkpoint)
     origins = dict.fromkeys(recipe.model, f"variant {variant}")
-    origins |= {**dict.fromkeys(sizes, "tensors"), **dict.fromkeys(overrides, "command line")}
-    record = describe_checkpoint(checkpoint, "modeling.convert_rawnet2_checkpoint", unused)
-    record = {**record, "settings": origins}
-    write_converted(model, output_dir, recipe, record)
-    return model, record
+    origins |= dict.fromkeys(sizes, "tensors") | dict.fromkeys(overrides, "command line")
+    converter = "modeling.convert_rawnet2_checkpoint"
+    return model, write_converted(model, output_dir, recipe, checkpoint, converter, unused, settings=origins)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,8 +11,8 @@ rates that the study reports: nothing shows that two tensors of one shape were s
 
 The tensors of a wav2vec 2.0 encoder are found by their names in transformers, under any prefix and with
 either spelling of weight norm; what has the name that this project gives it is found as well. All others are
-in the key map, a YAML file of their names and ours. A name is that of a tensor, or of a module and so of all
-tensors in it; of several that fit, the longest counts:
+in the key map, a file with two names a line, theirs and ours, with or without a colon. A name is that of a
+tensor, or of a module and so of all tensors in it; of several that fit, the longest counts:
 
     head.0: projector
     head.3: classifier
@@ -34,7 +34,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-import yaml
 from transformers import PreTrainedModel
 
 from hub_cards.recipe import Recipe, find_recipe, load_recipe, suggest
@@ -43,8 +42,6 @@ from .conversion import (
     COUNTER,
     SINC_BANK,
     UNUSED,
-    check_output_dir,
-    describe_checkpoint,
     load_renamed,
     new_model,
     read_checkpoint,
@@ -65,39 +62,29 @@ WEIGHT_NORM = {"g": "parametrizations.weight.original0", "v": "parametrizations.
 
 def read_key_map(path: Path) -> dict[str, str | None]:
     """
-    Read the rename table, see [`~modeling.conversion.rename`], that a YAML file holds.
+    Read a rename table, see [`~modeling.conversion.rename`], from lines `theirs: ours`, YAML, or
+    `theirs ours`; a comma or an arrow between the names is allowed, too.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no mapping of names to names, or a name that is there twice.
+        ValueError: a line without two names, or a name that has a line already.
     """
-    try:  # composed only, since a loader would take the last of two equal names, and `1` for a number
-        node = yaml.compose(path.read_text("utf-8-sig", errors="replace"), yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
-    pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, None)]
-    if not all(isinstance(name, yaml.ScalarNode) and name.value for pair in pairs for name in pair):
-        raise ValueError(
-            f'{path} must have lines `theirs: ours` of two names, as `head.0: projector`, or `theirs: "-"`.'
-        )
-    counts = Counter(theirs.value for theirs, _ in pairs)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise ValueError(f"{path}: {', '.join(twice)} is there more than once.")
-    return {theirs.value: UNUSED if ours.value == NO_PLACE else ours.value for theirs, ours in pairs}
+    table = {}
+    for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), start=1):
+        names = re.sub(r"->|[,\"']|:(?=\s|$)", " ", line.split("#")[0]).split()
+        if not names:
+            continue
+        if len(names) != 2:
+            raise ValueError(f"{path}:{number}: expected two names, `theirs: ours`, found {len(names)}.")
+        theirs, ours = names
+        if theirs in table:
+            raise ValueError(f"{path}:{number}: {theirs} has a line already.")
+        table[theirs] = UNUSED if ours == NO_PLACE else ours
+    return table
 
 
-def recognize_encoder(names: Iterable[str], places: Iterable[str], where: str) -> dict[str, str | None]:
-    """
-    Make the rename table of the encoder whose own names most of the names end in.
-
-    Args:
-        names: of the checkpoint's tensors, but those of the key map.
-        places: of the network.
-        where: the checkpoint, for the error.
-
-    Raises:
-        ValueError: all of an encoder's names are there under several prefixes.
-    """
+def recognize_encoder(names: Iterable[str], places: Iterable[str], where: Path) -> dict[str, str | None]:
+    """Make the rename table of the encoder whose own names most of the checkpoint's names end in; a
+    `ValueError` if all of its names are there under several prefixes."""
     own = [place.removeprefix(ENCODER) for place in places if place.startswith(ENCODER)]
     counts = Counter(
         name.removesuffix(part)
@@ -123,92 +110,63 @@ def respell(name: str) -> str:
     return re.sub(r"\bweight_([gv])$", lambda found: WEIGHT_NORM[found[1]], name)
 
 
-def match(
-    checkpoint: Path, system: str, key_map: Path | None
-) -> tuple[Recipe, PreTrainedModel, dict[str, torch.Tensor], dict[str, str | None]]:
-    """
-    Read a checkpoint and rename its tensors.
-
-    Returns:
-        The recipe of the system, its network, the checkpoint's tensors by their names there, and what each of
-        these is renamed to, also where the network has no such place.
-
-    Raises:
-        FileNotFoundError: there is no checkpoint, system or key map.
-        ValueError: a system of another kind, a name of the key map that is not in the checkpoint, or what
-            [`~modeling.conversion.read_checkpoint`], [`read_key_map`] and [`recognize_encoder`] raise.
-    """
+def load_study_recipe(system: str) -> Recipe:
     recipe = load_recipe(find_recipe(system)[0])
     if recipe.model.get("model_type") not in MODEL_TYPES:
         raise ValueError(f"{system} is none of the architectures {' and '.join(MODEL_TYPES)}.")
+    return recipe
+
+
+def find_places(
+    tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, key_map: Path | None, where: Path
+) -> dict[str, str | None]:
+    """Rename each tensor of a checkpoint, also where the network has no such place; a `ValueError` if the key
+    map has names that are not in the checkpoint."""
     table = {} if key_map is None else read_key_map(key_map)
-    tensors = read_checkpoint(checkpoint)
-    model = new_model(recipe)
     named = {theirs: [n for n in tensors if f"{n}.".startswith(f"{theirs}.")] for theirs in table}
     if unknown := [theirs for theirs, found in named.items() if not found]:
-        raise ValueError(
-            "\n".join(
-                f"{key_map}: {name} is not in the checkpoint{suggest(name, tensors)}." for name in unknown
-            )
-        )
+        lines = [f"{key_map}: {name} is not in the checkpoint{suggest(name, tensors)}." for name in unknown]
+        raise ValueError("\n".join(lines))
     others = tensors.keys() - set().union(*named.values())
-    table = recognize_encoder(sorted(others), model.state_dict(), str(checkpoint)) | table
+    table = recognize_encoder(sorted(others), model.state_dict(), where) | table
     places = {name: rename(name, table) for name in tensors}
-    return recipe, model, tensors, {name: place and respell(place) for name, place in places.items()}
+    return {name: place and respell(place) for name, place in places.items()}
 
 
 def convert(
     checkpoint: Path, output_dir: Path, system: str, key_map: Path | None = None
 ) -> tuple[PreTrainedModel, dict]:
     """
-    Write the folder of a model with the weights of a checkpoint.
-
-    Args:
-        checkpoint: the study's state dict.
-        output_dir: a new or empty folder.
-        system: name of a system or path of a YAML.
-        key_map: file with their and our names of what is not recognised.
-
-    Returns:
-        The model, and what [`~modeling.conversion.describe_checkpoint`] says.
+    Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
 
     Raises:
-        FileNotFoundError, ValueError: see [`match`], [`check_bank`] and
-            [`~modeling.conversion.load_renamed`]; all tensors without a place, and places without a tensor,
-            are listed.
-        FileExistsError: there is something in the output folder.
+        ValueError: also where tensors do not fit; those without a place, and empty places, are all listed.
     """
-    check_output_dir(output_dir)
-    recipe, model, tensors, places = match(checkpoint, system, key_map)
+    recipe = load_study_recipe(system)
+    tensors, model = read_checkpoint(checkpoint), new_model(recipe)
+    places = find_places(tensors, model, key_map, checkpoint)
     bank = next((name for name, place in places.items() if place == SINC_BANK), None)
     if bank is not None:
-        check_bank(tensors[bank], model.state_dict()[SINC_BANK], f"{checkpoint}: {bank}", system)
-    weights = {name: tensor for name, tensor in tensors.items() if name != bank}
+        check_bank(tensors.pop(bank), model.state_dict()[SINC_BANK], f"{checkpoint}: {bank}", system)
     try:
-        unused = load_renamed(model, weights, places, where=str(checkpoint))
+        unused = load_renamed(model, tensors, places, where=checkpoint)
     except ValueError as error:
         unmatched = list_names(tensors, places, model, whole=False)
         raise ValueError(f"{error}\nThe key map must have what is left:\n{unmatched}") from None
-    record = describe_checkpoint(checkpoint, "modeling.convert_study_checkpoint", unused)
-    record["key_map"] = {name: place for name, place in places.items() if place is not UNUSED}
-    write_converted(model, output_dir, recipe, record)
-    return model, record
+    used = {name: place for name, place in places.items() if place is not UNUSED}
+    converter = "modeling.convert_study_checkpoint"
+    return model, write_converted(model, output_dir, recipe, checkpoint, converter, unused, key_map=used)
 
 
 def check_bank(theirs: torch.Tensor, ours: torch.Tensor, where: str, system: str) -> None:
-    """
-    Raises:
-        ValueError: another bank than that of the config.
-    """
+    """Raise a `ValueError` if the checkpoint's bank is not that of the config."""
     theirs = theirs[:, None] if theirs.ndim == 2 else theirs  # (filters, 1, taps)
-    if theirs.shape != ours.shape:
-        raise ValueError(f"{where} {tuple(theirs.shape)} is not the bank of {system}, {tuple(ours.shape)}.")
-    difference = (theirs.double() - ours.double()).abs().max().item() / ours.abs().max().item()
-    if difference > BANK_TOLERANCE:
+    tolerance = BANK_TOLERANCE * ours.abs().max()
+    if theirs.shape != ours.shape or (theirs.double() - ours).abs().max() > tolerance:
         raise ValueError(
-            f"{where}, the checkpoint's sinc bank, differs from that of {system} by {difference:.2g} of the "
-            "largest tap: its settings are others. Copy the YAML, change sinc_max_frequency (or sinc_scale, "
-            "or sinc_min_frequency) under `model:`, and name the file by --system."
+            f"{where} {tuple(theirs.shape)} is not the sinc bank of {system}, {tuple(ours.shape)}: its "
+            "settings are others. Copy the YAML, change sinc_max_frequency (or sinc_scale, or "
+            "sinc_min_frequency) under `model:`, and name the file by --system."
         )
 
 
@@ -222,21 +180,16 @@ def list_names(
     """List the tensors of checkpoint and network by name and shape, each with its counterpart, ? where it
     lacks one: all of them, or only those that lack one."""
     own = model.state_dict()
-    names = {place: name for name, place in places.items()}
-    names = {n: "none needed" for n in own if n == SINC_BANK or n.endswith(COUNTER)} | names
     shown = {name: place if place in own else "?" for name, place in places.items()}
     shown |= {name: NO_PLACE for name, place in places.items() if place is UNUSED}
+    sources = {place: "none needed" for place in own if place == SINC_BANK or place.endswith(COUNTER)}
+    sources |= {place: name for name, place in places.items()}
     theirs = [f"  {name} {tuple(tensor.shape)} -> {shown[name]}" for name, tensor in tensors.items()]
-    ours = [f"  {name} {tuple(tensor.shape)} <- {names.get(name, '?')}" for name, tensor in own.items()]
+    ours = [f"  {name} {tuple(tensor.shape)} <- {sources.get(name, '?')}" for name, tensor in own.items()]
     unplaced, empty = ([line for line in lines if line.endswith("?")] for lines in (theirs, ours))
-    return "\n".join(
-        [
-            f"Tensors of the checkpoint: {len(theirs):,}, without a place {len(unplaced):,}",
-            *(theirs if whole else unplaced),
-            f"Places of the network: {len(ours):,}, that need a tensor {len(empty):,}",
-            *(ours if whole else empty),
-        ]
-    )
+    head = f"Tensors of the checkpoint: {len(theirs):,}, without a place {len(unplaced):,}"
+    middle = f"Places of the network: {len(ours):,}, that need a tensor {len(empty):,}"
+    return "\n".join([head, *(theirs if whole else unplaced), middle, *(ours if whole else empty)])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -245,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the study's best.pt")
     parser.add_argument("--system", required=True, help=f"{', '.join(SYSTEMS)}, or a YAML file")
-    parser.add_argument("--key_map", type=Path, metavar="FILE", help="YAML of their and our names, see above")
+    parser.add_argument("--key_map", type=Path, metavar="FILE", help="their and our names, see above")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--output_dir", type=Path, metavar="DIR", help="a new or empty folder for the model")
     what.add_argument(
@@ -257,7 +210,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         if args.list:
-            _, model, tensors, places = match(args.checkpoint, args.system, args.key_map)
+            model, tensors = new_model(load_study_recipe(args.system)), read_checkpoint(args.checkpoint)
+            places = find_places(tensors, model, args.key_map, args.checkpoint)
             print(list_names(tensors, places, model, whole=True))
             return
         model, record = convert(args.checkpoint, args.output_dir, args.system, args.key_map)

@@ -26,13 +26,7 @@ def linear_filter_bank(
     """
     Weights of triangular filters of height 1, equally spaced in Hz: filter j rises from edge j to edge j + 1
     and falls to edge j + 2. Neighbouring edges must be at least one bin apart, as a valid config has them.
-
-    Args:
-        num_filters: number of filters.
-        fft_size: length of the Fourier transform in samples.
-        min_frequency, max_frequency: first and last edge in Hz.
-        sampling_rate: in Hz.
-        snap_to_bins: whether the edges are moved to bins, floor((fft_size + 1) f / sampling_rate).
+    With `snap_to_bins` they are moved to bins, floor((fft_size + 1) f / sampling_rate).
 
     Returns:
         (fft_size // 2 + 1, num_filters), float64.
@@ -64,15 +58,9 @@ def cosine_transform(num_coefficients: int, num_filters: int) -> torch.Tensor:
 
 def delta(features: torch.Tensor, is_last: torch.Tensor | None = None) -> torch.Tensor:
     """
-    x[t + 1] - x[t - 1], where the first and the last frame are repeated at the edges.
-
-    Args:
-        features: (batch, coefficients, frames).
-        is_last: (batch, 1, frames), the last frame of each utterance; `None` where that is the tensor's.
-            What is returned beyond it has no meaning.
-
-    Returns:
-        (batch, coefficients, frames).
+    x[t + 1] - x[t - 1] of (batch, coefficients, frames), where the first and the last frame are repeated at
+    the edges. `is_last`, (batch, 1, frames), marks the last frame of each utterance, beyond which the result
+    has no meaning; `None` where that is the tensor's.
     """
     previous = torch.cat([features[..., :1], features[..., :-1]], dim=-1)
     following = torch.cat([features[..., 1:], features[..., -1:]], dim=-1)

@@ -13,6 +13,3 @@ def run_in_micro_batches(
 ) -> torch.Tensor:
     """Apply a function to (batch, num_samples), `CPU_MICRO_BATCH` utterances at a time."""
     return torch.cat([function(part) for part in input_values.split(CPU_MICRO_BATCH)])
-
-
-__all__ = ["run_in_micro_batches"]

@@ -20,9 +20,7 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et 
 
 
 class SeluOnCPU(torch.autograd.Function):
-    """
-    SELU in place by exp(x) - 1 instead of expm1, which is slower on a CPU; they differ by less than 1e-6.
-    """
+    """SELU in place by exp(x) - 1 instead of expm1, slower on a CPU; they differ by less than 1e-6."""
 
     @staticmethod
     def forward(hidden: torch.Tensor) -> torch.Tensor:
@@ -48,12 +46,10 @@ def selu_(hidden: torch.Tensor) -> torch.Tensor:
 
 
 def pool_frames(hidden: torch.Tensor) -> torch.Tensor:
-    """
-    Max-pooling by 3 of the frames of (batch, channels, bands, frames). Without autograd, `max_pool1d` has a
-    kernel for CPUs that is several times as fast as that of `max_pool2d`.
-    """
+    """Max-pooling by 3 of the frames of (batch, channels, bands, frames)."""
     if hidden.requires_grad:
         return F.max_pool2d(hidden, (1, POOL_SIZE))
+    # Without autograd, its kernel for CPUs is several times as fast as that of `max_pool2d`.
     pooled = F.max_pool1d(hidden.flatten(1, 2), POOL_SIZE)
     return pooled.unflatten(1, hidden.shape[1:3])
 
@@ -274,11 +270,10 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
-            output_hidden_states: whether to return what [`~AasistForAudioClassification.convolve`] returns.
+            output_hidden_states: whether to return what `convolve` returns.
 
-        Returns (a tuple where it is called with `return_dict=False`):
-            `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
-            weighted cross-entropy as `loss`.
+        Returns:
+            `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states

@@ -102,12 +102,8 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             output_hidden_states: whether to return the front end's output (batch, 1, bins, frames) and each
                 block's (batch, channels, bins, frames).
 
-        Returns (a tuple where it is called with `return_dict=False`):
-            `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
-            weighted cross-entropy as `loss`.
-
-        Raises:
-            ValueError: waveforms of another length than `config.num_samples`.
+        Returns:
+            `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
         """
         if input_values.shape[-1] != self.config.num_samples:
             raise ValueError(

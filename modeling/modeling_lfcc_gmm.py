@@ -30,22 +30,16 @@ SMALLEST_LOG_RATIO = -60.0
 @dataclass
 class GMMStatistics:
     """
-    Sufficient statistics of frames x under a mixture, float64, on the CPU. The moments are of x - `center`.
-
-    Attributes:
-        center: (features,).
-        log_likelihood: sum over the frames, in nats; ().
-        num_frames: ().
-        occupancy: (components,), sum of the responsibilities.
-        first, second: (components, features), sums of the responsibilities times x - center and its square.
+    Sufficient statistics of frames x under a mixture, float64, on the CPU: sums over the frames, of the
+    responsibilities and of these times x - center and its square.
     """
 
-    center: torch.Tensor
-    log_likelihood: torch.Tensor
-    num_frames: torch.Tensor
-    occupancy: torch.Tensor
-    first: torch.Tensor
-    second: torch.Tensor
+    center: torch.Tensor  # (features,)
+    log_likelihood: torch.Tensor  # (), in nats
+    num_frames: torch.Tensor  # ()
+    occupancy: torch.Tensor  # (components,)
+    first: torch.Tensor  # (components, features)
+    second: torch.Tensor  # (components, features)
 
 
 class DiagonalGMM(Float32Module):
@@ -86,9 +80,8 @@ class DiagonalGMM(Float32Module):
         )
         center = (weights @ means / weights.sum()).to(dtype)
         means = means - center
-        constant = weights.log() - 0.5 * ((2 * math.pi * variances).log() + means.square() / variances).sum(
-            dim=1
-        )
+        terms = (2 * math.pi * variances).log() + means.square() / variances
+        constant = weights.log() - 0.5 * terms.sum(dim=1)
         matrix = torch.cat([constant[None], (means / variances).T, -0.5 / variances.T])
         return center.to(features.device), matrix.to(features.device, dtype)
 
@@ -97,9 +90,8 @@ class DiagonalGMM(Float32Module):
         features: torch.Tensor, center: torch.Tensor, matrix: torch.Tensor
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """
-        Walk through (frames, features) in chunks, with what `coefficients` returns, and give of each
-        [1, x - c, (x - c)²] (chunk, 1 + 2 * features), weight * density (chunk, components) relative to the
-        frame's largest, its sum over the components (chunk, 1) and the log-likelihood (chunk, 1).
+        Walk through (frames, features) in chunks: [1, x - c, (x - c)²] (chunk, 1 + 2 * features), weight *
+        density (chunk, components) relative to the frame's largest, its sum and log-likelihood (chunk, 1).
         """
         for chunk in features.split(CPU_CHUNK if features.device.type == "cpu" else DEVICE_CHUNK):
             chunk = chunk - center
@@ -175,12 +167,9 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
         super().__init__(config)
         self.lfcc = LFCC(config)
         num_features = (1 + config.lfcc_num_deltas) * config.lfcc_num_coefficients
-        self.gmms = nn.ModuleDict(
-            {
-                config.id2label[index]: DiagonalGMM(config.num_components, num_features)
-                for index in range(config.num_labels)
-            }
-        )
+        self.gmms = nn.ModuleDict()
+        for index in range(config.num_labels):
+            self.gmms[config.id2label[index]] = DiagonalGMM(config.num_components, num_features)
         self.post_init()
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
@@ -191,13 +180,8 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
         self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        The utterances' own frames, one utterance after the other.
-
-        Args:
-            input_values, attention_mask: see [`~LFCCGMMForAudioClassification.forward`].
-
-        Returns:
-            LFCC (frames, features), float32, and number of frames of each utterance (batch,).
+        Compute the utterances' own frames from what `forward` takes: LFCC (frames, features), float32, one
+        utterance after the other, and number of frames of each utterance (batch,).
         """
         num_samples = None if attention_mask is None else attention_mask.sum(dim=1)
         features = self.lfcc(input_values, num_samples).transpose(1, 2)  # (batch, frames, features)
@@ -222,20 +206,17 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
                 where nothing is padded.
             labels: (batch,) class indices in the order of `config.id2label`.
 
-        Returns (a tuple where it is called with `return_dict=False`):
-            `SequenceClassifierOutput` with `logits` (batch, num_labels), the mean over an utterance's frames
-            of log p(frame | label) in nats, float32, and, where labels are given, the weighted cross-entropy
-            as `loss`.
+        Returns:
+            `logits` (batch, num_labels), the mean over an utterance's frames of log p(frame | label) in nats,
+            float32, and, where labels are given, the weighted cross-entropy as `loss`.
         """
         features, num_frames = self.frames(input_values, attention_mask)
         lengths = num_frames.tolist()
-        logits = torch.stack(
-            [
-                torch.stack([part.mean() for part in gmm.log_likelihood(features).split(lengths)])
-                for gmm in self.gmms.values()
-            ],
-            dim=1,
-        )  # (batch, num_labels)
+        logits = [
+            torch.stack([part.mean() for part in gmm.log_likelihood(features).split(lengths)])
+            for gmm in self.gmms.values()
+        ]
+        logits = torch.stack(logits, dim=1)  # (batch, num_labels)
         return SequenceClassifierOutput(
             loss=weighted_cross_entropy(logits, labels, self.config), logits=logits
         )

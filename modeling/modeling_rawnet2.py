@@ -18,10 +18,7 @@ POOL_SIZE = 3  # of the max-pooling after the bank and in every block
 
 
 class RawNet2FeatureMapScaling(nn.Module):
-    """
-    Filter-wise feature map scaling x * s + s, s = sigmoid(Linear(mean over time)) (Jung et al., Interspeech
-    2020).
-    """
+    """Feature map scaling x * s + s, s = sigmoid(Linear(mean over time)) (Jung et al., Interspeech 2020)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -78,8 +75,7 @@ class RawNet2PreTrainedModel(PreTrainedModel):
 
 class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
     """
-    RawNet2 with a classification head: sinc bank, residual blocks with feature map scaling, GRU, two linear
-        layers.
+    RawNet2: sinc bank, residual blocks with feature map scaling, GRU, two linear layers.
 
     The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
     is which.
@@ -116,11 +112,10 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
-            output_hidden_states: whether to return what [`~RawNet2ForAudioClassification.convolve`] returns.
+            output_hidden_states: whether to return what `convolve` returns.
 
-        Returns (a tuple where it is called with `return_dict=False`):
-            `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
-            weighted cross-entropy as `loss`.
+        Returns:
+            `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states

@@ -132,19 +132,13 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
-            trunk_states: instead of `input_values`, what
-                [`~Wav2Vec2AntiSpoofingForAudioClassification.run_trunk`] gave for them, in any float type.
+            trunk_states: instead of `input_values`, what `run_trunk` gave for them, in any float type.
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return the first block's input and all blocks' outputs, each
                 (batch, frames, hidden_size); the last one after the final layer norm. Needs `input_values`.
 
-        Returns (a tuple where it is called with `return_dict=False`):
-            `SequenceClassifierOutput` with `logits` (batch, num_labels) and, where labels are given, the
-            weighted cross-entropy as `loss`.
-
-        Raises:
-            ValueError: not exactly one of `input_values` and `trunk_states`, or hidden states of
-                `trunk_states`.
+        Returns:
+            `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
         """
         if (input_values is None) == (trunk_states is None):
             raise ValueError("Give either input_values or trunk_states.")
@@ -185,10 +179,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             nothing but their mean over time matters, that mean as the only frame.
         """
         with torch.no_grad() if self.config.has_frozen_trunk else nullcontext():
-            input_values, convolve = (
-                input_values.to(self.projector.weight.dtype),
-                self.encoder.feature_extractor,
-            )
+            input_values = input_values.to(self.projector.weight.dtype)
+            convolve = self.encoder.feature_extractor
             if input_values.device.type == "cpu" and not torch.is_grad_enabled():
                 features = run_in_micro_batches(convolve, input_values)
             else:

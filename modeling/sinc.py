@@ -36,15 +36,9 @@ def band_edges(num_filters: int, scale: str, min_frequency: float, max_frequency
 
 def sinc_filters(low: torch.Tensor, high: torch.Tensor, filter_length: int) -> torch.Tensor:
     """
-    Taps of band-pass filters: w(t) [2 f2 sinc(2 f2 t) - 2 f1 sinc(2 f1 t)] with the symmetric Hamming window
-    w.
-
-    Args:
-        low, high: (num_filters,), f1 and f2 in cycles per sample.
-        filter_length: number of taps; odd.
-
-    Returns:
-        (num_filters, filter_length), in the dtype of `low`.
+    Taps of band-pass filters, (num_filters, filter_length): w(t) [2 f2 sinc(2 f2 t) - 2 f1 sinc(2 f1 t)] with
+    the symmetric Hamming window w, f1 and f2 being `low` and `high`, (num_filters,) in cycles per sample, and
+    the length odd.
     """
     half = (filter_length - 1) // 2
     time = torch.arange(-half, half + 1, dtype=low.dtype, device=low.device)

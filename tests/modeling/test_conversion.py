@@ -40,7 +40,9 @@ def test_what_is_beside_the_weights_is_named(tmp_path, caplog):
 def test_two_sets_of_weights_are_refused(tmp_path):
     path = write(tmp_path / "best.pt", {"model": STATE, "state_dict": STATE})
 
-    with pytest.raises(ValueError, match="best.pt holds weights under 'state_dict' and 'model'. Save those"):
+    with pytest.raises(
+        ValueError, match="best.pt holds weights under 'state_dict' and 'model'. Save only those to convert"
+    ):
         read_checkpoint(path)
 
 
@@ -76,7 +78,7 @@ def test_checkpoint_that_runs_something_is_refused_and_not_run(tmp_path, by):
     trace, path = tmp_path / "trace", tmp_path / "best.pt"
     by({**STATE, "x": Malicious(os.mkdir, str(trace))}, path)
 
-    with pytest.raises(ValueError, match=r"best.pt can't be read as tensors.*Nothing of it was run"):
+    with pytest.raises(ValueError, match=r"best.pt cannot be read as tensors.*Nothing of it was run"):
         read_checkpoint(path)
     assert not trace.exists()
 
@@ -91,9 +93,9 @@ def test_whole_module_instead_of_its_state_dict_is_refused_with_the_remedy(tmp_p
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "best.pt is empty"),
-        (b"not a checkpoint", "best.pt can't be read"),
-        (b"PK\x03\x04 cut off", "best.pt can't be read: it is damaged, or no file of torch.save"),
+        (b"", "best.pt cannot be read: it is empty"),
+        (b"not a checkpoint", "best.pt cannot be read"),
+        (b"PK\x03\x04 cut off", "best.pt cannot be read: it is empty, damaged or not of torch.save"),
     ],
 )
 def test_what_is_no_checkpoint_is_one_line_of_error_that_names_the_file(tmp_path, content, message):
@@ -110,7 +112,7 @@ def test_cut_off_checkpoint_is_an_error(tmp_path, part, is_zip):
     path = write(tmp_path / "best.pt", STATE, _use_new_zipfile_serialization=is_zip)
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
 
-    with pytest.raises(ValueError, match="best.pt can't be read"):
+    with pytest.raises(ValueError, match="best.pt cannot be read"):
         read_checkpoint(path)
 
 
@@ -129,7 +131,7 @@ def test_weights_that_were_damaged_are_refused(tmp_path):
     [
         (torch.ones(3), "holds a Tensor"),
         ({}, "an empty one"),
-        ({"epoch": 3}, "its entry 'epoch' is a int"),
+        ({"epoch": 3}, "'epoch' is a int"),
         ({"a": torch.tensor([1.0, float("nan")])}, "'a' holds NaN"),
         ({"a": torch.tensor([float("inf")], dtype=torch.float16)}, "'a' holds NaN, infinity"),
         ({"a": torch.tensor([1e300], dtype=torch.float64)}, "too large for float32"),

@@ -424,7 +424,7 @@ def test_other_state_dict_is_refused_by_all_that_it_lacks(state, refusal):
 
 
 def test_setting_that_is_not_valid_is_refused(state, refusal):
-    assert "sinc_scale 'bark' is not one of linear, mel" in refusal(
+    assert "'sinc_scale' expected one of ('linear', 'mel', 'inverse_mel'), got bark" in refusal(
         state, "icassp2021", "--sinc_scale", "bark"
     )
 

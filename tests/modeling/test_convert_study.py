@@ -343,10 +343,11 @@ def test_list_shows_what_is_matched_and_what_is_not_and_writes_nothing(wav2vec2,
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("head.7", "names.yaml is not valid YAML"),
-        ("head.0.bias:", "names.yaml must have lines `theirs: ours` of two names"),
-        ("head.0.bias: [embedding]", "names.yaml must have lines `theirs: ours` of two names"),
-        ("head.0: embedding", "names.yaml: head.0 is there more than once."),
+        ("head.7", "names.yaml:16: expected two names, `theirs: ours`, found 1."),
+        ("head.0.bias:", "names.yaml:16: expected two names, `theirs: ours`, found 1."),
+        ("head.0 is embedding", "names.yaml:16: expected two names, `theirs: ours`, found 3."),
+        ("head.0.bias: [embedding]", "[embedding] is called head.0.bias in the checkpoint"),
+        ("head.0: embedding", "names.yaml:16: head.0 has a line already."),
         (
             'head.0.bais: "-"',
             "names.yaml: head.0.bais is not in the checkpoint (did you mean 'head.0.bias'?).",
@@ -354,19 +355,23 @@ def test_list_shows_what_is_matched_and_what_is_not_and_writes_nothing(wav2vec2,
         ('hea: "-"', "names.yaml: hea is not in the checkpoint."),
     ],
 )
-def test_line_of_the_key_map_is_refused_by_its_name(rawnet2, capsys, line, said):
+def test_line_of_the_key_map_is_refused_by_its_number_or_name(rawnet2, capsys, line, said):
     assert said in rawnet2.refused(capsys, line)
 
 
-@pytest.mark.parametrize("text", ["", "- head.0\n", "head.0 projector\n"])
-def test_key_map_that_is_no_mapping_is_refused(rawnet2, capsys, text):
-    arguments = rawnet2.arguments()
-    (rawnet2.folder / "names.yaml").write_text(text)
+def test_key_map_may_be_two_columns_with_commas_or_arrows(wav2vec2):
+    lines = ("# theirs  ours", "head.0.weight projector.weight", "head.0.bias,\tprojector.bias  # b")
+    wav2vec2.tensors["criterion.weight"] = torch.ones(2)
 
-    with pytest.raises(SystemExit):
-        main([*arguments, "--output_dir", str(rawnet2.out)])
+    record = wav2vec2.convert(*lines, "  head.3 -> classifier", "criterion -", names={})
 
-    assert "names.yaml must have lines `theirs: ours` of two names" in capsys.readouterr().err
+    assert record["unused"] == ["criterion.weight"]
+    assert_same_model(wav2vec2.out, wav2vec2.model)
+
+
+def test_empty_key_map_leaves_all_to_be_named_and_a_list_is_refused(rawnet2, capsys):
+    assert "  head.0.bias (12,) -> ?\n" in rawnet2.refused(capsys, names={})
+    assert "names.yaml: - is not in the checkpoint" in rawnet2.refused(capsys, "- head.0", names={})
 
 
 def test_all_names_that_the_network_does_not_have_are_given(rawnet2, capsys):
@@ -379,7 +384,7 @@ def test_all_names_that_the_network_does_not_have_are_given(rawnet2, capsys):
     assert all(f'"{name}.bias' in unexpected for name in ("embeding", "sinc_norm.weights"))
     assert '"blocks.7.bias_ih_l0"' in unexpected
     assert '"embedding.bias"' in missing and '"gru.bias_ih_l0"' in missing
-    assert "embeding.bias is called head.0.bias in the checkpoint" in error
+    assert "embeding.bias is called head.0.bias in the checkpoint (did you mean 'embedding.bias'?)." in error
     assert "  head.0.bias (12,) -> ?\n" in error and "  embedding.bias (12,) <- ?\n" in error
 
 
@@ -431,7 +436,7 @@ def test_bank_of_other_settings_is_refused(rawnet2, tmp_path, capsys):
 
     error = rawnet2.refused(capsys, "frontend.taps: sinc.filters")
 
-    assert "best.pt: frontend.taps, the checkpoint's sinc bank, differs" in error
+    assert "best.pt: frontend.taps (8, 1, 129) is not the sinc bank of" in error
     assert "change sinc_max_frequency" in error
 
 
@@ -440,7 +445,7 @@ def test_bank_with_another_number_of_taps_is_refused(rawnet2, capsys):
 
     error = rawnet2.refused(capsys, "frontend.taps: sinc.filters")
 
-    assert "frontend.taps (8, 1, 127) is not the bank" in error and "(8, 1, 129)" in error
+    assert "frontend.taps (8, 1, 127) is not the sinc bank" in error and "(8, 1, 129)" in error
 
 
 def test_counts_of_batches_may_be_absent_and_are_zero(rawnet2):

@@ -177,7 +177,7 @@ def test_waveform_of_another_length_is_an_error_that_names_both():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"front_end": "mfcc"}, "front_end 'mfcc' is not one of lfcc, cqt"),
+        ({"front_end": "mfcc"}, "'front_end' expected one of .'lfcc', 'cqt'., got mfcc"),
         ({"channels": [3, 4]}, "must be of one length, not 2, 3 and 3"),
         ({"kernel_sizes": [4, 3, 3]}, "must be odd"),
         ({"kernel_sizes": [-1, 3, 3]}, r"kernel_sizes must be at least 1, not \[-1, 3, 3\]"),
