@@ -27,7 +27,7 @@ logger = logging.get_logger(__name__)
 AudioSource = str | Path | bytes | Mapping[str, Any]
 Window = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wanted of it, one after the last
 
-# A seek lands on the very sample and the header's length is exact. In lossy formats neither holds.
+# A seek is exact to the sample, and so is the header's length. In lossy formats neither is.
 _EXACT_SUBTYPES = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does not state its length
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header

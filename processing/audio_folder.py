@@ -4,7 +4,6 @@ or a data set on the Hub with an audio column and a label column."""
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import pandas as pd
 import pyarrow as pa
@@ -34,7 +33,7 @@ GUESSES = {
 Columns = Mapping[str, str | None]  # names of columns by the roles in GUESSES; what is not given is guessed
 
 
-def load_folder(data_dir: Path, columns: Columns = MappingProxyType({})) -> Corpus:
+def load_folder(data_dir: Path, columns: Columns) -> Corpus:
     """
     Load a folder in the audiofolder layout: `<split>/<label>/<file>`, `<label>/<file>`, or any tree with a
     `metadata.csv` of `file_name` and a label column. Errors: see [`load_hub`].
@@ -42,9 +41,7 @@ def load_folder(data_dir: Path, columns: Columns = MappingProxyType({})) -> Corp
     return _to_corpus(load_dataset_builder("audiofolder", data_dir=str(data_dir)), str(data_dir), columns)
 
 
-def load_hub(
-    dataset_id: str, columns: Columns = MappingProxyType({}), configuration: str | None = None
-) -> Corpus:
+def load_hub(dataset_id: str, columns: Columns, configuration: str | None = None) -> Corpus:
     """
     Load a data set of the Hub by its id, and by the name of its configuration where it has several.
 

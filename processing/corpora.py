@@ -78,7 +78,7 @@ class Protocol:
 
 def load_corpus(arguments: CorpusArguments) -> Corpus:
     """
-    Load the corpus that the arguments name.
+    Load the corpus that the arguments name: an official one, the demo, a folder or a data set of the Hub.
 
     Raises:
         FileNotFoundError: a folder, protocols or audio files that are not there.
@@ -133,10 +133,6 @@ def read_protocol(path: Path) -> Protocol:
     """
     Read the protocol of a named corpus by itself, for scoring by a score file alone. Its layout tells the
     corpus; a file under another than the official name may list other trials, and goes by its own name.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an empty file, a layout that is not known, or a line that does not parse.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no protocol {path}.")

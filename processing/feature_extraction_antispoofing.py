@@ -65,8 +65,7 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
     ) -> BatchFeature:
         """
         Args:
-            raw_speech: one mono waveform of shape (samples,) or a list of them; floating point, amplitude in
-                [-1, 1].
+            raw_speech: one mono waveform (samples,) or a list of them; floating point, amplitude in [-1, 1].
             sampling_rate: of `raw_speech`, in Hz; checked, never converted.
             return_tensors: `"pt"` or `"np"`; lists of arrays otherwise.
 
@@ -75,8 +74,7 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
             `attention_mask` of the same shape, 1 where there is signal.
 
         Raises:
-            ValueError: another sampling rate, more than one channel, integer samples, no samples, NaN or
-                infinity.
+            ValueError: another sampling rate, several channels, integer samples, no samples, NaN or infinity.
         """
         if sampling_rate is None:
             logger.warning_once(
@@ -128,8 +126,6 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
 
     def _crop_or_pad(self, waveform: np.ndarray) -> np.ndarray:
         waveform = self._normalize(waveform[: self.num_samples])
-        if len(waveform) == self.num_samples:
-            return waveform
         if self.padding == "repeat":
             return np.resize(waveform, self.num_samples)
         return np.pad(waveform, (0, self.num_samples - len(waveform)))

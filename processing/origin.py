@@ -15,12 +15,9 @@ UNKNOWN = {"kind": "unknown", "published": False, "license_from_recipe": False, 
 
 def describe_conversion(record: Mapping, card: Mapping, changed_settings: Sequence[str] = ()) -> dict:
     """
-    Describe the origin of converted weights.
-
-    Args:
-        record: their `conversion.json`, or its `checkpoint` and `sha256`.
-        card: of the recipe, whose `checkpoint_sha256` is that of the file that the system's authors publish.
-        changed_settings: names of the settings that differ from those of the authors' system.
+    The origin of converted weights: of their `conversion.json`, of the recipe's `card`, whose
+    `checkpoint_sha256` is that of the file that the system's authors publish, and of the names of the
+    settings that differ from the authors'.
     """
     published = card.get("checkpoint_sha256") == record["sha256"]
     return {
@@ -36,13 +33,9 @@ def describe_conversion(record: Mapping, card: Mapping, changed_settings: Sequen
 
 def describe_training(record: Mapping, card: Mapping) -> dict:
     """
-    Describe the origin of weights that were trained here: the corpus and, under `before`, the origin of those
-    that training went on from, `None` where it began with new ones. `published` and `license_from_recipe` are
-    those of the weights that all began with.
-
-    Args:
-        record: their `training.json`, also one that older versions wrote: its `corpus` and `started_from`.
-        card: of the recipe, see [`describe_conversion`].
+    The origin of weights that were trained here, of their `training.json` (also an older one): the corpus
+    and, under `before`, the origin of those that training went on from, `None` where it began with new ones.
+    `published` and `license_from_recipe` are those of the weights that all began with.
     """
     start = record.get("started_from")
     before = _describe_before(start, card) if start else None
@@ -66,11 +59,8 @@ def _describe_before(start: Mapping, card: Mapping) -> dict:
 
 def describe_start(folder: Path) -> dict:
     """
-    Describe the model that a training goes on from: its name, its weights and what is recorded of where these
-    come from, `converted_from` a checkpoint, or `trained_on` a corpus and perhaps `started_from` others.
-
-    Raises:
-        ValueError: a damaged `conversion.json` or `training.json`.
+    The model that a training goes on from: its name, its weights and what is recorded of where these come
+    from, `converted_from` a checkpoint, or `trained_on` a corpus and perhaps `started_from` others.
     """
     about = {"model": folder.resolve().name, "weights_sha256": hash_files(folder, ["*.safetensors"])}
     if (path := folder / "conversion.json").is_file():

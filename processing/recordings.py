@@ -176,10 +176,7 @@ def _decode_files(
 def write_recordings(
     folder: Path, recordings: Iterable[Recording], threshold: float | None, about: Mapping
 ) -> None:
-    """
-    Write `recordings.csv`, a line a recording, and `recordings.json`, which begins with `about` and has every
-    window's score.
-    """
+    """Write `recordings.csv`, a line each, and `recordings.json`: `about`, and the score of every window."""
     recordings = list(recordings)
     content = [recording.summarize(threshold) for recording in recordings]
     table = pd.DataFrame(content, columns=COLUMNS, dtype=object)  # keeps whole numbers beside no number

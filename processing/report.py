@@ -43,13 +43,7 @@ def make_title(results: Mapping) -> str:
 
 
 def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
-    """
-    The table of one split's results, and what must be known of them.
-
-    Args:
-        results: see [`~processing.results.evaluate_trials`].
-        remedy: what to do where the sign of the scores looks inverted.
-    """
+    """The table of the results of [`~processing.results.evaluate_trials`], and their caveats."""
     intervals = results.get("confidence_intervals", {})
     lines = [make_title(results)]
     for name, metric in METRICS.items():
@@ -82,15 +76,9 @@ def describe_caveats(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> list[st
         caveats.append("All scores are the same: the EER of constant scores says nothing.")
     if results["looks_inverted"]:
         low, _ = results.get("confidence_intervals", {}).get("eer", (1, 1))
-        if low <= 0.5:
-            caveats.append(
-                f"The EER of {100 * results['eer']:.1f} % is that of chance: its interval holds 50 %."
-            )
-        else:
-            caveats.append(
-                f"The EER of {100 * results['eer']:.1f} % is above 50 %: higher scores seem to mean spoof. "
-                f"If so, {remedy}; nothing was changed."
-            )
+        meaning = f"above 50 %: higher scores seem to mean spoof. If so, {remedy}; nothing was changed"
+        meaning = "that of chance: its interval holds 50 %" if low <= 0.5 else meaning
+        caveats.append(f"The EER of {100 * results['eer']:.1f} % is {meaning}.")
     if (tied := results["num_tied_across_classes"]) and not results["constant_scores"]:
         caveats.append(
             f"{tied:,} of {results['num_trials']:,} trials have the score of a trial of the other class. "
@@ -115,13 +103,8 @@ def write_plots(
     folder: Path, results: Mapping, trials: "pd.DataFrame", systems: Mapping[str, np.ndarray]
 ) -> None:
     """
-    Write `det.png`, `scores.png` and one bar plot for each breakdown, `per_attack.png`.
-
-    Args:
-        folder: where.
-        results: of the first system; see [`~processing.results.evaluate_trials`].
-        trials: of all systems.
-        systems: (num_trials,) scores by the name of each system.
+    Write `det.png`, `scores.png` and one bar plot for each breakdown, `per_attack.png`: of the scores
+    (num_trials,) of each of the `systems`, and of the results of the first.
     """
     from metrics import plots  # matplotlib takes a second to load
 

@@ -57,11 +57,8 @@ def evaluate_corpus(
     bootstrap: Bootstrap | None = Bootstrap(),
 ) -> dict:
     """
-    Results of a model's scores on one split: its identity and counts, and what [`evaluate_trials`] computes.
-
-    Args:
-        corpus, split: where the trials are from; a slice is named in full ("train[90%:]").
-        trials, scores, asv, bootstrap: as in [`evaluate_trials`].
+    Results of a model's scores on one split: its identity and counts, and what [`evaluate_trials`] computes
+    of the other arguments. A slice is named in full as the split ("train[90%:]").
     """
     results = {
         "corpus": corpus.name,
@@ -97,13 +94,8 @@ def evaluate_trials(
     trials = trials.assign(score=np.asarray(scores, dtype=np.float64))
     bonafide, spoof = classes = check_scores(*_split_classes(trials, "score"))
     eer, threshold = equal_error_rate(*classes)
-    results = {
-        "num_trials": len(trials),
-        "num_bonafide": len(bonafide),
-        "num_spoof": len(spoof),
-        "eer": eer,
-        "eer_threshold": threshold,
-    }
+    results = {"num_trials": len(trials), "num_bonafide": len(bonafide), "num_spoof": len(spoof)}
+    results |= {"eer": eer, "eer_threshold": threshold}
     costs = _list_costs(asv, classes)
     for name, form in TDCF_FORMS.items():
         results[name] = None
@@ -114,9 +106,8 @@ def evaluate_trials(
     elif asv is None:
         results["tdcf_left_out"] = "there are no ASV scores"
     else:
-        results["tdcf_left_out"] = (
-            "there are fewer than three distinct scores, and it needs scores, not decisions"
-        )
+        reason = "there are fewer than three distinct scores, and it needs scores, not decisions"
+        results["tdcf_left_out"] = reason
     results["min_dcf"], results["min_dcf_threshold"] = min_dcf(*classes)
     results |= {"act_dcf": act_dcf(*classes), "cllr": cllr(*classes), **describe_scores(*classes)}
     if intervals := _find_intervals(trials, costs, bootstrap):
@@ -136,12 +127,8 @@ def compare_scores(
 ) -> dict:
     """
     Paired test of two systems' scores of the same trials: the `differences`, first minus second, by metric
-    (see [`metrics.statistics.Difference`]), and how they were found.
-
-    Args as [`evaluate_trials`].
-
-    Raises:
-        ValueError: as [`evaluate_trials`]; fewer than ten trials of a class.
+    (see [`metrics.statistics.Difference`]), and how they were found. Args and errors as [`evaluate_trials`];
+    fewer than ten trials of a class are a ValueError.
     """
     systems = [_split_classes(trials.assign(score=scores), "score") for scores in (first, second)]
     speakers, method = _find_speakers(trials, bootstrap)
@@ -156,10 +143,7 @@ def find_asv_rates(
     """
     Error rates of the ASV system that was attacked as the trials were, and the names of the files of its
     scores: the one given (in the keys of ASVspoof 2021 LA with its metadata), or those in the corpus folder.
-
-    Raises:
-        FileNotFoundError: the file given is not there.
-        ValueError: see [`~processing.scores.read_asv_scores`] and [`compute_asv_rates`].
+    Errors: see [`~processing.scores.read_asv_scores`] and [`compute_asv_rates`].
     """
     split = split.split("[")[0]
     if file is None:
@@ -175,12 +159,7 @@ def find_asv_rates(
 
 
 def compute_asv_rates(asv_scores: pd.DataFrame, trials: pd.DataFrame) -> AsvErrorRates:
-    """
-    Error rates of an ASV system, by what [`~processing.scores.read_asv_scores`] read.
-
-    Raises:
-        ValueError: the trials are of attacks that the ASV scores are not of.
-    """
+    """Error rates by ASV scores as read; a ValueError for trials of attacks that these are not of."""
     by_key = asv_scores.groupby("key")
     attacks = set(by_key.get_group("spoof")["attack"])
     if other := set(trials["attack"]) - UNNAMED_ATTACKS - attacks:

@@ -44,19 +44,18 @@ def read_scores(path: Path) -> pd.DataFrame:
         utterance_id, score (float64) and, where the file has them, key ("bonafide" or "spoof") and attack.
 
     Raises:
-        FileNotFoundError: there is no such file.
         ValueError: a line that does not parse, columns that cannot be told apart, a score that is not a
             finite number, an utterance listed twice, no score at all.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no score file {path}.")
     table = read_fields(path, 4, SCORE_LINES)
-    first = _list_first_fields(table)
-    if any("score" in field.casefold() for field in first) and not any(map(_is_number, first)):
+    header = [] if table.empty else [*table.iloc[0]]
+    if any("score" in name.casefold() for name in header) and not any(map(_is_number, header)):
         table = table[1:]
-        first = _list_first_fields(table)
     if table.empty:
         raise ValueError(f"{path} holds no score.")
+    first = [field for field in table.iloc[0] if field]
     width = len(first)
     refuse_lines(path, (table != "").sum(axis=1).ne(width) | (width not in (2, 3, 4)), SCORE_LINES)
     keys = [i for i in range(1, width) if all(v.casefold() in KEY_OF_LABEL for v in table[i].unique())]
@@ -86,13 +85,8 @@ def match_scores(
     elsewhere: Collection[str] = (),
 ) -> np.ndarray:
     """
-    The scores of a protocol's trials, in its order.
-
-    Args:
-        scores: what [`read_scores`] read.
-        trials: of the protocol.
-        file, source: what errors call the score file and the protocol.
-        elsewhere: utterances of other splits of the protocol, whose scores are left out.
+    What [`read_scores`] read, in the order of a protocol's trials (num_trials,); scores of `elsewhere`, the
+    utterances of its other splits, are left out. Errors call the score file `file` and the protocol `source`.
 
     Raises:
         ValueError: trials without a score, scores of utterances that are not listed, or another key than the
@@ -148,11 +142,7 @@ def read_asv_scores(file: Path, metadata: Path | None = None, *, split: str | No
         split: the subset whose trials count, as in the organisers' evaluation script; with metadata only.
 
     Returns:
-        attack, key ("target", "nontarget" or "spoof") and score (float64), in the order of the file.
-
-    Raises:
-        ValueError: a line that does not parse, a score that is not finite, two files that do not match, no
-            trial of the subset or of one of the keys.
+        attack, key (one of `ASV_KEYS`) and score (float64), in the order of the file.
     """
     source = str(file)
     if metadata is None:
@@ -198,10 +188,6 @@ def _read_numbers(path: Path, column: pd.Series) -> pd.Series:
         number = (~np.isfinite(scores)).idxmax()
         raise ValueError(f"{path}, line {number}: the score {column[number]!r} is not a finite number.")
     return scores
-
-
-def _list_first_fields(table: pd.DataFrame) -> list[str]:
-    return [] if table.empty else [field for field in table.iloc[0] if field]
 
 
 def _is_number(text: str) -> bool:

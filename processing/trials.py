@@ -77,15 +77,14 @@ class Layout:
 
     Attributes:
         name: of the corpus.
-        columns: what the fields of a protocol line are, in order; see [`read_table`]. Where one is `subset`,
-            the protocol lists several splits.
+        columns: what the fields of a protocol line are, in order; see [`read_table`]. One called `subset`
+            tells the split of each trial.
         protocols: official file name of the protocol by split.
         folders: where the corpus may lie, below the folder that is given.
         protocol_folders: where its protocols may lie, below the corpus.
         audio_folders: where the recordings of each split may lie, below the corpus.
         breakdowns: see [`Corpus`].
-        asv_scores: the ASV score files of a `{split}`, as patterns below the folder that is above that of
-            the protocol; they count where all are there.
+        asv_scores: patterns of the ASV score files of a `{split}`, below the folder above the protocol's.
         is_csv: protocols are CSV, with the columns as header.
     """
 
@@ -127,6 +126,12 @@ class Layout:
             if paths and (not self.is_csv or self.matches(read_first_line(paths[0]))):
                 found[split] = paths[0]
         return found
+
+    def find_asv_scores(self, protocol: Path, split: str) -> tuple[Path, ...]:
+        """The ASV score files of a split, where all of them are there."""
+        patterns = [pattern.format(split=split) for pattern in self.asv_scores]
+        found = [next(protocol.parents[1].glob(pattern), None) for pattern in patterns]
+        return tuple(found) if all(found) else ()
 
     def matches(self, first_line: str) -> bool:
         """Whether a file that begins so is one of the corpus's protocols, by header or number of fields."""
@@ -170,7 +175,7 @@ class Layout:
             )
         # One file may list several splits.
         folders = {path: self.find_audio(root, split) for split, path in protocols.items()}
-        splits, missing, asv_score_files = {}, {}, {}
+        splits, missing = {}, {}
         for path, folder in folders.items():
             listed = self.read_protocol(path)
             listed["file"] = listed.get("file", listed["utterance_id"] + ".flac")
@@ -178,18 +183,14 @@ class Layout:
             for split, trials in self.split_trials(listed, path).items():
                 here = trials[present[trials.index]]
                 missing[split] = len(trials) - len(here)
-                if here.empty:
-                    continue
-                paths = str(folder.resolve()) + os.sep + here["file"]
-                splits[split] = make_rows(here.drop(columns="file"), paths)
-                patterns = (pattern.format(split=split) for pattern in self.asv_scores)
-                asv_files = [next(path.parents[1].glob(pattern), None) for pattern in patterns]
-                if asv_files and all(asv_files):
-                    asv_score_files[split] = tuple(asv_files)
+                if len(here):
+                    paths = str(folder.resolve()) + os.sep + here["file"]
+                    splits[split] = make_rows(here.drop(columns="file"), paths)
         if not splits:
             places = ", ".join(map(str, folders.values()))
             raise FileNotFoundError(f"{places} holds none of the audio files that the protocols list.")
-        return Corpus(self.name.title, splits, missing, "", self.breakdowns, asv_score_files)
+        asv = {split: files for split in splits if (files := self.find_asv_scores(protocols[split], split))}
+        return Corpus(self.name.title, splits, missing, breakdowns=self.breakdowns, asv_score_files=asv)
 
 
 def check_trials(trials: pd.DataFrame, source: str) -> None:

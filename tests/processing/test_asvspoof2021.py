@@ -179,7 +179,7 @@ def test_keys_without_any_audio_are_an_error_even_with_allow_missing(tmp_path):
 
 
 @pytest.mark.parametrize(("track", "layout"), [("LA", LA), ("DF", DF)])
-def test_audio_without_keys_is_an_error_that_says_where_the_keys_are_to_be_had(tmp_path, track, layout):
+def test_audio_without_keys_is_an_error_that_says_where_to_download_the_keys(tmp_path, track, layout):
     write_audio(tmp_path, track, LINES[track])
     with pytest.raises(
         FileNotFoundError,

@@ -231,7 +231,7 @@ def test_la_rows_have_the_protocols_speakers_attacks_and_keys(la):
     }
 
 
-def test_flac_files_that_no_protocol_lists_are_passed_over(la):
+def test_flac_files_that_no_protocol_lists_are_skipped(la):
     write_audio(la_file(la, "eval", "LA_E_A_enrolment"))
     corpus = load(data_dir=str(la))
     assert len(corpus.splits["eval"]) == 3
@@ -287,7 +287,7 @@ def test_a_link_to_a_file_that_is_gone_counts_as_missing(la):
 
 
 @pytest.mark.parametrize("ending", [".m4a", ".M4A", ".aac", ".webm"])
-def test_recordings_that_datasets_does_not_take_for_audio_are_not_passed_over(folder, ending):
+def test_recordings_that_datasets_does_not_take_for_audio_are_not_skipped(folder, ending):
     source = folder / "train" / "spoof" / "b.wav"
     source.with_suffix(ending).write_bytes(source.read_bytes())
     source.unlink()
@@ -876,11 +876,11 @@ def test_embedded_recordings_are_not_read_into_memory(tmp_path, datasets_cache):
     columns = {"audio": [{"bytes": bytes(size), "path": None}] * 4, "key": ["bonafide", "spoof"] * 2}
     (tmp_path / "corpus").mkdir()
     pq.write_table(pa.table(columns), tmp_path / "corpus" / "train.parquet", row_group_size=1)
-    load_hub(str(tmp_path / "corpus"))  # builds the file that is memory-mapped from then on
+    load_hub(str(tmp_path / "corpus"), {})  # builds the file that is memory-mapped from then on
     script = f"""
 import pyarrow
 from processing.audio_folder import load_hub
-rows = load_hub({str(tmp_path / "corpus")!r}).splits["train"]
+rows = load_hub({str(tmp_path / "corpus")!r}, {{}}).splits["train"]
 print(len(rows), pyarrow.default_memory_pool().max_memory())
 """
     environment = os.environ | {"HF_DATASETS_CACHE": str(datasets_cache)}
