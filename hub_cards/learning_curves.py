@@ -143,8 +143,9 @@ def _draw_run(axes: "Axes", panel: Panel, log: Sequence[dict], chosen: dict | No
             axes.lines[-1].set(marker=marker, markersize=4, clip_on=False)
     if chosen:
         axes.axvline(chosen["epoch"], color=color, linestyle=":", linewidth=1.2, zorder=1)
-        if key in chosen:
-            at = chosen["epoch"], scale * chosen[key]
+        marked = list(panel.lines)[-1]
+        if marked in chosen:
+            at = chosen["epoch"], scale * chosen[marked]
             axes.plot(*at, color=color, linewidth=0, gid="chosen", zorder=3, clip_on=False, **DIAMOND)
 
 

@@ -125,14 +125,11 @@ def tabulate_results(trials: Iterable[tuple[str, str, Evaluation | None]]) -> st
 
 def tabulate_further_metrics(evaluations: Iterable[Evaluation]) -> str | None:
     """The metrics of ASVspoof 5 track 1 of each evaluation; `None` where none has them."""
-    rows = [
-        [
-            *(format_corpus(e.results["corpus"]), e.results["split"]),
-            *(format_metric(e.results, name) for name in FURTHER_METRICS),
-        ]
-        for e in evaluations
-        if any(e.results.get(name) is not None for name in FURTHER_METRICS)
-    ]
+    rows = []
+    for results in (evaluation.results for evaluation in evaluations):
+        if any(results.get(name) is not None for name in FURTHER_METRICS):
+            metrics = [format_metric(results, name) for name in FURTHER_METRICS]
+            rows.append([format_corpus(results["corpus"]), results["split"], *metrics])
     titles = [METRICS[name].title for name in FURTHER_METRICS]
     return make_table(["Corpus", "Split", *titles], rows) if rows else None
 
