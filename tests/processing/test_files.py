@@ -1,8 +1,11 @@
-"""Paths without their folders."""
+"""Files that appear whole or not at all, models that are moved, and paths without their folders."""
+
+import os
+import stat
 
 import pytest
 
-from processing.files import strip_folder
+from processing.files import move_model, strip_folder, write_whole
 
 
 @pytest.mark.parametrize(
@@ -20,3 +23,27 @@ from processing.files import strip_folder
 )
 def test_path_of_a_machine_is_reduced_to_its_last_name(value, shown):
     assert strip_folder(value) == shown
+
+
+def test_moved_weights_have_the_permissions_of_any_new_file_and_the_config_comes_last(tmp_path):
+    source, folder = tmp_path / "new", tmp_path / "model"
+    source.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (source / name).write_bytes(b"0")
+    (source / "model.safetensors").chmod(0o600)  # as safetensors writes it
+    before = os.umask(0o027)
+    try:
+        move_model(source, folder)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((folder / "model.safetensors").stat().st_mode) == 0o640
+    assert not source.exists() and sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
+
+
+def test_file_that_could_not_be_written_whole_is_not_there(tmp_path):
+    with pytest.raises(RuntimeError), write_whole(tmp_path / "deep" / "scores.txt") as partial:
+        partial.write_text("half")
+        raise RuntimeError
+
+    assert not any((tmp_path / "deep").iterdir())
