@@ -29,10 +29,10 @@ def follow_base_model(
     stated: dict, extractor_settings: dict, source: str | None, checkpoint: Path | None
 ) -> tuple[dict, dict]:
     """
-    The settings of the encoder and of the feature extractor, from those of the recipe and the source: an id
-    on the Hub, a folder, or "none". The encoder's are the base model's own, with the dropout and masking that
-    the recipe states; other values that it states must be those of the base model. So is a `do_normalize:
-    base_model` of the feature extractor. The checkpoint of a run that is resumed takes the place of the base
+    The settings of the encoder and of the feature extractor, from those that the recipe states and from the
+    source: an id on the Hub, a folder, or "none". The encoder's are the base model's own, with the dropout
+    and masking of the recipe, whose other values must be those of the base model; `do_normalize: base_model`
+    is replaced by the base model's. The checkpoint of a run that is resumed takes the place of the base
     model, which is not needed any more.
 
     Raises:
@@ -58,7 +58,7 @@ def follow_base_model(
     if base is None:  # a checkpoint of another system, which is found out when the two are compared
         return stated, extractor_settings
     if follows:
-        if not isinstance(normalizes := getattr(extractor, "do_normalize", None), bool):
+        if (normalizes := getattr(extractor, "do_normalize", None)) is None:
             raise ValueError(
                 f"{type(extractor).__name__} of {source} does not say whether it normalises. State "
                 "do_normalize in the recipe as true or false."

@@ -37,22 +37,13 @@ class EMError(ValueError):
 
 @dataclass(frozen=True)
 class EMSettings:
-    """
-    Settings of [`train_gmm`].
+    """Settings of [`train_gmm`]."""
 
-    Args:
-        num_iterations: of EM, at most.
-        tolerance: EM stops once an iteration gains less log-likelihood per frame than this, in nats.
-        variance_floor: smallest variance of a component, relative to the variance of all frames.
-        sample_frames: frames drawn for the start by k-means++, about 200 a component.
-        seed: of that draw and of k-means++; `None` starts from the parameters that the mixture has.
-    """
-
-    num_iterations: int = 30
-    tolerance: float = 1e-4
-    variance_floor: float = 1e-3
-    sample_frames: int = 100_000
-    seed: int | None = 0
+    num_iterations: int = 30  # at most
+    tolerance: float = 1e-4  # EM stops once an iteration gains less log-likelihood per frame, in nats
+    variance_floor: float = 1e-3  # smallest variance of a component, relative to the variance of all frames
+    sample_frames: int = 100_000  # drawn for the start by k-means++, about 200 a component
+    seed: int | None = 0  # of that draw and of k-means++; `None` starts from the mixture's own parameters
 
     def __post_init__(self):
         if self.num_iterations < 1 or not 0 <= self.variance_floor < 1:
@@ -64,22 +55,13 @@ class EMSettings:
 
 @dataclass
 class EMState:
-    """
-    How far EM is, and where that is kept.
+    """How far EM is, and the file in which that is kept."""
 
-    Attributes:
-        gmm: in float64 and on the CPU; only products over frames are done elsewhere.
-        run: what must agree for EM to go on: all that the parameters depend on, but the number of iterations.
-        path: of the file; `None` keeps nothing.
-        history: log-likelihood per frame of each iteration.
-        num_frames: of a pass over the batches of all processes; `None` before the first.
-    """
-
-    gmm: nn.Module
-    run: dict
-    path: Path | None
-    history: list[float] = field(default_factory=list)
-    num_frames: int | None = None
+    gmm: nn.Module  # in float64 and on the CPU; only products over frames are done elsewhere
+    run: dict  # what must agree for EM to go on: all that the parameters depend on, but num_iterations
+    path: Path | None  # `None` keeps nothing
+    history: list[float] = field(default_factory=list)  # log-likelihood per frame of each iteration
+    num_frames: int | None = None  # of a pass over the batches of all processes; `None` before the first
 
     def save(self) -> None:
         """Write the state, by the main process; a kill meanwhile leaves the one before."""

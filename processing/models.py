@@ -42,17 +42,11 @@ IGNORED_CONFIG_KEYS = FILE_KEYS | {"decision_threshold"}  # which is only known 
 
 @dataclass(frozen=True)
 class Countermeasure:
-    """
-    Attributes:
-        name: the folder's name, or the id on the Hub.
-        folder: where its files are.
-        revision: commit on the Hub; `None` for a folder.
-        model, feature_extractor: as the Auto classes give them.
-    """
+    """A trained model and its feature extractor, as the Auto classes give them."""
 
-    name: str
-    folder: Path
-    revision: str | None
+    name: str  # the folder's name, or the id on the Hub
+    folder: Path  # where its files are
+    revision: str | None  # commit on the Hub; `None` for a folder
     model: PreTrainedModel
     feature_extractor: SequenceFeatureExtractor
 

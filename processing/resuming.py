@@ -33,12 +33,21 @@ def read_on_main(read: Callable[[], T]) -> T:
 
 def describe_difference(before: Mapping, now: Mapping) -> str:
     """
-    The entries that differ of two descriptions, of which one may have gone through JSON: "seed was 1, now 2",
-    or "" where they are the same.
+    The entries that differ of two descriptions, of which one may have gone through JSON: "seed was 1, now 2;
+    model.size was 3, now 4", or "" where they are the same.
     """
     before, now = (json.loads(json.dumps(each, default=str)) for each in (before, now))
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    return "; ".join(f"{key} was {before.get(key)!r}, now {now.get(key)!r}" for key in keys)
+    return "; ".join(_list_differences(before, now))
+
+
+def _list_differences(before: object, now: object, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            difference
+            for key in {**before, **now}
+            for difference in _list_differences(before.get(key), now.get(key), f"{name}.{key}")
+        ]
+    return [] if before == now else [f"{name[1:]} was {before!r}, now {now!r}"]
 
 
 def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:

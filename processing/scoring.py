@@ -120,12 +120,8 @@ class ScoringCheckpoint:
     """
     Scores of the batches that are finished, in their order, so that a killed scoring goes on where it was,
     on any number of processes. The main process appends to a file, a line a batch; a line that the kill cut
-    short does not count.
-
-    Args:
-        path: of the file; made when needed.
-        identity: what is scored by what. Another one's scores are never taken.
-        replace: throw another one's scores away, instead of raising.
+    short does not count. Scores of another identity (what is scored by what) are never taken: they are an
+    error, or are thrown away where `replace` says so.
     """
 
     def __init__(self, path: Path, identity: Mapping, *, replace: bool = False):
@@ -133,12 +129,7 @@ class ScoringCheckpoint:
         self.num_scored_before = 0  # utterances, as `load` finds them
 
     def load(self) -> list[list[float]]:
-        """
-        The scores of each finished batch, of which alone the file is left with. All processes call it.
-
-        Raises:
-            ValueError: the file holds another scoring; the message names the difference.
-        """
+        """The scores of each finished batch. All processes call it; a `ValueError` names another scoring."""
         finished = read_on_main(self._read)
         self.num_scored_before = sum(map(len, finished))
         return finished
@@ -154,6 +145,7 @@ class ScoringCheckpoint:
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> list[list[float]]:
+        """Read what is finished, and leave nothing else in the file."""
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
         lines = []
         with suppress(json.JSONDecodeError):  # what follows is computed again

@@ -58,12 +58,7 @@ class EMArguments:
     )
 
     def make_settings(self, args: TrainingArguments, *, is_new: bool = True) -> EMSettings:
-        """
-        The settings of EM of a run; `is_new`: from k-means++, and not from the mixtures that the model has.
-
-        Raises:
-            ValueError: `num_train_epochs` is no number of iterations, or another setting is not possible.
-        """
+        """The settings of a run; `is_new`: from k-means++, and not from the mixtures that the model has."""
         epochs = args.num_train_epochs
         if epochs < 1 or epochs != int(epochs):
             raise ValueError(f"num_train_epochs is {epochs}, but EM makes whole iterations, one at least.")
@@ -82,10 +77,7 @@ class LFCCGMMTrainer(Trainer):
     `num_train_epochs` iterations, each a pass over the utterances of the label, of which
     `per_device_train_batch_size` are read at a time. The state of EM is kept in `checkpoint-em` of the output
     folder, from which the same run goes on. `data_collator` gives `input_values` and `attention_mask`.
-
-    Raises:
-        EMError: settings that do not go with the model, or a state that cannot be resumed; see
-            [`load_state`].
+    A state that cannot be resumed is an `EMError` at once; see [`load_state`].
     """
 
     def __init__(self, *, settings: EMSettings, **kwargs):
@@ -106,12 +98,7 @@ class LFCCGMMTrainer(Trainer):
             load_state(self.model.gmms[name], settings, **self.places[name])
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:
-        """
-        Fit the mixtures; log each iteration's log-likelihood per frame.
-
-        Raises:
-            EMError: see [`train_gmm`].
-        """
+        """Fit the mixtures; log each iteration's log-likelihood per frame. Raises what [`train_gmm`] does."""
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
         for name, gmm in self.model.gmms.items():
             key = f"log_likelihood_{name}"

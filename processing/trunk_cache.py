@@ -27,7 +27,7 @@ from .scoring import Batches
 SHARD_SIZE = 256  # utterances; what a kill costs at most
 VERSION = 1  # to be raised with every change of what is computed
 # Keys of a config that do not change what the frozen part gives. Another version of transformers may.
-IGNORED_CONFIG_KEYS = (IGNORED_ENCODER_KEYS - {"transformers_version"}) | {
+UNRELATED_KEYS = (IGNORED_ENCODER_KEYS - {"transformers_version"}) | {
     "attention_size",
     "class_weights",
     "classifier_dropout",
@@ -39,7 +39,7 @@ IGNORED_CONFIG_KEYS = (IGNORED_ENCODER_KEYS - {"transformers_version"}) | {
 class TrunkCollator:
     """
     Collates cached rows into `trunk_states` (batch, states, frames, hidden_size), float32, and `labels`
-    (batch,); `label_ids` are the model's class indices of those of the rows' `ClassLabel`.
+    (batch,); `label_ids` are the model's class index of each index of the rows' `ClassLabel`.
     """
 
     def __init__(self, label_ids: list[int]):
@@ -176,7 +176,7 @@ def _run_trunk(
 def _make_key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
     """SHA-256 of all that the cached values depend on."""
     crop = json.loads(collator.feature_extractor.to_json_string())
-    config = {k: v for k, v in model.config.to_dict().items() if k not in IGNORED_CONFIG_KEYS}
+    config = {k: v for k, v in model.config.to_dict().items() if k not in UNRELATED_KEYS}
     encoder = {k: v for k, v in config.pop("encoder_config").items() if k not in IGNORED_ENCODER_KEYS}
     tensors = (
         (f"{index} {name}", tensor)

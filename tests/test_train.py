@@ -364,7 +364,7 @@ def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tm
         *("--resume_from_checkpoint", "last"),
     )
 
-    assert "is of a run with other settings: id2label was {'0': " in message
+    assert "other settings: id2label.0 was 'spoof', now 'bonafide'; id2label.1 was" in message
 
 
 @pytest.mark.parametrize(
