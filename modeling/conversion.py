@@ -92,21 +92,17 @@ def _load(path: Path) -> object:
 def _unwrap(content: object, path: Path) -> object:
     """Find the weights, which may lie under several of `WRAPPERS`, in what a training script saved."""
     while isinstance(content, Mapping):
-        wrapped = {name: content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)}
-        names = [
-            name
-            for name, inner in wrapped.items()
-            if any(isinstance(value, torch.Tensor) for value in inner.values())
-        ] or list(wrapped)
-        if not names:
+        wrapped = [name for name in WRAPPERS if isinstance(content.get(name), Mapping)]
+        if not wrapped:
             break
-        if len(names) > 1:
-            raise ValueError(
-                f"{path} holds weights under {' and '.join(map(repr, names))}. Save only those to convert."
-            )
-        if others := [str(name) for name in content if name != names[0]]:
-            logger.warning("%s: %s is read, and nothing else of it: %s", path, names[0], ", ".join(others))
-        content = wrapped[names[0]]
+        of_tensors = [n for n in wrapped if any(isinstance(v, torch.Tensor) for v in content[n].values())]
+        if len(of_tensors) > 1:
+            found = " and ".join(map(repr, of_tensors))
+            raise ValueError(f"{path} holds weights under {found}. Save only those to convert.")
+        chosen = (of_tensors or wrapped)[0]
+        if others := [str(name) for name in content if name != chosen]:
+            logger.warning("%s: %s is read, and nothing else of it: %s", path, chosen, ", ".join(others))
+        content = content[chosen]
     return content
 
 

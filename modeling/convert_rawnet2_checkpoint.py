@@ -43,19 +43,17 @@ AXES = {  # see `read_sizes`
     "gru_hidden_size": ("gru.weight_hh_l0", 2, 1),
     "embedding_size": ("fc1_gru.weight", 2, 0),
 }
-# Name of each module here by its name there.
-NETWORK = {
-    "first_bn": "sinc_norm",
-    "bn_before_gru": "norm",
-    "gru": "gru",
-    "fc1_gru": "embedding",
-    "fc2_gru": "classifier",
-}
 
 
 def make_table(config: RawNet2Config) -> dict[str, str | None]:
     """Make the table that renames the tensors of the published code."""
-    table = NETWORK | make_block_table(config, "block")
+    table = make_block_table(config, "block")
+    table |= {
+        "first_bn": "sinc_norm",
+        "bn_before_gru": "norm",
+        "fc1_gru": "embedding",
+        "fc2_gru": "classifier",
+    }
     for i in range(len(config.block_channels)):
         table[f"fc_attention{i}.0"] = f"blocks.{i}.scaling.linear"
     return table
@@ -80,11 +78,10 @@ def make_recipe(variant: str, sizes: Mapping, overrides: Mapping, checkpoint: Pa
 
 
 def convert(
-    checkpoint: Path, output_dir: Path, variant: str, overrides: Mapping | None = None
+    checkpoint: Path, output_dir: Path, variant: str, overrides: Mapping
 ) -> tuple[RawNet2ForAudioClassification, dict]:
     """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
     `overrides` are values of `OVERRIDABLE` that take precedence over the variant's."""
-    overrides = dict(overrides or {})
     tensors = read_checkpoint(checkpoint)
     sizes = read_sizes(tensors, AXES, f"{checkpoint} is no state dict of RawNet2")
     sizes["num_gru_layers"] = sum(name.startswith("gru.weight_hh_l") for name in tensors)

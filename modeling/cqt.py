@@ -28,23 +28,18 @@ def quality_factor(bins_per_octave: int) -> float:
     return (ratio + 1) / (ratio - 1)
 
 
-def half_band_filter() -> torch.Tensor:
-    """Taps of the low-pass filter at a quarter of the sampling rate, float64, (2 HALF_BAND_REACH + 1,)."""
+def decimation_matrix() -> torch.Tensor:
+    """
+    A half-band filter, low-pass at a quarter of the sampling rate, and the dropping of every second sample as
+    a matrix that takes overlapping blocks of the signal to blocks of the decimated one, float64,
+    (2 (HALF_BAND_BLOCK - 1) + taps, HALF_BAND_BLOCK).
+    """
     time = torch.arange(-HALF_BAND_REACH, HALF_BAND_REACH + 1, dtype=torch.float64)
     window = torch.kaiser_window(len(time), periodic=False, beta=HALF_BAND_BETA, dtype=torch.float64)
     taps = window * torch.sinc(time / 2)
-    return taps / taps.sum()
-
-
-def decimation_matrix() -> torch.Tensor:
-    """
-    The half-band filter and the dropping of every second sample as a matrix that takes overlapping blocks of
-    the signal to blocks of the decimated one, float64, (2 (HALF_BAND_BLOCK - 1) + taps, HALF_BAND_BLOCK).
-    """
-    taps = half_band_filter()
     matrix = torch.zeros(2 * (HALF_BAND_BLOCK - 1) + len(taps), HALF_BAND_BLOCK, dtype=torch.float64)
     for column in range(HALF_BAND_BLOCK):
-        matrix[2 * column : 2 * column + len(taps), column] = taps
+        matrix[2 * column : 2 * column + len(taps), column] = taps / taps.sum()
     return matrix
 
 
@@ -185,15 +180,8 @@ class CQT(Float32Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """
-        Args:
-            waveform: (batch, samples); float32, or computed in float32 but for float64.
-
-        Returns:
-            log10(|X|^2 + cqt_log_floor), (batch, cqt_num_bins, 1 + samples // cqt_hop_length), float32
-            (float64 for float64), also under autocast.
-
-        Raises:
-            ValueError: another number of axes, or no samples.
+        Waveform (batch, samples) to log10(|X|^2 + cqt_log_floor), (batch, cqt_num_bins, 1 + samples //
+        cqt_hop_length), float32 (float64 for float64), also under autocast.
         """
         with torch.autocast(waveform.device.type, enabled=False):
             powers = [parts.square().sum(2).transpose(1, 2) for parts in self._responses(waveform)]

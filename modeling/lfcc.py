@@ -149,13 +149,12 @@ class LFCC(Float32Module):
     def check_lengths(self, waveform: torch.Tensor, num_samples: torch.Tensor | None) -> None:
         """A `ValueError` where an utterance has no samples or is longer than its waveform."""
         batch, samples = waveform.shape
+        if num_samples is not None and num_samples.shape != (batch,):
+            raise ValueError(
+                f"num_samples has the shape {tuple(num_samples.shape)}; a batch of {batch} needs ({batch},)."
+            )
         shortest = longest = samples
         if num_samples is not None:
-            if num_samples.shape != (batch,):
-                raise ValueError(
-                    f"num_samples has the shape {tuple(num_samples.shape)}; a batch of {batch} needs "
-                    f"({batch},)."
-                )
             shortest, longest = torch.stack(torch.aminmax(num_samples)).tolist()
         if longest > samples:
             raise ValueError(f"num_samples {longest} is more than the waveforms' {samples} samples.")

@@ -277,13 +277,11 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        hidden_states = None
         if self.training or output_hidden_states or input_values.device.type != "cpu":
             hidden_states = self.convolve(input_values)
-            hidden = hidden_states[-1]
         else:
-            hidden = run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values)
-        readout = self.dropout(self.read_out(hidden))
+            hidden_states = [run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values)]
+        readout = self.dropout(self.read_out(hidden_states[-1]))
         with torch.autocast(readout.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             logits = self.classifier(readout.to(self.classifier.weight.dtype))
 

@@ -119,13 +119,11 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        hidden_states = None
         if self.training or output_hidden_states or input_values.device.type != "cpu":
             hidden_states = self.convolve(input_values)
-            hidden = hidden_states[-1]
         else:
-            hidden = run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values)
-        hidden = F.selu(self.norm(hidden)).transpose(1, 2)  # (batch, frames, channels)
+            hidden_states = [run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values)]
+        hidden = F.selu(self.norm(hidden_states[-1])).transpose(1, 2)  # (batch, frames, channels)
         self.gru.flatten_parameters()
         hidden = self.gru(hidden)[0][:, -1]  # (batch, gru_hidden_size), last step
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie

@@ -31,14 +31,6 @@ class AttentivePooling(nn.Module):
         return (weights * hidden).sum(dim=1)
 
 
-class MeanPooling(nn.Module):
-    """Mean over frames."""
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, hidden_size) to (batch, hidden_size)."""
-        return hidden.mean(dim=1)
-
-
 class Wav2Vec2AntiSpoofingPreTrainedModel(PreTrainedModel):
     """Weight initialisation and loading of the anti-spoofing model on wav2vec 2.0."""
 
@@ -81,11 +73,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             if config.use_weighted_layer_sum
             else None
         )
-        self.pooling = (
-            AttentivePooling(hidden_size, config.attention_size)
-            if config.pooling == "attentive"
-            else MeanPooling()
-        )
+        attentive = config.pooling == "attentive"  # otherwise the mean over frames
+        self.pooling = AttentivePooling(hidden_size, config.attention_size) if attentive else None
         self.projector = nn.Linear(hidden_size, config.classifier_proj_size)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
@@ -148,12 +137,13 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             trunk_states = self.run_trunk(input_values, every_state=output_hidden_states)
         elif output_hidden_states:
             raise ValueError("output_hidden_states needs input_values: trunk_states are not all of them.")
-        states = self._run_top(trunk_states.to(self.projector.weight.dtype))
+        states = list(trunk_states.to(self.projector.weight.dtype).unbind(1))
+        states = self._run_blocks(states, self.config.num_frozen_layers, len(self.encoder.encoder.layers))
         if self.layer_weights is None:
             hidden = states[-1]
         else:
             hidden = torch.einsum("s,sbth->bth", self.layer_weights.softmax(0), torch.stack(states))
-        hidden = self.pooling(hidden)  # (batch, hidden_size)
+        hidden = hidden.mean(dim=1) if self.pooling is None else self.pooling(hidden)  # (batch, hidden_size)
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             hidden = self.projector(hidden.to(self.projector.weight.dtype))
             logits = self.classifier(self.dropout(F.gelu(hidden)))
@@ -193,11 +183,6 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             if everything_is_frozen and self.config.pooling == "mean" and not every_state:
                 stacked = stacked.mean(dim=2, keepdim=True)
             return stacked
-
-    def _run_top(self, trunk_states: torch.Tensor) -> list[torch.Tensor]:
-        """States of the trunk, (batch, states, frames, hidden_size), and of the blocks above it."""
-        first, total = self.config.num_frozen_layers, len(self.encoder.encoder.layers)
-        return self._run_blocks(list(trunk_states.unbind(1)), first, total)
 
     def _embed(self, features: torch.Tensor) -> torch.Tensor:
         """Convolved (batch, channels, frames) to the first block's input, (batch, frames, hidden_size)."""
