@@ -76,8 +76,9 @@ def describe_caveats(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> list[st
         caveats.append("All scores are the same: the EER of constant scores says nothing.")
     if results["looks_inverted"]:
         low, _ = results.get("confidence_intervals", {}).get("eer", (1, 1))
-        meaning = f"above 50 %: higher scores seem to mean spoof. If so, {remedy}; nothing was changed"
-        meaning = "that of chance: its interval holds 50 %" if low <= 0.5 else meaning
+        meaning = "that of chance: its interval holds 50 %"
+        if low > 0.5:
+            meaning = f"above 50 %: higher scores seem to mean spoof. If so, {remedy}; nothing was changed"
         caveats.append(f"The EER of {100 * results['eer']:.1f} % is {meaning}.")
     if (tied := results["num_tied_across_classes"]) and not results["constant_scores"]:
         caveats.append(

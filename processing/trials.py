@@ -73,7 +73,8 @@ class Corpus:
 @dataclass(frozen=True)
 class Layout:
     """
-    A named corpus as its makers lay it out: protocols, and folders of recordings.
+    A named corpus as its makers lay it out: protocols, and folders of recordings. A new corpus is one of
+    these, a [`~processing.corpus_names.CorpusName`], and a line in [`~processing.corpora.LAYOUTS`].
 
     Attributes:
         name: of the corpus.
