@@ -310,7 +310,8 @@ def evaluate_score_file(args: EvaluationArguments) -> None:
             scored, trials, file=file, source=f"{args.protocol}, split {split}", elsewhere=elsewhere
         )
         if left_out := len(scored) - len(scores):
-            print(f"Left out: scores of {left_out:,} trials in other splits of the protocol than {split}.")
+            noun = "trial" if left_out == 1 else "trials"
+            print(f"Left out: scores of {left_out:,} {noun} in other splits of the protocol than {split}.")
     evaluation = prepare_evaluation(args, corpus, split, trials, elsewhere)
     folder = find_output_dir(args)
     scores = scores if args.higher_is == "bonafide" else -scores
