@@ -65,7 +65,7 @@ def min_dcf(bonafide_scores, spoof_scores) -> tuple[float, float]:
     Raises:
         ValueError: a class without trials, NaN or infinity.
     """
-    return _find_minimum(bonafide_scores, spoof_scores, ASVSPOOF5_COST)
+    return min_cost(bonafide_scores, spoof_scores, ASVSPOOF5_COST)
 
 
 def act_dcf(bonafide_scores, spoof_scores) -> float:
@@ -175,11 +175,11 @@ def min_tdcf(bonafide_scores, spoof_scores, asv: AsvErrorRates, form: str) -> tu
             "There are fewer than three distinct scores. The t-DCF needs scores of the countermeasure, not "
             "its decisions."
         )
-    return _find_minimum(bonafide_scores, spoof_scores, tdcf_cost(asv, form))
+    return min_cost(bonafide_scores, spoof_scores, tdcf_cost(asv, form))
 
 
-def _find_minimum(bonafide_scores, spoof_scores, cost: DetectionCost) -> tuple[float, float]:
-    """The lowest value of `cost` over all thresholds, and its threshold."""
+def min_cost(bonafide_scores, spoof_scores, cost: DetectionCost) -> tuple[float, float]:
+    """The lowest value of `cost` over all thresholds, and its threshold; scores as for [`min_dcf`]."""
     bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
     rejected_bonafide, rejected_spoof = count_rejected(bonafide, spoof)
     value, index = cost.find_minimum(rejected_bonafide, rejected_spoof)

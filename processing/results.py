@@ -22,8 +22,7 @@ from metrics.costs import (
     DetectionCost,
     act_dcf,
     cllr,
-    min_dcf,
-    min_tdcf,
+    min_cost,
     tdcf_cost,
 )
 from metrics.det import check_scores, describe_scores, equal_error_rate
@@ -97,18 +96,16 @@ def evaluate_trials(
     results = {"num_trials": len(trials), "num_bonafide": len(bonafide), "num_spoof": len(spoof)}
     results |= {"eer": eer, "eer_threshold": threshold}
     costs = _list_costs(asv, classes)
-    for name, form in TDCF_FORMS.items():
-        results[name] = None
-        if name in costs:
-            results[name], results[f"{name}_threshold"] = min_tdcf(*classes, asv, form)
-    if TDCF_FORMS.keys() <= costs.keys():
-        results["asv"] = dataclasses.asdict(asv)
-    elif asv is None:
+    results |= dict.fromkeys(TDCF_FORMS)
+    for name, cost in costs.items():
+        results[name], results[f"{name}_threshold"] = min_cost(*classes, cost)
+    if asv is None:
         results["tdcf_left_out"] = "there are no ASV scores"
+    elif TDCF_FORMS.keys() <= costs.keys():
+        results["asv"] = dataclasses.asdict(asv)
     else:
         reason = "there are fewer than three distinct scores, and it needs scores, not decisions"
         results["tdcf_left_out"] = reason
-    results["min_dcf"], results["min_dcf_threshold"] = min_dcf(*classes)
     results |= {"act_dcf": act_dcf(*classes), "cllr": cllr(*classes), **describe_scores(*classes)}
     if intervals := _find_intervals(trials, costs, bootstrap):
         results["confidence_intervals"] = intervals
