@@ -17,6 +17,3 @@ class Float32Module(nn.Module):
             return tensor.to(moved.device) if rounds else moved
 
         return super()._apply(without_rounding, recurse)
-
-
-__all__ = ["Float32Module"]

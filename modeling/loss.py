@@ -19,6 +19,3 @@ def weighted_cross_entropy(
         return F.cross_entropy(logits, labels)
     weights = [config.class_weights[config.id2label[index]] for index in range(config.num_labels)]
     return F.cross_entropy(logits, labels, weight=logits.new_tensor(weights))
-
-
-__all__ = ["weighted_cross_entropy"]
