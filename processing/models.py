@@ -37,6 +37,7 @@ from .trials import KEYS
 if TYPE_CHECKING:
     from hub_cards.recipe import Recipe
 
+SAVE_REMEDY = "Save model and feature extractor by save_pretrained; pickled weights are not read."
 IGNORED_CONFIG_KEYS = FILE_KEYS | {"decision_threshold"}  # which is only known at the end of a run
 
 
@@ -97,7 +98,7 @@ def build_model(
     attention = {"attn_implementation": attn_implementation} if attn_implementation else {}
     try:
         if folder := checkpoint or weights:
-            model = AutoModelForAudioClassification.from_pretrained(folder, config=config, **attention)
+            model = _load_model(folder, str(folder), config=config, **attention)
             return model, extractor, read_base_model_record(weights or checkpoint.parent)
         model = AutoModelForAudioClassification.from_config(config, **attention)
     except ImportError as error:
@@ -171,10 +172,8 @@ def load_countermeasure(
             f"{model} holds no config.json, so it is no trained model. Give the folder that train.py named "
             "at its end."
         )
-    remedy = "Save model and feature extractor by save_pretrained; pickled weights are not read."
-    with explain_errors(f"The model {model}", remedy):
-        settings = {"trust_remote_code": trust_remote_code, "use_safetensors": True}
-        network, _ = load_whole(AutoModelForAudioClassification, folder, f"The model {model}", **settings)
+    network = _load_model(folder, model, trust_remote_code=trust_remote_code)
+    with explain_errors(f"The model {model}", SAVE_REMEDY):
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if set(network.config.label2id) != set(KEYS):
         raise ValueError(
@@ -187,6 +186,12 @@ def load_countermeasure(
             "number of samples; AntiSpoofingFeatureExtractor does."
         )
     return Countermeasure(name, folder, commit, align_weights(network), extractor)
+
+
+def _load_model(folder: Path, name: str, **settings) -> PreTrainedModel:
+    name = f"The model {name}"
+    with explain_errors(name, SAVE_REMEDY):
+        return load_whole(AutoModelForAudioClassification, folder, name, use_safetensors=True, **settings)[0]
 
 
 def align_weights(model: PreTrainedModel) -> PreTrainedModel:

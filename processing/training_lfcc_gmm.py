@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import ProgressCallback, Trainer, TrainingArguments
 from transformers.hf_argparser import HfArg
 
-from .em import EMSettings, load_state, train_gmm
+from .em import EMError, EMSettings, load_state, train_gmm
 from .models import list_settings
 from .resuming import hash_rows
 
@@ -98,17 +98,16 @@ class LFCCGMMTrainer(Trainer):
             load_state(self.model.gmms[name], settings, **self.places[name])
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:
-        """Fit the mixtures; log each iteration's log-likelihood per frame. Raises what [`train_gmm`] does."""
+        """Fit the mixtures; log each iteration's log-likelihood per frame. Raises only `EMError`s."""
         self.callback_handler.on_train_begin(self.args, self.state, self.control)
         for name, gmm in self.model.gmms.items():
             key = f"log_likelihood_{name}"
-            history = train_gmm(
-                gmm,
-                FrameBatches(self, name),
-                self.settings,
-                **self.places[name],
-                on_iteration=partial(self.log_iteration, key),
-            )
+            log = partial(self.log_iteration, key)
+            frames = FrameBatches(self, name)
+            try:
+                history = train_gmm(gmm, frames, self.settings, **self.places[name], on_iteration=log)
+            except ValueError as error:  # such as audio that cannot be decoded
+                raise EMError(error) from error
             # Those of the run that this one resumes are in the log, too.
             others = [entry for entry in self.state.log_history if key not in entry]
             own = [{key: value, "epoch": i, "step": i} for i, value in enumerate(history, start=1)]

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 import train
@@ -351,6 +351,18 @@ def test_recipe_gives_the_defaults_and_the_demo_corpus_reduces_the_schedule():
 
 def test_label_smoothing_that_would_bypass_the_class_weights_is_refused(refused):
     assert "class weights" in refused("--model", "rawnet2", "--label_smoothing_factor", "0.1")
+
+
+def test_trained_model_that_lacks_a_tensor_is_not_trained_on(refused, trained, la_corpus, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    name = "classifier.weight"
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    message = refused("--model", folder, "--data_dir", la_corpus, "--output_dir", tmp_path / "run")
+
+    assert f"lacks 1 of the needed tensors, among them {name}" in message
 
 
 def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tmp_path):

@@ -117,7 +117,7 @@ def test_state_of_other_labels_is_refused_in_one_line(run, arguments, la_corpus,
 
     message = refused(*arguments, "--resume_from_checkpoint", "last")
 
-    assert message.startswith("train.py: error: ") and "cannot be resumed: " in message
+    assert message.startswith("train.py: error: ") and "cannot be resumed: utterances was" in message
 
 
 def test_state_of_another_seed_is_an_error_that_names_it(run, arguments, refused, tmp_path):
@@ -128,6 +128,16 @@ def test_state_of_another_seed_is_an_error_that_names_it(run, arguments, refused
     )
 
     assert "seed was 42, now 3" in message
+
+
+def test_recording_that_cannot_be_decoded_ends_em_in_one_line(arguments, la_corpus, tmp_path, refused):
+    corpus = shutil.copytree(la_corpus, tmp_path / "LA")
+    path = min(corpus.rglob("LA_T_*.flac"))
+    path.write_bytes(b"no audio")
+
+    message = refused("--model", arguments[1], "--data_dir", corpus, "--output_dir", tmp_path / "run")
+
+    assert message.startswith("train.py: error: ") and path.stem in message
 
 
 @pytest.mark.parametrize(
