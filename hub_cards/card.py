@@ -10,6 +10,7 @@ from urllib.parse import quote
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 
+from processing.corpus_names import describe_corpus
 from processing.files import write_text
 from processing.report import describe_caveats
 
@@ -150,7 +151,7 @@ def _link(run: RunFolder, path: Path) -> str:
 
 def _title(evaluation: Evaluation) -> str:
     corpus, split = evaluation.trials
-    return f"{tables.format_corpus(corpus)}, {split}"
+    return f"{describe_corpus(corpus)}, {split}"
 
 
 def write_card(run: RunFolder, repo_id: str | None = None) -> Path:

@@ -5,10 +5,10 @@ import re
 from huggingface_hub import EvalResult, ModelCardData
 
 from metrics.names import METRICS
-from processing.corpus_names import CORPORA, find_corpus
+from processing.corpus_names import CORPORA, describe_corpus, find_corpus
 
 from .run_folder import Evaluation, RunFolder
-from .tables import format_any, format_corpus
+from .tables import format_any
 
 
 TAGS = ["audio-classification", "anti-spoofing", "asvspoof", "deepfake-detection"]
@@ -54,7 +54,7 @@ def _find_dataset_type(corpus: str) -> str:
 def _make_eval_results(evaluation: Evaluation) -> list[EvalResult]:
     results = evaluation.results
     corpus, split = evaluation.trials
-    name = format_corpus(corpus)
+    name = describe_corpus(corpus)
     if official := evaluation.num_official:  # a part of a corpus is not called the corpus
         name += f" ({format_any(results['num_trials'])} of {format_any(official)} trials)"
     return [

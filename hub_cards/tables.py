@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from metrics.names import METRICS, format_bounds, format_value
-from processing.corpus_names import CORPORA, is_demo
+from processing.corpus_names import CORPORA, describe_corpus
 from processing.files import strip_folder
 
 from .recipe import MACHINE_ARGUMENTS
@@ -94,11 +94,6 @@ def format_cell(text: str) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def format_corpus(corpus: str) -> str:
-    """Write a corpus's name; the demo corpus never stands there like a real one."""
-    return "Demo corpus (synthetic, no speech)" if is_demo(corpus) else corpus
-
-
 def make_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, align_right: bool = False) -> str:
     """A Markdown table; `align_right` puts all columns but the first to the right. ValueError: an empty cell:
     what is not known must be said."""
@@ -118,7 +113,7 @@ def tabulate_results(trials: Iterable[tuple[str, str, Evaluation | None]]) -> st
         results = evaluation.results if evaluation else {}
         counts = [f"{results[name]:,}" if results else "–" for name in ("num_bonafide", "num_spoof")]
         metrics = [format_metric(results, name) for name in MAIN_METRICS]
-        rows.append([format_corpus(corpus), split, *metrics, *counts])
+        rows.append([describe_corpus(corpus), split, *metrics, *counts])
     titles = [METRICS[name].title for name in MAIN_METRICS]
     return make_table(["Corpus", "Split", *titles, "Bona fide trials", "Spoof trials"], rows)
 
@@ -129,7 +124,7 @@ def tabulate_further_metrics(evaluations: Iterable[Evaluation]) -> str | None:
     for results in (evaluation.results for evaluation in evaluations):
         if any(results.get(name) is not None for name in FURTHER_METRICS):
             metrics = [format_metric(results, name) for name in FURTHER_METRICS]
-            rows.append([format_corpus(results["corpus"]), results["split"], *metrics])
+            rows.append([describe_corpus(results["corpus"]), results["split"], *metrics])
     titles = [METRICS[name].title for name in FURTHER_METRICS]
     return make_table(["Corpus", "Split", *titles], rows) if rows else None
 

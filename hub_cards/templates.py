@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
-from processing.corpus_names import DEMO_NOTE, find_official_trials
+from processing.corpus_names import DEMO_NOTE, describe_corpus, find_official_trials
 from processing.report import describe_counts
 
 from . import tables
@@ -57,7 +57,7 @@ _ENVIRONMENT.filters |= {
     "code": tables.format_code,
     "argument": tables.format_argument,
     "cell": tables.format_cell,
-    "corpus": tables.format_corpus,
+    "corpus": describe_corpus,
     "json": json.dumps,
     "stages": group_stages,
 }

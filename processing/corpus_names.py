@@ -66,3 +66,8 @@ def find_official_trials(title: str, split: str) -> int | None:
 def is_demo(corpus: str | None) -> bool:
     """Whether results that name this corpus are of the demo corpus, and mean nothing about real speech."""
     return corpus == DEMO
+
+
+def describe_corpus(corpus: str) -> str:
+    """A corpus's name in print: the demo corpus never stands there like a real one."""
+    return "Demo corpus (synthetic, no speech)" if is_demo(corpus) else corpus

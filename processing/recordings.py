@@ -140,6 +140,7 @@ def score_recordings(
                 recording.scores.append(score)
                 recording.probabilities.append(probability)
                 before, recording.seconds = recording.seconds, (start + len(samples)) / rate
+                bar.total = max(bar.total, bar.n + recording.seconds - before)  # which was an estimate
                 bar.update(recording.seconds - before)
                 if not math.isfinite(score):
                     recording.error = f"The score of {recording.file} is {score}: check the model's weights."

@@ -11,7 +11,7 @@ from metrics.costs import FORMS
 from metrics.det import equal_error_rate
 from metrics.names import METRICS, format_bounds, format_value
 
-from .corpus_names import is_demo
+from .corpus_names import describe_corpus
 from .files import write_figure
 
 
@@ -33,13 +33,13 @@ def describe_counts(bonafide: int, spoof: int, missing: int | None = 0) -> str:
 def describe_split(corpus: "Corpus", spec: str, counts: Mapping[str, int]) -> str:
     """Corpus, split and counts by class in words."""
     described = describe_counts(**counts, missing=corpus.missing.get(spec))
-    return f"{_describe_corpus(corpus.name)} {spec}, {sum(counts.values()):,} trials ({described})"
+    return f"{describe_corpus(corpus.name)} {spec}, {sum(counts.values()):,} trials ({described})"
 
 
 def make_title(results: Mapping) -> str:
     """Corpus, split and counts of results in words."""
     counts = describe_counts(results["num_bonafide"], results["num_spoof"], results.get("num_missing"))
-    return f"{_describe_corpus(results['corpus'])} {results['split']}: {counts}"
+    return f"{describe_corpus(results['corpus'])} {results['split']}: {counts}"
 
 
 def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
@@ -130,11 +130,6 @@ def write_plots(
             name = key.removeprefix("per_")
             bars = plots.plot_breakdown(groups, pooled_eer=results["eer"], title=title, name=name)
             write_figure(folder / f"{key}.png", bars)
-
-
-def _describe_corpus(name: str) -> str:
-    """A corpus's name in words and plots: the demo corpus never stands there like a real one."""
-    return f"{name} (synthetic)" if is_demo(name) else name
 
 
 def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:

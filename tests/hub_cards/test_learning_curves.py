@@ -86,7 +86,7 @@ def test_curves_of_a_demo_model_say_that_they_mean_nothing(tmp_path):
 
     title = draw_learning_curves({"tiny": run}).get_suptitle()
 
-    assert "demo (synthetic) dev" in title
+    assert "Demo corpus (synthetic, no speech) dev" in title
     assert "Synthetic demo corpus" in title
     assert "mean nothing about real speech" in title.replace("\n", " ")
 

@@ -300,7 +300,7 @@ def test_results_name_corpus_split_counts_and_note(trials, scores):
 def test_titles_of_the_demo_corpus_say_that_it_is_synthetic():
     results = {"corpus": "demo", "split": "eval", "num_bonafide": 15, "num_spoof": 16}
 
-    assert make_title(results) == "demo (synthetic) eval: 15 bona fide, 16 spoof"
+    assert make_title(results) == "Demo corpus (synthetic, no speech) eval: 15 bona fide, 16 spoof"
     assert make_title({**results, "corpus": "c", "num_missing": 1_000}).endswith("16 spoof, 1,000 missing")
 
 
