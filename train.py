@@ -22,7 +22,7 @@ from processing.collation import AudioCollator, label_ids
 from processing.command_line import (
     ArgumentParser,
     TrainerArguments,
-    count_cores,
+    count_workers,
     keep_freed_memory,
     share_out_cores,
 )
@@ -52,7 +52,7 @@ DEFAULTS = {
     "ddp_find_unused_parameters": False,
     "dataloader_pin_memory": torch.cuda.is_available(),
     "report_to": "tensorboard",
-    "dataloader_num_workers": min(8, count_cores()) if torch.cuda.is_available() else 0,
+    "dataloader_num_workers": count_workers(torch.cuda.is_available()),
 }
 
 # Of who trains, so neither in a recipe nor in the record of a run.
@@ -115,10 +115,7 @@ class Run:
     target: Target | None = None
 
     def check(self) -> None:
-        """
-        Raises:
-            ValueError: arguments that are not supported, have no effect, or cannot be combined.
-        """
+        """ValueError: arguments that are not supported, have no effect, or cannot be combined."""
         model_args, gradient_args, args = self.model_args, self.gradient_args, self.args
         if unused := sorted(self.given.keys() & find_unused_arguments(self.recipe)):
             raise ValueError(
@@ -155,17 +152,19 @@ class Run:
         self.choose_method()
 
     def choose_method(self) -> GradientArguments | EMSettings:
-        """
-        How the model is trained, with the settings of that.
-
-        Raises:
-            ValueError: settings that EM does not allow.
-        """
+        """How the model is trained, with the settings of that. ValueError: EM does not allow them."""
         if self.recipe.model.get("model_type") != LFCCGMMConfig.model_type:
             return self.gradient_args
         return self.em_args.make_settings(self.args, is_new=self.weights is None)
 
-    def describe(self, corpus: Corpus, base_model: dict | None) -> tuple[dict, dict]:
+    def describe(
+        self,
+        corpus: Corpus,
+        specs: dict[str, str],
+        counts: dict[str, dict[str, int]],
+        base_model: dict | None,
+        started_from: dict | None,
+    ) -> tuple[dict, dict]:
         """The recipe as it was run, and what `training.json` says of the run; both without local folders."""
         recipe, overridden = dataclasses.asdict(self.recipe) | {"corpus": corpus.name}, dict(self.overrides)
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
@@ -180,8 +179,9 @@ class Run:
             "corpus": corpus.name,
             "missing": corpus.missing,
         }
-        record |= {k: v for k, v in {"note": corpus.note, "base_model": base_model}.items() if v}
-        return recipe, record
+        known = {"note": corpus.note, "base_model": base_model, "started_from": started_from}
+        record |= {"splits": specs, "counts": counts, **{k: v for k, v in known.items() if v}}
+        return recipe, record | {"origin": describe_training(record, self.recipe.card)}
 
 
 def main(argv: list[str]) -> None:
@@ -231,9 +231,7 @@ def main(argv: list[str]) -> None:
     PartialState().destroy_process_group()  # its threads may abort a process that ends before them
     if not trainer.is_world_process_zero():
         return
-    recipe, record = run.describe(corpus, base_model)
-    record |= {"splits": specs, "counts": counts, **({"started_from": started_from} if started_from else {})}
-    record["origin"] = describe_training(record, run.recipe.card)
+    recipe, record = run.describe(corpus, specs, counts, base_model, started_from)
     write_training_record(folder, recipe, trainer, record, started=started)
     for result in results:
         print(describe_results(result), end="\n\n")

@@ -91,18 +91,13 @@ def cllr(bonafide_scores, spoof_scores) -> float:
 @dataclass(frozen=True)
 class AsvErrorRates:
     """
-    Error rates of the ASV system at its threshold, as fractions.
-
-    Attributes:
-        p_miss: targets rejected.
-        p_fa: non-targets accepted.
-        p_fa_spoof: spoofed trials accepted.
-        threshold: the EER threshold of targets against non-targets; `None` where the rates were given.
+    Error rates of the ASV system, as fractions, at its EER threshold of targets against non-targets, which is
+    `None` where the rates were given.
     """
 
-    p_miss: float
-    p_fa: float
-    p_fa_spoof: float
+    p_miss: float  # targets rejected
+    p_fa: float  # non-targets accepted
+    p_fa_spoof: float  # spoofed trials accepted
     threshold: float | None = None
 
     def __post_init__(self):
@@ -113,13 +108,8 @@ class AsvErrorRates:
     @classmethod
     def from_scores(cls, target, nontarget, spoof) -> "AsvErrorRates":
         """
-        Error rates at the EER threshold of the ASV system; a trial is accepted if its score reaches it.
-
-        Args:
-            target, nontarget, spoof: scores, one vector each; higher = more like the target speaker.
-
-        Raises:
-            ValueError: a kind of trial is missing, NaN or infinity.
+        Error rates of three vectors of scores, higher = more like the target speaker; a trial is accepted if
+        its score reaches the threshold. Errors: see [`metrics.det.check_class`].
         """
         target, nontarget, spoof = (
             check_class(f"ASV {kind}", scores)
@@ -137,11 +127,8 @@ class AsvErrorRates:
 def tdcf_cost(asv: AsvErrorRates, form: str) -> DetectionCost:
     """
     The t-DCF as a cost of the countermeasure's error rates. The 2019 form leaves out a constant, the cost of
-    the ASV system's own errors.
-
-    Raises:
-        ValueError: a form that is not "2019" or "2021", or ASV error rates so high that rejecting a bona fide
-            trial would gain: the t-DCF is not defined there.
+    the ASV system's own errors. ValueError: another form; ASV error rates so high that rejecting a bona fide
+    trial would gain, where the t-DCF is not defined.
     """
     if form not in FORMS:
         raise ValueError(f"t-DCF form {form!r} is not one of {', '.join(FORMS)}.")

@@ -9,12 +9,7 @@ import numpy as np
 
 
 def check_class(name: str, scores) -> np.ndarray:
-    """
-    The scores of one class of trials as a float64 vector.
-
-    Raises:
-        ValueError: no trials, NaN or infinity, or scores that are not a vector.
-    """
+    """The scores of a class as float64. ValueError: no vector, no trials, NaN or infinity."""
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1:
         raise ValueError(f"The {name} scores have shape {scores.shape}; one score per trial is expected.")
@@ -33,14 +28,8 @@ def check_scores(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray]
 
 def split_by_key(predictions, references) -> tuple[np.ndarray, np.ndarray]:
     """
-    Scores of the bona fide and of the spoofed trials.
-
-    Args:
-        predictions: (num_trials,), scores.
-        references: (num_trials,), keys, "bonafide" or "spoof".
-
-    Raises:
-        ValueError: another key, or not one key per score.
+    Scores of the bona fide and of the spoofed trials, from the score and the key, "bonafide" or "spoof", of
+    each. ValueError: another key, or not one key per score.
     """
     scores, keys = np.asarray(predictions, dtype=np.float64), np.asarray(references)
     if scores.shape != keys.shape:
@@ -95,9 +84,7 @@ def find_equal_error(rejected_bonafide: np.ndarray, rejected_spoof: np.ndarray) 
     EER as a fraction, and how many bona fide and how many spoofed trials its threshold rejects: the first one
     where FRR and FAR are nearest.
 
-    Args:
-        rejected_bonafide, rejected_spoof: of [`count_rejected`]. A trial may count several times, as in a
-            bootstrap resample.
+    Its arguments are of [`count_rejected`]. A trial may count several times, as in a bootstrap resample.
     """
     num_bonafide, num_spoof = int(rejected_bonafide[-1]), int(rejected_spoof[-1])
     # The threshold passes one trial after the other. When it has passed b of B bona fide and s of S spoofed

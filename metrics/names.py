@@ -6,16 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """
-    Attributes:
-        title: as printed.
-        hub_type: `metric.type` in the `model-index` of a model card.
-        is_rate: whether the value, a fraction, is written as per cent.
-    """
+    """A metric as it is printed and published."""
 
     title: str
-    hub_type: str
-    is_rate: bool = False
+    hub_type: str  # `metric.type` in the `model-index` of a model card
+    is_rate: bool = False  # a fraction, written as per cent
 
 
 # By their names in results.json, in the order in which they are printed.

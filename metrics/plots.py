@@ -38,16 +38,9 @@ def plot_det(
     title: str = "",
 ) -> Figure:
     """
-    Detection error trade-off on normal deviate axes. The curve of a system without errors is hidden by the
-    axes, so a text inside them says so.
-
-    Args:
-        systems: (bona fide scores, spoof scores) of each system by its name.
-        points: operating points by the name of their system.
-        title: corpus, split and counts.
-
-    Raises:
-        ValueError: see [`metrics.det.check_scores`].
+    Detection error trade-off on normal deviate axes, of (bona fide scores, spoof scores) and operating points
+    by the name of a system. The curve of a system without errors is hidden by the axes, so a text says so.
+    Errors: see [`metrics.det.check_scores`].
     """
     figure, axes = _make_axes(6.4, 6.4, title)
     lowest, highest = 0.05, 0.6
@@ -89,14 +82,7 @@ def plot_det(
 def plot_score_histograms(
     bonafide_scores, spoof_scores, *, threshold: float | None = None, title: str = ""
 ) -> Figure:
-    """
-    Share of each class's trials by score, so that classes of different size compare, and the EER threshold.
-
-    Args:
-        bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,).
-        threshold: EER threshold, to be marked.
-        title: corpus, split and counts.
-    """
+    """Share of each class's trials by score, so that classes of different size compare; marks a threshold."""
     bonafide, spoof = np.asarray(bonafide_scores, float), np.asarray(spoof_scores, float)
     figure, axes = _make_axes(7.2, 4.2, title)
     everything = np.concatenate([bonafide, spoof])
@@ -120,13 +106,11 @@ def plot_breakdown(
     groups: Mapping[str, Mapping], *, pooled_eer: float, title: str = "", name: str = ""
 ) -> Figure:
     """
-    EER of each group of trials as a bar, with its confidence interval where there is one.
+    EER of each group of trials as a bar, and the pooled EER of all trials as a line; rates are fractions.
 
     Args:
-        groups: by group, `eer` as a fraction, `num_bonafide`, `num_spoof` and perhaps `eer_interval`; groups
-            whose `eer` is `None` have no bar, and say so.
-        pooled_eer: of all trials, drawn as a line.
-        title: corpus, split and counts.
+        groups: by group `eer`, `num_spoof` and, for its confidence interval, `eer_interval`; a group whose
+            `eer` is `None` has one class only, and says so instead of a bar.
         name: what the groups are: "attack", "codec".
     """
     figure, axes = _make_axes(max(5.5, 1.6 + 0.62 * len(groups)), 4.4, title)
@@ -166,14 +150,8 @@ def plot_timeline(
     title: str = "",
 ) -> Figure:
     """
-    Score of each window over the time of a recording.
-
-    Args:
-        starts: (num_windows,) seconds.
-        scores: (num_windows,).
-        window_seconds: length of a window, over which its score is drawn.
-        threshold: decision threshold of single crops, to be marked.
-        title: the recording.
+    Score of each window over the time of a recording: start in seconds and score, (num_windows,) both, drawn
+    over the window's middle, and the decision threshold of single crops.
     """
     figure, axes = _make_axes(10, 3.4, title)
     starts, scores = np.asarray(starts, float), np.asarray(scores, float)

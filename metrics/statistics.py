@@ -148,9 +148,7 @@ def paired_test(
     Compare two countermeasures on the same trials, of which both are resampled alike: differences of EER
     ("eer") and of the minimum of each cost, first minus second.
 
-    Args:
-        first, second: (bona fide scores, spoof scores) of each system, trials in the same order.
-        costs, speakers, bootstrap: as in [`confidence_intervals`].
+    Args as in [`confidence_intervals`], of each system (bona fide scores, spoof scores), trials in one order.
 
     Raises:
         ValueError: as [`confidence_intervals`]; different numbers of trials, or fewer than ten of a class.

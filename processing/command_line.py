@@ -51,10 +51,7 @@ class ArgumentParser(HfArgumentParser):
     def parse(self, argv: list[str]) -> tuple[tuple, dict]:
         """
         The dataclasses, and by name what of them the command line gives. Defaults that are text are converted
-        as if the command line gave them.
-
-        Raises:
-            SystemExit: an argument that is not known, or not valid.
+        as if the command line gave them. An argument that is not known or not valid ends the program.
         """
         values, unknown = self.parse_known_args(argv)
         if unknown:
@@ -80,6 +77,11 @@ class ArgumentParser(HfArgumentParser):
 def count_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def count_workers(has_gpu: bool) -> int:
+    """Processes that decode: some for a GPU; none on a CPU, where the network itself takes all cores."""
+    return min(8, count_cores()) if has_gpu else 0
 
 
 def share_out_cores(num_threads: int | None, device: torch.device) -> None:
@@ -112,10 +114,8 @@ def keep_freed_memory() -> None:
     for parameter, value in MALLOPT.values():
         libc.mallopt(parameter, value)
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes, libc.madvise.argtypes = (
-        [ctypes.c_void_p],
-        [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int],
-    )
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     if address := libc.malloc(HUGE_PAGES_BYTES):
         start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (address + HUGE_PAGES_BYTES - start) // mmap.PAGESIZE * mmap.PAGESIZE

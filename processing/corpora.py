@@ -4,7 +4,6 @@ audio."""
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from datasets import Dataset, ReadInstruction
 from transformers.hf_argparser import HfArg
 
@@ -67,15 +66,6 @@ class SplitArguments:
     eval_split: str = HfArg(default="eval", help="Split to evaluate on at the end, where there is one.")
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A protocol without audio: what [`~processing.trials.Corpus`] says, but of `splits` the trials."""
-
-    corpus: str
-    splits: dict[str, pd.DataFrame]
-    breakdowns: tuple[str, ...]
-
-
 def load_corpus(arguments: CorpusArguments) -> Corpus:
     """
     Load the corpus that the arguments name: an official one, the demo, a folder or a data set of the Hub.
@@ -129,10 +119,11 @@ def _recognize_layouts(folder: Path) -> list[str]:
     return [name for name, root in roots.items() if LAYOUTS[name].has_audio(root)] or [*roots]
 
 
-def read_protocol(path: Path) -> Protocol:
+def read_protocol(path: Path) -> Corpus:
     """
     Read the protocol of a named corpus by itself, for scoring by a score file alone. Its layout tells the
-    corpus; a file under another than the official name may list other trials, and goes by its own name.
+    corpus; a file under another than the official name may list other trials, and goes by its own name. The
+    splits are tables of trials instead of rows.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no protocol {path}.")
@@ -147,7 +138,7 @@ def read_protocol(path: Path) -> Protocol:
         )
     splits = layout.split_trials(layout.read_protocol(path), path)
     is_official = path.name in layout.protocols.values()
-    return Protocol(layout.name.title if is_official else path.name, splits, layout.breakdowns)
+    return Corpus(layout.name.title if is_official else path.name, splits, breakdowns=layout.breakdowns)
 
 
 def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:

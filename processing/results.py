@@ -9,6 +9,7 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,9 @@ from .files import hash_files, write_text
 from .scores import ASV_KEYS, read_asv_scores, write_scores
 from .trials import Corpus, count_classes
 
+
+if TYPE_CHECKING:
+    from .models import Countermeasure
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "safetensors", "numpy")
 SCORE_OF_MODEL = "logit of bonafide minus logit of spoof, single crop; higher is more bona fide"
@@ -177,6 +181,12 @@ def write_results(folder: Path, results: Mapping, trials: pd.DataFrame, scores: 
 def describe_model(folder: Path) -> dict:
     """Name of the model's folder and the SHA-256 of its weights."""
     return {"model": folder.name, "weights_sha256": hash_files(folder, ["*.safetensors"])}
+
+
+def describe_countermeasure(countermeasure: "Countermeasure") -> dict:
+    """What [`describe_model`] says, by the name of a loaded model, and its commit on the Hub."""
+    about = {**describe_model(countermeasure.folder), "model": countermeasure.name}
+    return {**about, "revision": countermeasure.revision} if countermeasure.revision else about
 
 
 def digest_config(folder: Path) -> str:

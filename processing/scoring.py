@@ -17,9 +17,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from .collation import AudioCollator
-from .files import write_text
-from .resuming import describe_difference, read_on_main
+from .files import hash_files, write_text
+from .models import Countermeasure
+from .results import describe_countermeasure, digest_config
+from .resuming import describe_difference, hash_rows, read_on_main
 from .scores import compute_scores
+from .trials import Corpus
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,23 @@ def score_batch(
     logits = model(**inputs).logits.float().cpu()
     label2id = model.config.label2id
     return compute_scores(logits, label2id), logits.softmax(-1)[:, int(label2id["bonafide"])]
+
+
+def identify_scoring(
+    countermeasure: Countermeasure, corpus: Corpus, split: str, rows: Dataset, batches: Batches
+) -> dict:
+    """All that the scores depend on: a killed scoring goes on only where nothing of it has changed."""
+    return {
+        **describe_countermeasure(countermeasure),
+        "files_sha256": hash_files(countermeasure.folder, ["preprocessor_config.json", "*.py"]),
+        "config_sha256": digest_config(countermeasure.folder),
+        "corpus": corpus.name,
+        "split": split,
+        "rows_sha256": hash_rows(rows),
+        "batch_size": batches.batch_size,
+        "device": PartialState().device.type,
+        "torch": torch.__version__,
+    }
 
 
 class ScoringCheckpoint:

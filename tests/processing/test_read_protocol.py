@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from processing.asvspoof2019 import LA
-from processing.corpora import Protocol, read_protocol
+from processing.corpora import read_protocol
+from processing.trials import Corpus
 
 
 LINES = {
@@ -24,7 +25,7 @@ LINES = {
 }
 
 
-def read(folder: Path, name: str, layout: str) -> Protocol:
+def read(folder: Path, name: str, layout: str) -> Corpus:
     (folder / name).write_text(LINES[layout])
     return read_protocol(folder / name)
 
@@ -44,14 +45,14 @@ def test_a_protocol_under_its_official_name_is_a_split_of_its_corpus(
     tmp_path, name, layout, corpus, split, breakdowns
 ):
     protocol = read(tmp_path, name, layout)
-    assert (protocol.corpus, list(protocol.splits), protocol.breakdowns) == (corpus, [split], breakdowns)
+    assert (protocol.name, list(protocol.splits), protocol.breakdowns) == (corpus, [split], breakdowns)
     assert protocol.splits[split].key.tolist() == ["spoof", "bonafide"]
 
 
 @pytest.mark.parametrize(("layout", "breakdowns"), [("2019", ()), ("5", ("codec",)), ("wild", ())])
 def test_a_protocol_under_another_name_goes_by_that_name(tmp_path, layout, breakdowns):
     protocol = read(tmp_path, "my_trials.txt", layout)
-    assert (protocol.corpus, list(protocol.splits)) == ("my_trials.txt", ["all"])
+    assert (protocol.name, list(protocol.splits)) == ("my_trials.txt", ["all"])
     assert protocol.breakdowns == breakdowns
 
 
@@ -60,7 +61,7 @@ def test_a_protocol_under_another_name_goes_by_that_name(tmp_path, layout, break
 )
 def test_2021_la_is_split_by_subset_under_any_name(tmp_path, name, corpus):
     protocol = read(tmp_path, name, "2021 LA")
-    assert (protocol.corpus, protocol.breakdowns) == (corpus, ("codec", "transmission"))
+    assert (protocol.name, protocol.breakdowns) == (corpus, ("codec", "transmission"))
     assert {split: trials.utterance_id.tolist() for split, trials in protocol.splits.items()} == {
         "eval": ["LA_E_9332881", "LA_E_7294490"],
         "progress": ["LA_E_1000001"],
@@ -77,7 +78,7 @@ def test_2021_la_is_split_by_subset_under_any_name(tmp_path, name, corpus):
 
 def test_2021_df_is_told_from_la_by_its_fields(tmp_path):
     protocol = read(tmp_path, "trial_metadata.txt", "2021 DF")
-    assert (protocol.corpus, sorted(protocol.splits)) == ("ASVspoof 2021 DF", ["eval", "progress"])
+    assert (protocol.name, sorted(protocol.splits)) == ("ASVspoof 2021 DF", ["eval", "progress"])
     assert protocol.splits["progress"]["vocoder_type"].tolist() == ["traditional_vocoder"]
 
 
@@ -143,5 +144,5 @@ def test_a_protocol_that_is_not_there_is_named(tmp_path):
 )
 def test_a_whole_official_protocol_has_the_published_counts(shared_data, name, split, bonafide, spoof):
     protocol = read_protocol(shared_data / "asvspoof2019_la_protocols" / name)
-    assert (protocol.corpus, list(protocol.splits)) == ("ASVspoof 2019 LA", [split])
+    assert (protocol.name, list(protocol.splits)) == ("ASVspoof 2019 LA", [split])
     assert Counter(protocol.splits[split].key) == {"bonafide": bonafide, "spoof": spoof}
