@@ -80,13 +80,19 @@ class EvaluationArguments:
     _argument_group_name = "what is evaluated, and how"
 
     model: str | None = HfArg(default=None, help="Folder or Hub id of a trained model.")
-    split: str | None = HfArg(default=None, help="Split, or a slice of a corpus's; default: eval.")
+    split: str | None = HfArg(
+        default=None, help="Split of the corpus or protocol; may be a slice of a corpus; default: eval."
+    )
     score_file: str | None = HfArg(
         default=None, help="Scores to evaluate: `utterance score`, `utterance [attack] key score`."
     )
-    protocol: str | None = HfArg(default=None, help="Protocol of a score file that has no keys.")
+    protocol: str | None = HfArg(
+        default=None, help="Protocol of the scored trials; needed where the score file has no keys."
+    )
     higher_is: Direction = HfArg(default="bonafide", help="What a higher score in --score_file means.")
-    compare: str | None = HfArg(default=None, help="Another system's scores of these trials, to compare.")
+    compare: str | None = HfArg(
+        default=None, help="Score file of another system on the same trials, for a paired test."
+    )
     compare_higher_is: Direction = HfArg(default="bonafide", help="What a higher score in --compare means.")
     files: list[str] | None = HfArg(default=None, help="Recordings, or folders of them, for --model.")
     window_hop: float | None = HfArg(

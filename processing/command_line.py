@@ -25,6 +25,13 @@ class TrainerArguments(TrainingArguments):
     _argument_group_name = "arguments of transformers' Trainer"
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of every argument that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class ArgumentParser(HfArgumentParser):
     """
     [`HfArgumentParser`] with defaults that are known only once some arguments have been read, and with errors
@@ -32,7 +39,7 @@ class ArgumentParser(HfArgumentParser):
     """
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        super().__init__(*args, allow_abbrev=False, formatter_class=HelpFormatter, **kwargs)
         for action in self._actions:  # a flag without a default is true where it stands alone, as the others
             if action.type is string_to_bool and action.nargs is None:
                 action.nargs, action.const = "?", True
