@@ -279,7 +279,10 @@ def parse_arguments(argv: list[str]) -> Run:
         target=find_target(args, given),
     )
     args.push_to_hub = False  # only the finished run is published, not every file of the Trainer
-    run.check()
+    try:
+        run.check()
+    except ValueError as error:
+        parser.error(str(error))
     return run
 
 
