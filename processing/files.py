@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
@@ -46,14 +47,15 @@ def write_figure(path: Path, figure: "Figure", *, dpi: int = 150) -> None:
 def move_model(source: Path, folder: Path) -> None:
     """
     Move the files of a complete model into another folder on the same file system, config.json, which
-    makes it loadable, last. Weights, which safetensors writes for the user alone, get the permissions of any
-    new file.
+    makes it loadable, last. Weights, which safetensors writes for the user alone, get the permissions of
+    config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
+    mode = stat.S_IMODE((source / "config.json").stat().st_mode)
     for path in sorted(source.iterdir(), key=lambda path: path.name == "config.json"):
         if path.suffix == ".safetensors":
-            path.chmod(0o666 & ~_umask())
+            path.chmod(mode)
         os.replace(path, folder / path.name)
     source.rmdir()
 
@@ -76,9 +78,3 @@ def strip_folder(value: str) -> str:
     if not _PATH_OF_A_MACHINE.match(value):
         return value
     return PureWindowsPath(value).name or value  # which parts at / and at \\
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # which can only be read by setting it
-    os.umask(mask)
-    return mask

@@ -28,14 +28,16 @@ def test_path_of_a_machine_is_reduced_to_its_last_name(value, shown):
 def test_moved_weights_have_the_permissions_of_any_new_file_and_the_config_comes_last(tmp_path):
     source, folder = tmp_path / "new", tmp_path / "model"
     source.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (source / name).write_bytes(b"0")
-    (source / "model.safetensors").chmod(0o600)  # as safetensors writes it
+    folder.mkdir()
     before = os.umask(0o027)
     try:
-        move_model(source, folder)
+        for name in ("config.json", "model.safetensors"):
+            (source / name).write_bytes(b"0")
     finally:
         os.umask(before)
+    (source / "model.safetensors").chmod(0o600)  # as safetensors writes it
+
+    move_model(source, folder)
 
     assert stat.S_IMODE((folder / "model.safetensors").stat().st_mode) == 0o640
     assert not source.exists() and sorted(os.listdir(folder)) == ["config.json", "model.safetensors"]
