@@ -25,6 +25,10 @@ DEVICE_CHUNK = 65536
 # A component whose density is less than exp(-60), 1e-26, of the largest one's counts as that much of it. It
 # is lost in rounding, and exponentials and products of subnormal numbers take ten times as long.
 SMALLEST_LOG_RATIO = -60.0
+# What may cancel in a frame's float32 product, in nats: at this size its error is below 1e-3 nats.
+LARGEST_CANCELLATION = 1000.0
+# A component so far from the center is wrong by whole nats in float32, so that its frames are not recognised.
+LARGEST_DISTANCE = 1e6
 
 
 @dataclass
@@ -49,11 +53,11 @@ class DiagonalGMM(Float32Module):
 
     Log-densities of all frames under all components are one matrix product, [1, x - c, (x - c)²] times a
     matrix of coefficients that is worked out in float64. c is the mean of the mixture: expanding the square
-    around it instead of around 0 keeps terms that cancel small. The product is done in float64 for float64
-    features and in float32 for others, whatever autocast says. On 512 components trained on LFCC, float32
-    is within 1e-4 nats of float64 for a frame and 1e-6 for the mean over an utterance; the smaller the
-    variances, the larger the error: 2e-4 for the mean on 32 components trained on half a recording. TF32,
-    which is off by default, would not do.
+    around it instead of around 0 keeps terms that cancel small. The product is done in float32, whatever
+    autocast says, and in float64 for float64 features and for the frames of which too much cancels: those far
+    from all components, as digital silence may be (log-densities of -1e6), and those of narrow components
+    that are themselves far from c. On 512 components trained on LFCC that is one frame in a thousand, and
+    all are within 2e-4 nats of float64. TF32, which is off by default, would not do.
     """
 
     def __init__(self, num_components: int, num_features: int):
@@ -68,67 +72,92 @@ class DiagonalGMM(Float32Module):
         init.normal_(self.means)
         init.ones_(self.variances)
 
-    def coefficients(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def coefficients(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        Center c (features,) and matrix B (1 + 2 * features, components) such that [1, x - c, (x - c)²] B is
-        log(weight * density); on the device of the features, float64 for float64 features, else float32.
+        Center c (features,), a float32 number, matrix B (1 + 2 * features, components) such that
+        [1, x - c, (x - c)²] B is log(weight * density), and distance of each component from c (components,),
+        the sum over its features of (mean - c)² / (2 variance); float64, on the device of the features if
+        that has float64.
         """
-        dtype = torch.promote_types(features.dtype, torch.float32)
         device = torch.device("cpu") if features.device.type == "mps" else features.device  # has no float64
         weights, means, variances = (
             buffer.to(device).double() for buffer in (self.weights, self.means, self.variances)
         )
-        center = (weights @ means / weights.sum()).to(dtype)
+        center = (weights @ means / weights.sum()).float().double()
         means = means - center
-        terms = (2 * math.pi * variances).log() + means.square() / variances
-        constant = weights.log() - 0.5 * terms.sum(dim=1)
-        matrix = torch.cat([constant[None], (means / variances).T, -0.5 / variances.T])
-        return center.to(features.device), matrix.to(features.device, dtype)
+        distance = (means.square() / (2 * variances)).sum(dim=1)
+        constant = weights.log() - 0.5 * (2 * math.pi * variances).log().sum(dim=1) - distance
+        return center, torch.cat([constant[None], (means / variances).T, -0.5 / variances.T]), distance
 
     @staticmethod
     def densities(
-        features: torch.Tensor, center: torch.Tensor, matrix: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        features: torch.Tensor, center: torch.Tensor, matrix: torch.Tensor, distance: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
         """
-        Walk through (frames, features) in chunks: [1, x - c, (x - c)²] (chunk, 1 + 2 * features), weight *
-        density (chunk, components) relative to the frame's largest, its sum and log-likelihood (chunk, 1).
+        Walk through (frames, features) in parts: the part's rows in `features` (part,), [1, x - c, (x - c)²]
+        (part, 1 + 2 * features), weight * density (part, components) relative to the frame's largest, its sum
+        and log-likelihood (part, 1). A frame that float32 is not enough for is in two parts, with densities
+        and log-likelihood 0 in the first: sums over parts are right.
         """
-        for chunk in features.split(CPU_CHUNK if features.device.type == "cpu" else DEVICE_CHUNK):
-            chunk = chunk - center
-            powers = torch.cat([chunk.new_ones(len(chunk), 1), chunk, chunk.square()], dim=1)
-            joint = powers @ matrix  # (chunk, components), log(weight * density)
-            largest = joint.amax(dim=1, keepdim=True)
-            density = joint.sub_(largest).clamp_(min=SMALLEST_LOG_RATIO).exp_()
-            total = density.sum(dim=1, keepdim=True)
-            yield powers, density, total, largest + total.log()
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        if distance.max() > LARGEST_DISTANCE:
+            features = features.to(distance)
+        narrow = [each.to(features) for each in (center, matrix, distance[:, None])]
+        rows = torch.arange(len(features), device=features.device)
+        for part in rows.split(CPU_CHUNK if features.device.type == "cpu" else DEVICE_CHUNK):
+            powers, density, total, log_likelihood = _expand(features[part], *narrow[:2])
+            if features.dtype != torch.float64:
+                cancelled = 2 * (density @ narrow[2]) / total - log_likelihood
+                inexact = (cancelled > LARGEST_CANCELLATION)[:, 0]
+                if inexact.any():
+                    density[inexact], log_likelihood[inexact] = 0, 0
+                    exact = part[inexact]
+                    yield exact, *_expand(features[exact].to(matrix), center, matrix)
+            yield part, powers, density, total, log_likelihood
 
     def log_likelihood(self, features: torch.Tensor) -> torch.Tensor:
-        """Natural logarithm of the density of each frame: (frames, features) to (frames,)."""
+        """Natural logarithm of the density of each frame: (frames, features) to (frames,), float64."""
+        coefficients = self.coefficients(features)
+        found = coefficients[0].new_zeros(len(features))
         with torch.autocast(features.device.type, enabled=False):
-            chunks = self.densities(features, *self.coefficients(features))
-            return torch.cat([log_likelihood[:, 0] for *_, log_likelihood in chunks])
+            for rows, *_, log_likelihood in self.densities(features, *coefficients):
+                found[rows.to(found.device)] += log_likelihood[:, 0].to(found)
+        return found
 
     @torch.no_grad()
     def statistics(self, features: torch.Tensor) -> GMMStatistics:
         """What expectation-maximisation needs to know of the frames (frames, features)."""
         num_components, num_features = self.means.shape
+        coefficients = self.coefficients(features)
         log_likelihood = torch.zeros((), dtype=torch.float64)
         moments = torch.zeros(num_components, 1 + 2 * num_features, dtype=torch.float64)
         with torch.autocast(features.device.type, enabled=False):
-            center, matrix = self.coefficients(features)
-            for powers, density, total, chunk in self.densities(features, center, matrix):
-                log_likelihood += chunk.cpu().double().sum()
+            for _, powers, density, total, part in self.densities(features, *coefficients):
+                log_likelihood += part.cpu().double().sum()
                 # The responsibilities are density / total: dividing the narrower factor is less work.
                 moments += (density.T @ (powers / total)).cpu().double()
         occupancy, first, second = moments.split([1, num_features, num_features], dim=1)
         return GMMStatistics(
-            center=center.cpu().double(),
+            center=coefficients[0].cpu(),
             log_likelihood=log_likelihood,
             num_frames=torch.tensor(float(len(features)), dtype=torch.float64),
             occupancy=occupancy[:, 0],
             first=first,
             second=second,
         )
+
+
+def _expand(
+    frames: torch.Tensor, center: torch.Tensor, matrix: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What [`DiagonalGMM.densities`] yields of a part, in the dtype of the arguments."""
+    difference = frames - center
+    powers = torch.cat([difference.new_ones(len(difference), 1), difference, difference.square()], dim=1)
+    joint = powers @ matrix  # (part, components), log(weight * density)
+    largest = joint.amax(dim=1, keepdim=True)
+    density = joint.sub_(largest).clamp_(min=SMALLEST_LOG_RATIO).exp_()
+    total = density.sum(dim=1, keepdim=True)
+    return powers, density, total, largest + total.log()
 
 
 class LFCCGMMPreTrainedModel(PreTrainedModel):
@@ -216,7 +245,7 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
             torch.stack([part.mean() for part in gmm.log_likelihood(features).split(lengths)])
             for gmm in self.gmms.values()
         ]
-        logits = torch.stack(logits, dim=1)  # (batch, num_labels)
+        logits = torch.stack(logits, dim=1).to(features)  # (batch, num_labels)
         return SequenceClassifierOutput(
             loss=weighted_cross_entropy(logits, labels, self.config), logits=logits
         )

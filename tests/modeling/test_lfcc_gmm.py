@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import numpy as np
 import pytest
@@ -85,6 +86,63 @@ def model() -> LFCCGMMForAudioClassification:
     for gmm, waveform in zip(model.gmms.values(), (noise[:1], noise[1:].cumsum(1) / 20), strict=True):
         train_gmm(gmm, [model.frames(waveform)[0]], EMSettings(num_iterations=2))
     return model
+
+
+UNUSUAL = {
+    "digital silence": np.zeros(16000),
+    "one click in silence": np.eye(1, 16000, 8000)[0],
+    "constant": np.full(16000, 0.5),
+    "clipped": np.sign(np.sin(np.arange(16000) * 0.2)),
+    "a second of silence in noise": np.r_[np.random.default_rng(0).normal(0, 0.1, 8000), np.zeros(16000)],
+}
+
+
+@pytest.fixture
+def speech_like_gmm(model) -> DiagonalGMM:
+    """64 components on the frames of noise of varying level, none of them silent."""
+    noise = np.random.default_rng(1).normal(size=32000) * np.geomspace(1e-3, 0.3, 32000)
+    frames = model.frames(torch.from_numpy(noise).float()[None])[0]
+    gmm = DiagonalGMM(64, 60)
+    train_gmm(gmm, [frames], EMSettings(num_iterations=3))
+    return gmm
+
+
+@pytest.mark.parametrize("recording", UNUSUAL.values(), ids=UNUSUAL)
+def test_float32_frames_of_unusual_recordings_have_their_float64_densities(model, speech_like_gmm, recording):
+    frames = model.frames(torch.from_numpy(recording).float()[None])[0]
+
+    found = speech_like_gmm.log_likelihood(frames)
+
+    expected = scikit_learns(speech_like_gmm).score_samples(frames.double().numpy())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("variance", [1e-3, 1e-5], ids=["narrow", "too narrow for float32"])
+def test_frames_of_a_narrow_component_far_from_all_others_have_their_float64_densities(variance):
+    gmm = mixture_on(lfcc_like_frames(1000), 8).float()
+    gmm.means[3], gmm.variances[3] = -131.0, variance
+    frames = (gmm.means[3] + math.sqrt(variance) * torch.randn(50, 60)).float()
+    frames = torch.cat([frames, lfcc_like_frames(200).float()])
+
+    found = gmm.log_likelihood(frames)
+
+    weights, means, variances = (buffer.double().numpy() for buffer in gmm.buffers())
+    square = (frames.double().numpy()[:, None] - means) ** 2  # scikit-learn expands it
+    joint = np.log(weights) - 0.5 * (square / variances + np.log(2 * np.pi * variances)).sum(axis=2)
+    np.testing.assert_allclose(found, np.logaddexp.reduce(joint, axis=1), rtol=0, atol=1e-3)
+
+
+def test_em_sums_with_silent_frames_are_those_of_float64(speech_like_gmm, model):
+    recording = torch.from_numpy(UNUSUAL["a second of silence in noise"]).float()
+    frames = model.frames(recording[None])[0]
+
+    found = speech_like_gmm.statistics(frames)
+
+    expected = speech_like_gmm.statistics(frames.double())
+    scores = scikit_learns(speech_like_gmm).score_samples(frames.double().numpy())
+    assert float(found.log_likelihood) == pytest.approx(scores.sum(), abs=1e-3 * len(frames))
+    for name in ("occupancy", "first", "second"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-3)
 
 
 def test_untrained_model_is_a_valid_mixture():
