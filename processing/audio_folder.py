@@ -33,15 +33,21 @@ GUESSES = {
 Columns = Mapping[str, str | None]  # names of columns by the roles in GUESSES; what is not given is guessed
 
 
-def load_folder(data_dir: Path, columns: Columns) -> Corpus:
+def load_folder(data_dir: Path, columns: Columns, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
     """
     Load a folder in the audiofolder layout: `<split>/<label>/<file>`, `<label>/<file>`, or any tree with a
     `metadata.csv` of `file_name` and a label column. Errors: see [`load_hub`].
     """
-    return _to_corpus(load_dataset_builder("audiofolder", data_dir=str(data_dir)), str(data_dir), columns)
+    builder = load_dataset_builder("audiofolder", data_dir=str(data_dir))
+    return _to_corpus(builder, str(data_dir), columns, keys)
 
 
-def load_hub(dataset_id: str, columns: Columns, configuration: str | None = None) -> Corpus:
+def load_hub(
+    dataset_id: str,
+    columns: Columns,
+    keys: Mapping[str, str] = KEY_OF_LABEL,
+    configuration: str | None = None,
+) -> Corpus:
     """
     Load a data set of the Hub by its id, and by the name of its configuration where it has several.
 
@@ -54,7 +60,7 @@ def load_hub(dataset_id: str, columns: Columns, configuration: str | None = None
         builder = load_dataset_builder(dataset_id, configuration)
     except DatasetNotFoundError as error:
         raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
-    return _to_corpus(builder, dataset_id, columns)
+    return _to_corpus(builder, dataset_id, columns, keys)
 
 
 class UndecodedAudio(Audio):
@@ -64,7 +70,7 @@ class UndecodedAudio(Audio):
         return {"bytes": None, "path": value} if isinstance(value, str) else value
 
 
-def _to_corpus(builder: DatasetBuilder, name: str, columns: Columns) -> Corpus:
+def _to_corpus(builder: DatasetBuilder, name: str, columns: Columns, keys: Mapping[str, str]) -> Corpus:
     if isinstance(builder, FolderBasedBuilder):
         builder.BASE_FEATURE = UndecodedAudio
         builder.EXTENSIONS = [*builder.EXTENSIONS, *MORE_EXTENSIONS]
@@ -79,11 +85,11 @@ def _to_corpus(builder: DatasetBuilder, name: str, columns: Columns) -> Corpus:
         ours = SPLIT_NAMES.get(split, split)
         if ours in splits:
             raise ValueError(f"{name} has both a {split} and a {ours} split. Rename one of them.")
-        splits[ours] = _to_rows(rows, f"{name}, split {split}", columns)
+        splits[ours] = _to_rows(rows, f"{name}, split {split}", columns, keys)
     return Corpus(name, splits)
 
 
-def _to_rows(rows: Dataset, source: str, columns: Columns) -> Dataset:
+def _to_rows(rows: Dataset, source: str, columns: Columns, keys: Mapping[str, str]) -> Dataset:
     """The rows of one split with the columns of `trials.FEATURES`; audio bytes are not touched."""
     found = {role: _find_column(rows, source, role, columns.get(role)) for role in GUESSES}
     try:
@@ -93,7 +99,7 @@ def _to_rows(rows: Dataset, source: str, columns: Columns) -> Dataset:
     paths = _find_recordings(rows, source, found["audio"])
     texts = {role: _read_column(rows, name) for role, name in found.items() if name and role != "audio"}
     words = {role: text.map(as_word) for role, text in texts.items()}
-    trials = pd.DataFrame({"key": _read_keys(texts["label"], source, found["label"])})
+    trials = pd.DataFrame({"key": _read_keys(texts["label"], source, found["label"], keys)})
     trials["speaker_id"] = words.get("speaker", "-")
     trials["attack"] = words.get("attack", pd.Series("-", trials.index)).replace("-", "unknown")
     trials["attack"] = trials["attack"].mask(trials["key"] == "bonafide", "-")
@@ -141,17 +147,18 @@ def _read_column(rows: Dataset, name: str) -> pd.Series:
     return pd.Series(["" if value is None else str(value) for value in values], dtype="str")
 
 
-def _read_keys(labels: pd.Series, source: str, name: str) -> pd.Series:
+def _read_keys(labels: pd.Series, source: str, name: str, keys: Mapping[str, str]) -> pd.Series:
     """Key of each row; the label's spelling decides, its index or order never does."""
-    keys = labels.str.strip().str.lower().map(KEY_OF_LABEL)
-    if keys.isna().any():
+    found = labels.str.strip().str.casefold().map(keys)
+    if found.isna().any():
         counts = labels.value_counts()[:10].items()
         raise ValueError(
-            f"{source}: the labels in column {name} must be spelt {'/'.join(KEY_OF_LABEL)} (in any case), "
-            f"but found were {', '.join(f'{label!r} ({count:,}x)' for label, count in counts)}. Rename them "
-            "in the data set, or name another column with --label_column."
+            f"{source}: the labels in column {name} must be spelt {'/'.join(keys)} (in any case), "
+            f"but found were {', '.join(f'{label!r} ({count:,}x)' for label, count in counts)}. Say what "
+            f"they mean with --label_map {labels.value_counts().index[0]}=bonafide,…=spoof, or name another "
+            "column with --label_column."
         )
-    return keys
+    return found
 
 
 def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:

@@ -13,7 +13,7 @@ from .audio_folder import GUESSES, load_folder, load_hub
 from .corpus_names import DEMO, DEMO_NOTE
 from .in_the_wild import IN_THE_WILD
 from .text_tables import read_first_line
-from .trials import Corpus, count_classes, list_trials
+from .trials import Corpus, count_classes, list_trials, read_label_map
 
 
 LAYOUTS = {
@@ -45,6 +45,10 @@ class CorpusArguments:
     )
     audio_column: str | None = HfArg(default=None, help="Audio column, where it cannot be guessed.")
     label_column: str | None = HfArg(default=None, help="Label column, where it cannot be guessed.")
+    label_map: str | None = HfArg(
+        default=None,
+        help="What labels mean that are spelt otherwise: real=bonafide,deepfake=spoof,0=bonafide.",
+    )
     id_column: str | None = HfArg(default=None, help="Column of the utterance id; default: file names.")
     speaker_column: str | None = HfArg(default=None, help="Column of the speaker.")
     attack_column: str | None = HfArg(default=None, help="Column of the attack.")
@@ -96,12 +100,13 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
             "Hub id is given by --dataset alone."
         )
     columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
+    keys = read_label_map(arguments.label_map)
     folder = data_dir or Path(name).expanduser()
     if not folder.is_dir():
         is_path = folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
         if data_dir is not None or is_path or folder.exists():
             raise FileNotFoundError(f"There is no folder {folder}.")
-        return load_hub(name, columns, arguments.dataset_config)
+        return load_hub(name, columns, keys, arguments.dataset_config)
     found = [name] if name in LAYOUTS else _recognize_layouts(folder)
     if len(found) > 1:
         raise ValueError(
@@ -109,8 +114,13 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
             f"NAME, e.g. --dataset {found[0]} --data_dir {folder}."
         )
     if found:
-        return LAYOUTS[found[0]].load(folder, allow_missing=arguments.allow_missing)
-    return load_folder(folder, columns)
+        layout, options = LAYOUTS[found[0]], (*(f"{role}_column" for role in GUESSES), "label_map")
+        if unused := [option for option in options if getattr(arguments, option) is not None]:
+            raise ValueError(
+                f"--{unused[0]} has no effect on {layout.name.title}, whose protocols say it. Leave it out."
+            )
+        return layout.load(folder, allow_missing=arguments.allow_missing)
+    return load_folder(folder, columns, keys)
 
 
 def _recognize_layouts(folder: Path) -> list[str]:

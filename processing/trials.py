@@ -194,6 +194,21 @@ class Layout:
         return Corpus(self.name.title, splits, missing, breakdowns=self.breakdowns, asv_score_files=asv)
 
 
+def read_label_map(text: str | None) -> dict[str, str]:
+    """
+    Keys by labels: [`KEY_OF_LABEL`], and the spellings that `--label_map` adds to it or changes in it, as in
+    `deepfake=spoof,0=bonafide`. A ValueError if the text is not such a list.
+    """
+    pairs = [pair.rpartition("=") for pair in (text or "").split(",") if pair.strip()]
+    added = {label.strip().casefold(): key.strip() for label, _, key in pairs}
+    if "" in added or not set(added.values()) <= set(KEYS) or len(added) < len(pairs):
+        raise ValueError(
+            f"--label_map {text!r} is not a list of each label once, with bonafide or spoof: "
+            "real=bonafide,deepfake=spoof."
+        )
+    return KEY_OF_LABEL | added
+
+
 def check_trials(trials: pd.DataFrame, source: str) -> None:
     """Raise a ValueError, in which `source` is named, for no trial or an utterance that is listed twice."""
     ids = trials["utterance_id"]

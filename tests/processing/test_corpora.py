@@ -636,6 +636,37 @@ def test_other_labels_are_refused_with_a_list_of_those_found(tmp_path):
         load(root)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("human", "Robot"), ("0", "1"), ("spoof", "real")],
+    ids=["words", "numbers", "against the names"],
+)
+def test_a_label_map_says_what_labels_mean_that_are_spelt_otherwise(tmp_path, names):
+    root = make_folder(tmp_path / "corpus", f"train/{names[0]}/a.wav", f"train/{names[1]}/b.wav")
+    rows = load(root, label_map=f"{names[0]}=bonafide, {names[1].lower()}=spoof").splits["train"]
+    assert sorted(trials(rows)) == [("a", "-", "-", "bonafide"), ("b", "-", "unknown", "spoof")]
+
+
+def test_a_label_map_adds_to_the_spellings_that_are_known(tmp_path):
+    root = make_folder(tmp_path / "corpus", "train/real/a.wav", "train/deepfake/b.wav", "train/fake/c.wav")
+    rows = load(root, label_map="deepfake=spoof").splits["train"]
+    assert sorted(key for *_, key in trials(rows)) == ["bonafide", "spoof", "spoof"]
+
+
+@pytest.mark.parametrize(
+    "label_map", ["human", "human=real", "=spoof", "a=spoof,A=bonafide"], ids=lambda text: text
+)
+def test_a_label_map_that_does_not_parse_is_refused(folder, label_map):
+    with pytest.raises(ValueError, match="--label_map .* is not a list of each label once"):
+        load(folder, label_map=label_map)
+
+
+@pytest.mark.parametrize("option", ["label_map", "label_column"])
+def test_how_a_data_set_is_read_has_no_effect_on_a_corpus_with_a_layout(la, option):
+    with pytest.raises(ValueError, match=f"--{option} has no effect on ASVspoof 2019 LA"):
+        load(la, **{option: "deepfake=spoof"})
+
+
 def test_metadata_names_key_speaker_attack_and_utterance(tmp_path):
     root = make_folder(
         tmp_path / "corpus",
@@ -734,6 +765,11 @@ def test_two_possible_label_columns_must_be_chosen_from(tmp_path):
         "spoof",
         "bonafide",
     ]
+
+
+def test_labels_without_names_mean_what_the_label_map_says(own_columns):
+    options = OWN_NAMES | {"label_column": "label", "label_map": "0=bonafide,1=spoof"}
+    assert [key for *_, key in trials(load(own_columns, **options).splits["train"])] == ["bonafide", "spoof"]
 
 
 def test_labels_without_names_are_refused(own_columns):
