@@ -5,6 +5,7 @@ import dataclasses
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,7 @@ from processing.report import (
     describe_comparison,
     describe_results,
     describe_split,
+    write_plots,
 )
 from processing.results import (
     SCORE_OF_MODEL,
@@ -49,9 +51,9 @@ from processing.results import (
     find_asv_rates,
     write_results,
 )
-from processing.scores import list_scored_trials, match_scores, read_scores
+from processing.scores import make_scored_corpus, match_scores, read_scores
 from processing.scoring import Batches, ScoringCheckpoint, identify_scoring, score_rows
-from processing.trials import Corpus, count_classes, list_trials
+from processing.trials import Corpus, count_classes, list_trials, read_label_map
 
 
 # What can be evaluated, and the arguments that go with some of it only.
@@ -62,11 +64,11 @@ MODES = {
 }
 CORPUS_ARGUMENTS = [f.name for f in dataclasses.fields(CorpusArguments)]
 ONLY_WITH = {
-    **dict.fromkeys(["protocol", "higher_is"], {"score_file"}),
+    **dict.fromkeys(["protocol", "higher_is", "score_columns"], {"score_file"}),
     **dict.fromkeys(["files", "window_hop", "plot_timeline"], {"files"}),
     **dict.fromkeys([*CORPUS_ARGUMENTS, "set_decision_threshold", "num_workers"], {"corpus"}),
-    **dict.fromkeys(["split", "asv_score_file", "num_resamples"], {"corpus", "score_file"}),
-    **dict.fromkeys(["compare", "compare_higher_is"], {"corpus", "score_file"}),
+    **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),
+    **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
     **dict.fromkeys(["batch_size", "revision", "trust_remote_code", "use_cpu"], {"corpus", "files"}),
 }
 Direction = Literal["bonafide", "spoof"]
@@ -83,15 +85,24 @@ class EvaluationArguments:
         default=None, help="Split of the corpus or protocol; may be a slice of a corpus; default: eval."
     )
     score_file: str | None = HfArg(
-        default=None, help="Scores to evaluate: `utterance score`, `utterance [attack] key score`."
+        default=None,
+        help="Scores to evaluate: `utterance score`, `utterance [attack] key score`, CSV with a header, …",
+    )
+    score_columns: str | None = HfArg(
+        default=None,
+        help="What the columns of --score_file are, where it does not say it: -,utterance,key,score, with "
+        "spoof,bonafide for a score of each class.",
     )
     protocol: str | None = HfArg(
-        default=None, help="Protocol of the scored trials; needed where the score file has no keys."
+        default=None,
+        help="Protocol of the scored trials, or any key file with a header; needed where the score file has "
+        "no keys.",
     )
     higher_is: Direction = HfArg(default="bonafide", help="What a higher score in --score_file means.")
     compare: str | None = HfArg(
         default=None, help="Score file of another system on the same trials, for a paired test."
     )
+    compare_columns: str | None = HfArg(default=None, help="As --score_columns, of --compare.")
     compare_higher_is: Direction = HfArg(default="bonafide", help="What a higher score in --compare means.")
     files: list[str] | None = HfArg(default=None, help="Recordings, or folders of them, for --model.")
     window_hop: float | None = HfArg(
@@ -147,7 +158,7 @@ def main(argv: list[str]) -> int:
         elif args.mode == "files":
             return score_files(args)
         elif state.is_main_process:
-            evaluate_score_file(args)
+            evaluate_score_file(args, corpus_args.label_map)
     except (ValueError, OSError) as error:
         sys.exit(f"eval.py: error: {error}")
     return 0
@@ -197,7 +208,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         )
     split = args.split or "eval"
     rows = take_split(corpus, split)
-    evaluation = Evaluation.from_arguments(args, corpus, split, list_trials(rows))
+    keys = read_label_map(corpus_args.label_map)
+    evaluation = Evaluation.from_arguments(args, corpus, split, list_trials(rows), keys)
     name = re.sub(r"[^a-z0-9_]+", "-", f"{corpus.name} {split}".lower().replace(":", "_")).strip("-")
     of_hub = Path("evaluation") / countermeasure.name.replace("/", "--")
     beside = of_hub if countermeasure.revision else countermeasure.folder / "results"
@@ -239,34 +251,34 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
 
 
-def evaluate_score_file(args: EvaluationArguments) -> None:
+def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> None:
     """Evaluate anybody's scores of the trials that the file itself or a protocol describes."""
-    file = Path(args.score_file)
-    scored = read_scores(file)
+    file, keys = Path(args.score_file), read_label_map(label_map)
+    scored = read_scores(file, split_names(args.score_columns), keys)
     if args.protocol is None:
-        corpus, split = Corpus(file.name, {}), args.split or "all"
-        trials, scores = list_scored_trials(scored, file=file), scored["score"].to_numpy()
+        corpus = make_scored_corpus(scored, file=file, split=args.split)
     else:
-        corpus = read_protocol(Path(args.protocol))
-        split = args.split or ("eval" if len(corpus.splits) > 1 else [*corpus.splits][0])
-        if split not in corpus.splits:
-            raise ValueError(
-                f"{args.protocol} has no split {split!r}, only {', '.join(corpus.splits)}. "
-                "Choose one by --split."
-            )
-        trials, source = corpus.splits[split], f"{args.protocol}, split {split}"
-        scores = match_scores(scored, trials, file=file, source=source, elsewhere=list_utterances(corpus))
-        if left_out := len(scored) - len(scores):
-            noun = "trial" if left_out == 1 else "trials"
-            print(f"Left out: scores of {left_out:,} {noun} in other splits of the protocol than {split}.")
-    evaluation = Evaluation.from_arguments(args, corpus, split, trials)
+        corpus = read_protocol(Path(args.protocol), keys)
+    split = args.split or ("eval" if len(corpus.splits) > 1 else [*corpus.splits][0])
+    if split not in corpus.splits:
+        raise ValueError(
+            f"{args.protocol or file} has no split {split!r}, only {', '.join(corpus.splits)}. Choose one by "
+            "--split."
+        )
+    trials, source = corpus.splits[split], f"{args.protocol or file}, split {split}"
+    scores = match_scores(scored, trials, file=file, source=source, elsewhere=list_utterances(corpus))
+    if left_out := len(scored) - len(scores):
+        noun = "trial" if left_out == 1 else "trials"
+        print(f"Left out: scores of {left_out:,} {noun} in other splits of the protocol than {split}.")
+    evaluation = Evaluation.from_arguments(args, corpus, split, trials, keys)
     folder = choose_output_dir(args, Path("evaluation") / file.stem)
-    is_negated = args.higher_is == "spoof"
-    scores = -scores if is_negated else scores
+    how = "bona fide minus spoof, of the file" if "spoof" in scored else "as in the file"
+    if args.higher_is == "spoof":
+        scores, how = -scores, "negated: the file's higher is spoof"
     results = evaluation.evaluate(scores) | {
         "score_file": file.name,
         "protocol": args.protocol and Path(args.protocol).name,
-        "score": "negated: the file's higher is spoof" if is_negated else "as in the file",
+        "score": how,
     }
     finish_evaluation(evaluation, results, file.stem, scores, folder)
 
@@ -330,7 +342,12 @@ class Evaluation:
 
     @classmethod
     def from_arguments(
-        cls, args: EvaluationArguments, corpus: Corpus, split: str, trials: pd.DataFrame
+        cls,
+        args: EvaluationArguments,
+        corpus: Corpus,
+        split: str,
+        trials: pd.DataFrame,
+        keys: Mapping[str, str],
     ) -> "Evaluation":
         """ValueError: ASV scores or compared scores of other trials, too few trials for a test."""
         asv_file = args.asv_score_file and Path(args.asv_score_file)
@@ -342,7 +359,8 @@ class Evaluation:
                 )
             where = {"source": f"{corpus.name} {split}", "elsewhere": list_utterances(corpus)}
             file = Path(args.compare)
-            other = match_scores(read_scores(file), trials, file=file, **where)
+            scored = read_scores(file, split_names(args.compare_columns), keys)
+            other = match_scores(scored, trials, file=file, **where)
             evaluation.other = other if args.compare_higher_is == "bonafide" else -other
         return evaluation
 
@@ -366,6 +384,11 @@ class Evaluation:
     def name_other(self) -> str:
         """What the system that is compared with is called."""
         return f"{Path(self.args.compare).stem} (compared)"
+
+
+def split_names(columns: str | None) -> list[str] | None:
+    """The names of columns that an argument gives, if it does."""
+    return columns and columns.split(",")
 
 
 def list_utterances(corpus: Corpus) -> set[str]:
@@ -399,7 +422,10 @@ def finish_evaluation(
     if evaluation.other is not None:
         text += f"\n\n{evaluation.compare(results, name, scores)}"
         systems[evaluation.name_other] = evaluation.other
-    write_results(folder, results, evaluation.trials, systems)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").unlink(missing_ok=True)  # it is there only when all the rest is
+    write_plots(folder, results, evaluation.trials, systems)
+    write_results(folder, results | describe_environment(), evaluation.trials, scores)
     print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")
 
 

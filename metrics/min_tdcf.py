@@ -5,12 +5,14 @@ form of ASVspoof 2019, and the form of ASVspoof 2021, which contains the cost of
 and so cannot fall to 0. Both are computed, by name.
 """
 
+import inspect
+
+import datasets
 import evaluate
 import numpy as np
 
 from .costs import FORMS, AsvErrorRates, min_tdcf
 from .det import split_by_key
-from .module_info import make_info
 
 
 CITATION = """
@@ -57,7 +59,14 @@ class MinimumTandemDetectionCost(evaluate.Metric):
     """
 
     def _info(self):
-        return make_info(__doc__, self.__doc__, CITATION)
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation=CITATION,
+            inputs_description=inspect.cleandoc(self.__doc__),
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("string")}
+            ),
+        )
 
     def _compute(
         self,

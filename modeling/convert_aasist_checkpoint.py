@@ -10,11 +10,10 @@ Sizes are read off the tensors. What is not in them, pooling ratios and temperat
 from collections.abc import Mapping
 from pathlib import Path
 
-from hub_cards.recipe import Recipe
+from hub_cards.recipe import Recipe, find_recipe, load_recipe
 
 from .configuration_aasist import AasistConfig
 from .conversion import (
-    load_recipe_of,
     load_renamed,
     make_block_table,
     make_parser,
@@ -70,8 +69,10 @@ def find_matching_recipe(sizes: Mapping, system: str | None, checkpoint: Path) -
     """Load the recipe of --system, or of one of `SYSTEMS`, that has the sizes; a `ValueError` if none has."""
     names = [system] if system else SYSTEMS
     for name in names:
-        recipe = load_recipe_of(name, AasistConfig.model_type)
+        recipe = load_recipe(find_recipe(name)[0])
         config = recipe.build_config()
+        if config.model_type != AasistConfig.model_type:
+            raise ValueError(f"{name} is a {config.model_type}, not AASIST.")
         stated = {size: getattr(config, size) for size in sizes}
         if stated | {"block_channels": list(config.block_channels)} == sizes:
             return recipe
@@ -93,7 +94,8 @@ def convert(
     recipe = find_matching_recipe(sizes, system, checkpoint)
     model = new_model(recipe)
     unused = load_renamed(model, tensors, make_table(model.config), where=checkpoint)
-    return model, write_converted(model, output_dir, recipe, checkpoint, "aasist", unused)
+    converter = "modeling.convert_aasist_checkpoint"
+    return model, write_converted(model, output_dir, recipe, checkpoint, converter, unused)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -101,11 +103,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--system", help=f"a system or a YAML file; default: {' or '.join(SYSTEMS)}")
     args = parser.parse_args(arguments)
     try:
-        model, record = convert(**vars(args))
+        model, record = convert(args.checkpoint, args.output_dir, args.system)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
-    systems = [load_recipe_of(name, AasistConfig.model_type) for name in SYSTEMS]
-    published = [recipe.card["checkpoint_sha256"] for recipe in systems]
+    published = [load_recipe(find_recipe(name)[0]).card["checkpoint_sha256"] for name in SYSTEMS]
     verdict = "is" if record["sha256"] in published else "is not"
     print(f"{args.output_dir}: AASIST with {model.num_parameters():,} parameters")
     print(f"{args.checkpoint} {verdict} the file that the authors publish (compared by SHA-256).")

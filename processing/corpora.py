@@ -1,6 +1,7 @@
 """Name, folder or Hub id to corpus, the splits that training and evaluation use, and protocols without
 audio."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,19 @@ from transformers.hf_argparser import HfArg
 from . import asvspoof2019, asvspoof2021, demo
 from .asvspoof5 import ASVSPOOF5
 from .audio_folder import GUESSES, load_folder, load_hub
+from .columns import is_header_line, read_columns
 from .corpus_names import DEMO, DEMO_NOTE
 from .in_the_wild import IN_THE_WILD
 from .text_tables import read_first_line
-from .trials import Corpus, count_classes, list_trials, read_label_map
+from .trials import (
+    KEY_OF_LABEL,
+    Corpus,
+    check_trials,
+    complete_trials,
+    count_classes,
+    list_trials,
+    read_label_map,
+)
 
 
 LAYOUTS = {
@@ -129,22 +139,28 @@ def _recognize_layouts(folder: Path) -> list[str]:
     return [name for name, root in roots.items() if LAYOUTS[name].has_audio(root)] or [*roots]
 
 
-def read_protocol(path: Path) -> Corpus:
+def read_protocol(path: Path, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
     """
-    Read the protocol of a named corpus by itself, for scoring by a score file alone. Its layout tells the
-    corpus; a file under another than the official name may list other trials, and goes by its own name. The
-    splits are tables of trials instead of rows.
+    Read a protocol by itself, for scoring by a score file alone: that of a named corpus, which its layout
+    tells, or any file whose first line names the columns of utterance and key, spelt as `keys` say. One under
+    another than an official name may list other trials, and goes by its own name. The splits are tables of
+    trials instead of rows.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no protocol {path}.")
     first = read_first_line(path)
     layout = next((layout for layout in LAYOUTS.values() if layout.matches(first)), None)
+    if is_header_line(first) and not (layout and layout.is_csv):
+        trials = complete_trials(read_columns(path, "key", keys=keys))
+        check_trials(trials, str(path))
+        return Corpus(path.name, {"all": trials})
     if layout is None:
         found = f"has {len(first.split())} fields in its first line" if first else "is empty"
         known = ", ".join(f"{x.name.title} ({len(x.columns)})" for x in LAYOUTS.values() if not x.is_csv)
         raise ValueError(
             f"{path} {found}. The layouts known, by the number of fields of a line: {known}; and "
-            f"{IN_THE_WILD.name.title}, by the header {','.join(IN_THE_WILD.columns)}."
+            f"{IN_THE_WILD.name.title}, by the header {','.join(IN_THE_WILD.columns)}. The "
+            f"first line of any other file must name its columns: utterance,key. Here it is {first!r}."
         )
     splits = layout.split_trials(layout.read_protocol(path), path)
     is_official = path.name in layout.protocols.values()

@@ -5,19 +5,22 @@ tools and anybody's, and those of the organisers' automatic speaker verification
 
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from .audio_folder import AUDIO_EXTENSIONS
+from .columns import is_number, read_columns
+from .corpora import LAYOUTS
 from .files import write_text
-from .text_tables import read_fields, read_table, refuse_lines
-from .trials import KEY_OF_LABEL, SUBSET_OF_NAME, check_trials
+from .text_tables import read_table
+from .trials import KEY_OF_LABEL, KEYS, SUBSET_OF_NAME, Corpus, check_trials, complete_trials
 
 
 ASV_KEYS = ("target", "nontarget", "spoof")
-SCORE_LINES = "`utterance score`, `utterance key score` or `utterance attack key score`, between white space"
+PROTOCOLS = [layout for layout in LAYOUTS.values() if not layout.is_csv]
 
 
 def compute_scores(logits: np.ndarray, label2id: dict[str, int]) -> np.ndarray:
@@ -34,44 +37,32 @@ def write_scores(path: Path, trials: pd.DataFrame, scores: Sequence[float]) -> N
     write_text(path, "".join(f"{u} {attack} {key} {score:.9g}\n" for u, attack, key, score in columns))
 
 
-def read_scores(path: Path) -> pd.DataFrame:
+def read_scores(
+    path: Path, columns: Sequence[str] | None = None, keys: Mapping[str, str] = KEY_OF_LABEL
+) -> pd.DataFrame:
     """
-    Read a score file of two, three or four columns between white space: the utterance first, then in any
-    order the score and, where there are, a key (bonafide, bona-fide, genuine, real; spoof, fake) and an
-    attack. A first line that names the columns, among them a score, is skipped.
+    Read anybody's score file: see [`~processing.columns.read_columns`] for the arguments and errors. Without
+    named columns a line is `utterance score`, `utterance key score` or `utterance attack key score` with the
+    columns after the first in any order, `speaker utterance score key`, or a whole line of an ASVspoof
+    protocol and the score. A score of each class becomes that of bona fide minus that of spoof.
 
     Returns:
-        utterance_id, score (float64) and, where the file has them, key ("bonafide" or "spoof") and attack.
+        utterance_id, score (float64) and the other columns that the file has.
 
     Raises:
-        ValueError: a line that does not parse, columns that cannot be told apart, a score that is not a
-            finite number, an utterance listed twice, no score at all.
+        ValueError: a score that is not a finite number, or an utterance listed twice.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no score file {path}.")
-    table = read_fields(path, 4, SCORE_LINES)
-    header = [] if table.empty else [*table.iloc[0]]
-    if any("score" in name.casefold() for name in header) and not any(map(_is_number, header)):
-        table = table[1:]
-    if table.empty:
-        raise ValueError(f"{path} holds no score.")
-    first = [field for field in table.iloc[0] if field]
-    width = len(first)
-    refuse_lines(path, (table != "").sum(axis=1).ne(width) | (width not in (2, 3, 4)), SCORE_LINES)
-    keys = [i for i in range(1, width) if all(v.casefold() in KEY_OF_LABEL for v in table[i].unique())]
-    numbers = [i for i in range(1, width) if i not in keys and _is_number(first[i])]
-    if len(numbers) != 1 or len(keys) != (width > 2):
-        raise ValueError(
-            f"{path} is not {SCORE_LINES}: its first line is {' '.join(first)!r}. Exactly one column must "
-            "hold numbers, and in a file of more than two columns one must hold keys, bonafide or spoof (a "
-            "label written as a number cannot be told from a score)."
-        )
-    scores = pd.DataFrame({"utterance_id": table[0], "score": _read_numbers(path, table[numbers[0]])})
-    for i in range(1, width):
-        if i in keys:
-            scores["key"] = table[i].str.casefold().map(KEY_OF_LABEL)
-        elif i not in numbers:
-            scores["attack"] = table[i]
+    layouts = [layout.columns for layout in PROTOCOLS]
+    scores = read_columns(path, "score", names=columns, keys=keys, layouts=layouts)
+    of_class = [name for name in KEYS if name in scores]
+    for name in of_class or ["score"]:
+        scores[name] = _read_numbers(path, scores[name])
+    if of_class:
+        scores["score"] = scores["bonafide"] - scores["spoof"]
+    if "subset" in scores:
+        scores["subset"] = scores["subset"].map(SUBSET_OF_NAME)
     check_trials(scores, str(path))
     return scores
 
@@ -86,33 +77,38 @@ def match_scores(
 ) -> np.ndarray:
     """
     What [`read_scores`] read, in the order of a protocol's trials (num_trials,); scores of `elsewhere`, the
-    utterances of its other splits, are left out. Errors call the score file `file` and the protocol `source`.
+    utterances of its other splits, are left out. Where the utterances are not the same, they are compared
+    without folders and endings of audio files. Errors call the score file `file` and the protocol `source`.
 
     Raises:
         ValueError: trials without a score, scores of utterances that are not listed, or another key than the
             protocol's.
     """
-    matched = trials.merge(scores, how="left", on="utterance_id", suffixes=("", "_of_file"))
-    missing = matched.loc[matched["score"].isna(), "utterance_id"]
-    if len(missing):
-        first = missing.iloc[0]
-        with_ending = any(Path(utterance).stem == first for utterance in scores["utterance_id"])
+    ids, listed, known = scores["utterance_id"], trials["utterance_id"], pd.Series([*elsewhere], dtype="str")
+    places = pd.Index(ids).get_indexer(listed)
+    if (places < 0).any():
+        bare = [_strip_path(names) for names in (ids, listed, known)]
+        if bare[0].is_unique and bare[1].is_unique:
+            ids, listed, known = bare
+            places = pd.Index(ids).get_indexer(listed)
+    if (places < 0).any():
+        missing = trials.loc[places < 0, "utterance_id"]
         raise ValueError(
             f"{file} has no score for {len(missing):,} of the {len(trials):,} trials of {source}; the first "
-            f"is {first}.{' Write utterances without the ending of their files.' if with_ending else ''}"
+            f"is {missing.iloc[0]}. The first of {file} is {scores['utterance_id'].iloc[0]}."
         )
     # With as many scores as trials, all are of these trials.
-    names = scores["utterance_id"] if len(scores) > len(trials) else ()
-    if unknown := set(names).difference(trials["utterance_id"], elsewhere):
+    if len(scores) > len(trials) and (unknown := {*ids}.difference(listed, known)):
         raise ValueError(
             f"{file} has scores of utterances that are not in {source}: {len(unknown):,} in all, one of them "
             f"{min(unknown)}."
         )
-    if "key" in scores and (other := matched[matched["key"] != matched["key_of_file"]]).size:
-        first = other.iloc[0]
+    matched = scores.iloc[places]
+    if "key" in scores and (differs := matched["key"].to_numpy() != trials["key"].to_numpy()).any():
+        of_file, first = matched["key"][differs].iloc[0], trials[differs].iloc[0]
         raise ValueError(
-            f"{file} calls {first['utterance_id']} {first['key_of_file']}, but {source} calls it "
-            f"{first['key']}. One of them is of another corpus, or its labels are the wrong way round."
+            f"{file} calls {first['utterance_id']} {of_file}, but {source} calls it {first['key']}. One of "
+            "them is of another corpus, or its labels are the wrong way round."
         )
     return matched["score"].to_numpy()
 
@@ -123,11 +119,20 @@ def list_scored_trials(scores: pd.DataFrame, *, file: Path | str) -> pd.DataFram
         raise ValueError(
             f"{file} does not say which trials are bona fide. Name the protocol with --protocol."
         )
-    trials = scores[["utterance_id"]].assign(
-        speaker_id="-", attack=scores.get("attack", "unknown"), key=scores["key"]
-    )
-    trials["attack"] = trials["attack"].mask(trials["key"] == "bonafide", "-")
-    return trials
+    return complete_trials(scores.drop(columns=["score", *KEYS], errors="ignore"))
+
+
+def make_scored_corpus(scores: pd.DataFrame, *, file: Path, split: str | None = None) -> Corpus:
+    """
+    The corpus of a score file that says itself which class its trials are of. They are its split `split`, or
+    "all", unless the file names their subsets, which are never mixed.
+    """
+    trials = list_scored_trials(scores, file=file)
+    splits = {split or "all": trials}
+    if "subset" in trials:
+        splits = {name: of_subset.drop(columns="subset") for name, of_subset in trials.groupby("subset")}
+    breakdowns = {name for layout in PROTOCOLS for name in layout.breakdowns if name in trials}
+    return Corpus(file.name, splits, breakdowns=tuple(sorted(breakdowns)))
 
 
 def read_asv_scores(file: Path, metadata: Path | None = None, *, split: str | None = None) -> pd.DataFrame:
@@ -183,16 +188,14 @@ def _read_side_by_side(file: Path, metadata: Path) -> pd.DataFrame:
 
 def _read_numbers(path: Path, column: pd.Series) -> pd.Series:
     """Scores as float64, to the last bit what Python makes of their text."""
-    scores = column.map(lambda text: float(text) if _is_number(text) else math.nan).astype(float)
+    scores = column.map(lambda text: float(text) if is_number(text) else math.nan).astype(float)
     if not np.isfinite(scores).all():
         number = (~np.isfinite(scores)).idxmax()
         raise ValueError(f"{path}, line {number}: the score {column[number]!r} is not a finite number.")
     return scores
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text  # Python's own way to write 1000 as 1_000
+def _strip_path(utterances: pd.Series) -> pd.Series:
+    """Names of files without their folders and the ending of an audio file."""
+    endings = "|".join(ending.removeprefix(".") for ending in AUDIO_EXTENSIONS)
+    return utterances.str.replace(rf"^.*[/\\]|\.(?:{endings})$", "", case=False, regex=True)

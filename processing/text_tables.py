@@ -1,5 +1,6 @@
 """Text files of a trial on each line, as tables of text; what does not parse is named with file and line."""
 
+import codecs
 import csv
 import itertools
 import re
@@ -12,6 +13,8 @@ import pandas as pd
 
 
 BONAFIDE_ATTACKS = ("-", "bonafide")  # what stands where a bona fide trial has no attack
+# Windows PowerShell writes UTF-16 into a file.
+ENCODING_OF_MARK = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def read_table(
@@ -58,6 +61,7 @@ def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -
             table = pd.read_csv(
                 path,
                 sep=r"\s+" if sep == " " else sep,
+                skipinitialspace=True,
                 header=None,
                 names=range(num_fields + 1),
                 index_col=False,
@@ -65,7 +69,7 @@ def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -
                 keep_default_na=False,
                 quoting=csv.QUOTE_NONE if sep == " " else csv.QUOTE_MINIMAL,
                 skip_blank_lines=False,
-                encoding="utf-8-sig",
+                encoding=_find_encoding(path),
                 encoding_errors="backslashreplace",
             )
     except pd.errors.ParserError as error:  # "Expected 6 fields in line 3, saw 8"
@@ -84,9 +88,29 @@ def refuse_lines(path: Path, wrong: pd.Series, expected: str) -> None:
 
 
 def read_first_line(path: Path) -> str:
-    """The first line of a file that is not empty, "" where there is none."""
+    """
+    The first line of a file that is not empty, "" where there is none.
+
+    Raises:
+        ValueError: a NUL byte in it, so the file is no text, or UTF-16 that does not say so.
+    """
     with _open_text(path) as lines:
-        return next((line.rstrip("\n") for line in lines if not line.isspace()), "")
+        first = next((line.rstrip("\n") for line in lines if not line.isspace()), "")
+    if "\0" in first:
+        raise ValueError(f"{path} is not a text file: it holds NUL bytes. Save it as text in UTF-8.")
+    return first
+
+
+def find_delimiter(line: str) -> str:
+    """What stands between the fields of a line: a tab, a semicolon or a comma where it has one, else white
+    space, " "."""
+    return next((sep for sep in "\t;," if sep in line), " ")
+
+
+def split_line(line: str, sep: str) -> list[str]:
+    """The fields of a line, without the white space around them."""
+    fields = line.split() if sep == " " else next(csv.reader([line], delimiter=sep), [])
+    return [field.strip() for field in fields]
 
 
 def _line_error(path: Path, number: int, expected: str) -> ValueError:
@@ -96,4 +120,10 @@ def _line_error(path: Path, number: int, expected: str) -> ValueError:
 
 
 def _open_text(path: Path) -> TextIO:
-    return open(path, encoding="utf-8-sig", errors="backslashreplace")
+    return open(path, encoding=_find_encoding(path), errors="backslashreplace")
+
+
+def _find_encoding(path: Path) -> str:
+    """By the byte order mark, UTF-8 where there is none."""
+    with open(path, "rb") as stream:
+        return ENCODING_OF_MARK.get(stream.read(2), "utf-8-sig")

@@ -222,6 +222,13 @@ def check_trials(trials: pd.DataFrame, source: str) -> None:
         )
 
 
+def complete_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials of which perhaps only the utterance and the key are known, with speaker and attack."""
+    unnamed = trials.get("attack", pd.Series("-", trials.index)).replace("-", "unknown")
+    attack = unnamed.mask(trials["key"] == "bonafide", "-")
+    return trials.assign(speaker_id=trials.get("speaker_id", "-"), attack=attack)
+
+
 def find_present(files: pd.Series, folder: Path, *, source: str, allow_missing: bool) -> pd.Series:
     """Whether each listed file is in `folder`; a FileNotFoundError for one that is not, or a warning."""
     entries = os.scandir(folder) if folder.is_dir() else ()

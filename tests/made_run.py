@@ -11,8 +11,7 @@ from safetensors.numpy import save_file
 from hub_cards.recipe import find_recipe, load_recipe
 from metrics.costs import AsvErrorRates
 from processing.files import hash_file
-from processing.results import evaluate_trials
-from processing.scores import write_scores
+from processing.results import evaluate_trials, write_results
 
 
 COUNTS = {"bonafide": 24, "spoof": 36}
@@ -114,6 +113,5 @@ def add_evaluation(
         "hardware": HARDWARE,
         **about,
     }
-    write_scores(folder / "results" / name / "scores.txt", trials, scores)
-    write_json(folder / "results" / name / "results.json", results)
+    write_results(folder / "results" / name, results, trials, scores)
     return results

@@ -270,6 +270,56 @@ def test_score_file_alone_with_its_own_keys_and_default_folder(run, tmp_path):
     assert results_in(tmp_path / "evaluation" / "system")["num_trials"] == 60
 
 
+def test_csv_of_two_logits_and_numbers_for_keys(run, fails, tmp_path):
+    text = "clip;fake;real;y\n" + "".join(f"c{i};{i % 7};{i % 5 + 3 * (i % 2)};{i % 2}\n" for i in range(60))
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-16"))
+    columns = ("--score_columns", "utterance,spoof,bonafide,key")
+
+    assert "by --score_columns" in fails("--score_file", tmp_path / "a.csv")
+    assert "by --label_map 1=bonafide,0=spoof" in fails("--score_file", tmp_path / "a.csv", *columns)
+    run("--score_file", tmp_path / "a.csv", *columns, "--label_map", "1=bonafide,0=spoof")
+
+    results = results_in(tmp_path / "evaluation" / "a")
+    scores = {i: i % 5 + 3 * (i % 2) - i % 7 for i in range(60)}
+    of_class = [[score for i, score in scores.items() if i % 2 == key] for key in (1, 0)]
+    assert results["eer"] == equal_error_rate(*of_class)[0]
+    assert results["score"] == "bona fide minus spoof, of the file"
+
+
+def test_key_file_of_asvspoof5_with_scores_of_paths(run, tmp_path):
+    keys = [f"E_{i}\t{'spoof' if i % 3 else 'bonafide'}\n" for i in range(60)]
+    scores = [f"/data/flac_E/E_{i}.flac,{i % 8 - i % 3}\n" for i in range(60)]
+    (tmp_path / "key.tsv").write_text("".join(["filename\tcm-label\n", *keys]))
+    (tmp_path / "scores.csv").write_text("".join(scores))
+
+    _, output = run("--score_file", tmp_path / "scores.csv", "--protocol", tmp_path / "key.tsv")
+
+    assert "key.tsv all: 20 bona fide, 40 spoof" in output
+
+
+def test_lines_of_2021_with_scores_are_evaluated_by_subset(run, fails, tmp_path):
+    subsets = ["eval"] * 60 + ["progress"] * 30
+    lines = [
+        f"LA_{i % 11} LA_E_{i} {'alaw' if i % 2 else 'none'} ita_tx {'A07 spoof' if i % 3 else '- bonafide'} "
+        f"notrim {subset} {i % 8 - i % 3}\n"
+        for i, subset in enumerate(subsets)
+    ]
+    (tmp_path / "scores.txt").write_text("".join(lines))
+
+    _, output = run("--score_file", tmp_path / "scores.txt")
+
+    assert "Left out: scores of 30 trials in other splits of the protocol than eval." in output
+    results = results_in(tmp_path / "evaluation" / "scores")
+    assert (results["split"], results["num_trials"], set(results["per_codec"])) == (
+        "eval",
+        60,
+        {"alaw", "none"},
+    )
+    assert "has no split 'dev', only eval, progress" in fails(
+        *("--score_file", tmp_path / "scores.txt", "--split", "dev")
+    )
+
+
 def test_score_file_with_asv_scores(run, tmp_path, wide_corpus):
     path = write_scores(tmp_path / "system.txt")
     lines = ["bonafide target 3\nbonafide target 4\nbonafide nontarget 0\nA01 spoof 3.5\nA02 spoof -1\n"]

@@ -5,7 +5,7 @@ import pytest
 
 from processing.asvspoof2019 import LA
 from processing.corpora import read_protocol
-from processing.trials import Corpus
+from processing.trials import Corpus, read_label_map
 
 
 LINES = {
@@ -85,6 +85,37 @@ def test_2021_df_is_told_from_la_by_its_fields(tmp_path):
 def test_in_the_wild_utterances_are_named_by_their_files(tmp_path):
     trials = read(tmp_path, "meta.csv", "wild").splits["eval"]
     assert (trials.utterance_id.tolist(), trials.attack.tolist()) == (["0", "1"], ["unknown", "-"])
+
+
+@pytest.mark.parametrize(
+    ("text", "label_map"),
+    [
+        ("filename\tcm-label\nu1\tbonafide\nu2\tspoof\n", None),  # ASVspoof 5
+        ("label,file\nreal,u1\nfake,u2\n", None),
+        ("id;class;quality\nu1;1;a\nu2;0;b\n", "1=bonafide,0=spoof"),
+        ("speaker utterance a b label\ns1 u1 1 2 real\ns2 u2 1 2 fake\n", None),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_any_file_whose_header_names_utterance_and_key_is_a_protocol(tmp_path, text, label_map, encoding):
+    (tmp_path / "keys.tsv").write_bytes(text.encode(encoding))
+    protocol = read_protocol(tmp_path / "keys.tsv", read_label_map(label_map))
+    assert (protocol.name, list(protocol.splits)) == ("keys.tsv", ["all"])
+    trials = protocol.splits["all"]
+    assert trials[["utterance_id", "key", "attack"]].values.tolist() == [
+        ["u1", "bonafide", "-"],
+        ["u2", "spoof", "unknown"],
+    ]
+
+
+@pytest.mark.parametrize("layout", LINES)
+def test_a_protocol_in_utf_16_is_read_as_in_utf_8(tmp_path, layout):
+    expected = read(tmp_path, "trials.txt", layout)
+    (tmp_path / "trials.txt").write_bytes(LINES[layout].encode("utf-16"))
+    found = read_protocol(tmp_path / "trials.txt")
+    assert {k: v.values.tolist() for k, v in found.splits.items()} == {
+        k: v.values.tolist() for k, v in expected.splits.items()
+    }
 
 
 @pytest.mark.parametrize(
