@@ -209,6 +209,7 @@ class AasistPreTrainedModel(PreTrainedModel):
     config_class = AasistConfig
     base_model_prefix = "aasist"
     main_input_name = "input_values"
+    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
 
     def _init_weights(self, module: nn.Module) -> None:
         # As the authors: PyTorch's own initialisation, Xavier's for the energies, normal for other nodes.
@@ -265,12 +266,14 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return what `convolve` returns.
+            num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
@@ -286,7 +289,7 @@ class AasistForAudioClassification(AasistPreTrainedModel):
             logits = self.classifier(readout.to(self.classifier.weight.dtype))
 
         return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config),
+            loss=weighted_cross_entropy(logits, labels, self.config, num_items_in_batch),
             logits=logits,
             hidden_states=hidden_states if output_hidden_states else None,
         )

@@ -40,6 +40,7 @@ class LCNNPreTrainedModel(PreTrainedModel):
     base_model_prefix = "lcnn"
     _keep_in_fp32_modules_strict = ["front_end"]
     main_input_name = "input_values"
+    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
 
     def _init_weights(self, module: nn.Module) -> None:
         # PyTorch's own initialisation, and not the library's normal(0, 0.02).
@@ -94,6 +95,7 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
         """
         Args:
@@ -101,6 +103,7 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return the front end's output (batch, 1, bins, frames) and each
                 block's (batch, channels, bins, frames).
+            num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
@@ -123,7 +126,7 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             logits = self.classifier(self.dropout(max_feature_map(hidden)))
 
         return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config),
+            loss=weighted_cross_entropy(logits, labels, self.config, num_items_in_batch),
             logits=logits,
             hidden_states=hidden_states if output_hidden_states else None,
         )

@@ -62,6 +62,7 @@ class RawNet2PreTrainedModel(PreTrainedModel):
     config_class = RawNet2Config
     base_model_prefix = "rawnet2"
     main_input_name = "input_values"
+    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
 
     def _init_weights(self, module: nn.Module) -> None:
         # PyTorch's own initialisation, which the authors trained from, and not the library's normal(0, 0.02).
@@ -107,12 +108,14 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return what `convolve` returns.
+            num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
@@ -130,7 +133,7 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
             logits = self.classifier(self.embedding(hidden.to(self.embedding.weight.dtype)))
 
         return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config),
+            loss=weighted_cross_entropy(logits, labels, self.config, num_items_in_batch),
             logits=logits,
             hidden_states=hidden_states if output_hidden_states else None,
         )

@@ -37,6 +37,7 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(PreTrainedModel):
     config_class = Wav2Vec2AntiSpoofingConfig
     base_model_prefix = "wav2vec2_antispoofing"
     main_input_name = "input_values"
+    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -117,6 +118,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         trunk_states: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
         """
         Args:
@@ -125,6 +127,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return the first block's input and all blocks' outputs, each
                 (batch, frames, hidden_size); the last one after the final layer norm. Needs `input_values`.
+            num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
@@ -149,7 +152,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             logits = self.classifier(self.dropout(F.gelu(hidden)))
 
         return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config),
+            loss=weighted_cross_entropy(logits, labels, self.config, num_items_in_batch),
             logits=logits,
             hidden_states=tuple(states) if output_hidden_states else None,
         )

@@ -9,11 +9,13 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
+from torch.nn import functional as F
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    PreTrainedConfig,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -106,15 +108,16 @@ def build_trainer(
         eval_collator=collator,
         optimizer=method.optimizer,
         early_stopping_patience=patience,
-        compute_metrics=make_eer_metric(model.config.label2id),
+        compute_metrics=make_metrics(model.config),
         **common,
     )
 
 
 class AntiSpoofingTrainer(Trainer):
     """
-    [`Trainer`] with an `eval_collator` beside its `data_collator`, so that only training crops at random, and
-    with a resumed run that goes on exactly where a killed one was.
+    [`Trainer`] with an `eval_collator` beside its `data_collator`, so that only training crops at random;
+    with a loss that is the weighted mean over an optimizer step, however it is divided into batches and
+    processes; and with a resumed run that goes on exactly where a killed one was.
 
     `optimizer` "adam" is `torch.optim.Adam` instead of the one that `args.optim` names. As in the field's
     published code, its weight decay is an L2 term in the gradient of every parameter. Training stops after
@@ -181,6 +184,16 @@ class AntiSpoofingTrainer(Trainer):
 
     # The methods below are the library's own, so they are to be looked at whenever its version is raised.
 
+    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor:
+        # What the loss of an optimizer step is divided by: each utterance counts as much as it weighs.
+        weights = weigh_classes(self.model.config).to(device)
+        counts = [weights[batch["labels"].to(device)].sum() for batch in batch_samples]
+        num_items = sum(counts, start=torch.zeros((), device=device))
+        if self.args.average_tokens_across_devices:
+            num_items = self.accelerator.reduce(num_items, "sum")
+        # `nn.DataParallel` hands each GPU one.
+        return num_items.expand(self.args.n_gpu, 1) if self.args.n_gpu > 1 else num_items
+
     def _load_callback_state(self) -> None:
         # The checkpoint brings the patience that it was saved with; that of this run counts.
         super()._load_callback_state()
@@ -219,15 +232,30 @@ class EpochCallback(TrainerCallback):
         self.collator.epoch.fill_(int(state.epoch or 0))
 
 
-def make_eer_metric(label2id: dict[str, int]) -> Callable[[EvalPrediction], dict[str, float]]:
-    """`compute_metrics` for the [`Trainer`]: the EER, a fraction, and the numbers of trials."""
+def weigh_classes(config: PreTrainedConfig) -> torch.Tensor:
+    """Weight of each class in the loss over the mean of the weights, (num_labels,)."""
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    weights = config.class_weights or dict.fromkeys(names, 1.0)
+    weights = torch.tensor([weights[name] for name in names], dtype=torch.float32)
+    return weights / weights.mean()
+
+
+def make_metrics(config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[str, float]]:
+    """
+    `compute_metrics` for the [`Trainer`]: the EER, a fraction, the weighted mean of the loss over all trials,
+    in place of the Trainer's mean over batches, and the numbers of trials.
+    """
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         outputs = prediction.predictions
         logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
-        scores = compute_scores(logits, label2id)
-        is_bonafide = prediction.label_ids == int(label2id["bonafide"])
+        scores = compute_scores(logits, config.label2id)
+        labels = prediction.label_ids
+        is_bonafide = labels == int(config.label2id["bonafide"])
         eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
-        return {"eer": eer, "num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}
+        logits, labels = torch.from_numpy(logits).float(), torch.from_numpy(labels)
+        loss = F.cross_entropy(logits, labels, weight=weigh_classes(config))
+        counts = {"num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}
+        return {"eer": eer, "loss": float(loss), **counts}
 
     return compute_metrics

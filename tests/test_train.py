@@ -125,16 +125,16 @@ def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, 
     np.testing.assert_allclose(list(scores.values()), one_process, atol=1e-5)
     assert output.count("Model, card, scores and results") == 1  # one process speaks
     assert output.count("Process group at exit: False") == 2
-    # The evaluation that chose the best model saw the weights that were saved: in batches of one, the loss
-    # is the mean cross-entropy, a function of the score.
+    # The evaluation that chose the best model saw the weights that were saved: the loss is the weighted mean
+    # over all trials of the cross-entropy, a function of the score.
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
     history = [entry for entry in state["log_history"] if "eval_eer" in entry]
     best = min(history, key=lambda entry: entry["eval_eer"])
     lines = (tmp_path / "run" / "results" / "dev" / "scores.txt").read_text().splitlines()
-    margins = np.array(
-        [float(s) * (1 if key == "bonafide" else -1) for _, _, key, s in map(str.split, lines)]
-    )
-    assert best["eval_loss"] == pytest.approx(np.log1p(np.exp(-margins)).mean(), abs=2e-6)
+    is_bonafide = np.array([line.split()[2] == "bonafide" for line in lines])
+    margins = np.array([float(line.split()[3]) for line in lines]) * np.where(is_bonafide, 1, -1)
+    losses, weights = np.log1p(np.exp(-margins)), np.where(is_bonafide, 1, 2)
+    assert best["eval_loss"] == pytest.approx(np.average(losses, weights=weights), abs=2e-6)
 
 
 def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(

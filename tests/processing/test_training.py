@@ -3,9 +3,13 @@
 import copy
 from pathlib import Path
 
+import one_step
 import pytest
 import torch
-from transformers import TrainingArguments
+from conftest import ROOT, Script
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from modeling import AntiSpoofingFeatureExtractor, RawNet2Config, RawNet2ForAudioClassification
@@ -13,7 +17,7 @@ from processing import asvspoof2019
 from processing.collation import AudioCollator
 from processing.training import (
     AntiSpoofingTrainer,
-    make_eer_metric,
+    make_metrics,
 )
 
 
@@ -47,7 +51,7 @@ def small_trainer(
         eval_dataset=splits["dev"],
         data_collator=collators[0],
         eval_collator=collators[1],
-        compute_metrics=make_eer_metric(model.config.label2id),
+        compute_metrics=make_metrics(model.config),
     )
 
 
@@ -123,3 +127,42 @@ def test_weights_of_a_run_have_the_permissions_of_its_other_files(trained):
     modes = {name: (trained / name).stat().st_mode for name in ("model.safetensors", "config.json")}
 
     assert modes["model.safetensors"] == modes["config.json"]
+
+
+@pytest.mark.parametrize(("batch_size", "num_batches"), [(8, 1), (2, 4), (1, 8)])
+@pytest.mark.parametrize(
+    ("trainer_class", "normalizer"),
+    # The sum of the weights 9, 9, 1, …; the library's counts 8 utterances of the mean weight 5.
+    [(AntiSpoofingTrainer, 24.0), (Trainer, 40.0)],
+)
+def test_step_is_one_objective_however_it_is_divided(
+    tmp_path, batch_size, num_batches, trainer_class, normalizer
+):
+    expected = one_step.expect(normalizer)
+
+    trainer = one_step.take_step(tmp_path, batch_size, num_batches, trainer_class=trainer_class)
+
+    for name, tensor in trainer.model.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_step_of_two_processes_is_that_of_one(tmp_path):
+    script = Script("tests/one_step.py", tmp_path)
+    script.environment["PYTHONPATH"] = str(ROOT)
+
+    script.run(tmp_path, launch=("--multi_gpu", "--num_processes", "2", "--main_process_port", "0"))
+
+    trained = load_file(tmp_path / "model.safetensors")
+    for name, tensor in one_step.expect(24.0).items():
+        torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_dev_loss_is_the_weighted_mean_over_all_trials(tmp_path, batch_size):
+    trainer = one_step.take_step(tmp_path, batch_size, 1)
+    batch = one_step.collate(one_step.make_rows()[:5])
+    with torch.no_grad():
+        logits = trainer.model(batch["input_values"]).logits
+    expected = F.cross_entropy(logits, batch["labels"], weight=torch.tensor([9.0, 1.0]))
+
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(expected), abs=1e-6)
