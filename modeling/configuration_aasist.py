@@ -1,7 +1,7 @@
 """AASIST model configuration."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -19,9 +19,6 @@ class AasistConfig(SincFrontEndConfig):
     Args:
         sinc_filters: number of filters in the sinc bank. A third of them, rounded down, are the bands of the
             residual encoder and the nodes of the spectral graph.
-        pre_activation: whether every block but the first applies batch normalisation and SELU before its
-            first convolution, as the paper draws it. In the authors' code, and so in their weights, none
-            does.
         graph_size: width of the nodes of the spectral and of the temporal graph, and of the stack nodes at
             first.
         heterogeneous_graph_size: width of the nodes of the heterogeneous graphs.
@@ -31,7 +28,7 @@ class AasistConfig(SincFrontEndConfig):
         attention_dropout, pool_dropout, branch_dropout, classifier_dropout: dropout of the nodes that a graph
             attention layer gets, of those that graph pooling weighs, of the outputs of both branches and
             before the last layer.
-        block_channels, sinc_filter_length, sinc_scale, sinc_min_frequency, …: see `SincFrontEndConfig`.
+        block_channels, pre_activation, sinc_filter_length, sinc_scale, …: see `SincFrontEndConfig`.
         num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
 
     Example:
@@ -45,7 +42,6 @@ class AasistConfig(SincFrontEndConfig):
     ```"""
 
     model_type = "aasist"
-    labels_by_default: ClassVar[tuple[str, ...]] = ("spoof", "bonafide")
 
     num_samples: int = 64600
     sinc_filters: int = 70

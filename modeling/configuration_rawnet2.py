@@ -1,7 +1,5 @@
 """RawNet2 model configuration."""
 
-from typing import ClassVar
-
 from huggingface_hub.dataclasses import strict
 
 from .configuration_sinc import SincFrontEndConfig
@@ -17,14 +15,11 @@ class RawNet2Config(SincFrontEndConfig):
     Args:
         sinc_max_frequency: highest band edge in Hz. The default, 8000 * 128 / 130, is where the authors' code
             ends: it takes the first 129 of 131 points from 0 to 8000 Hz.
-        pre_activation: whether every block but the first applies batch normalisation and LeakyReLU before its
-            first convolution, as in the ICASSP 2021 code. In AASIST's and the ASVspoof 2021 baseline's code
-            no block does.
         leaky_relu_slope: negative slope of the LeakyReLU.
         gru_hidden_size: width of the GRU.
         num_gru_layers: layers of the GRU.
         embedding_size: width of the fully connected layer between GRU and classifier.
-        block_channels, sinc_filters, sinc_filter_length, sinc_scale, …: see `SincFrontEndConfig`.
+        block_channels, pre_activation, sinc_filters, sinc_scale, …: see `SincFrontEndConfig`.
         num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
 
     Example:
@@ -39,11 +34,8 @@ class RawNet2Config(SincFrontEndConfig):
     ```"""
 
     model_type = "rawnet2"
-    labels_by_default: ClassVar[tuple[str, ...]] = ("spoof", "bonafide")
 
     sinc_max_frequency: float | int = 8000 * 128 / 130
-    block_channels: list[int] | tuple[int, ...] = (128, 128, 512, 512, 512, 512)
-    pre_activation: bool = True
     leaky_relu_slope: float = 0.3
     gru_hidden_size: int = 1024
     num_gru_layers: int = 3

@@ -1,6 +1,6 @@
 """What the configs of all countermeasures on a bank of sinc filters and residual blocks have."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -21,8 +21,13 @@ class SincFrontEndConfig(CountermeasureConfig):
         sinc_max_frequency: highest band edge in Hz.
         sinc_learnable: whether the band edges are trained.
         block_channels: output channels of each residual block.
+        pre_activation: whether every block but the first applies batch normalisation and the activation
+            before its first convolution, as RawNet2's ICASSP 2021 code does and AASIST's paper draws. In
+            AASIST's and the ASVspoof 2021 baseline's code, and so in their weights, no block does.
         num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
     """
+
+    labels_by_default: ClassVar[tuple[str, ...]] = ("spoof", "bonafide")  # as RawNet2's and AASIST's authors
 
     sinc_filters: int = 128
     sinc_filter_length: int = 129
@@ -31,6 +36,7 @@ class SincFrontEndConfig(CountermeasureConfig):
     sinc_max_frequency: float | int = 8000.0
     sinc_learnable: bool = False
     block_channels: list[int] | tuple[int, ...] = (128, 128, 512, 512, 512, 512)
+    pre_activation: bool = True
 
     def validate_sinc_bank(self):
         self.check_at_least(1, "sinc_filters", "block_channels")

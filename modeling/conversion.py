@@ -12,7 +12,6 @@ from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 
 import torch
-import transformers
 import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification, PreTrainedModel
@@ -24,6 +23,7 @@ from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
 from processing.origin import describe_conversion
+from processing.results import describe_environment
 
 from .configuration_sinc import SincFrontEndConfig
 
@@ -253,7 +253,7 @@ def write_converted(
     record |= {
         "origin": describe_conversion(record, card, changed),
         "num_parameters": model.num_parameters(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": describe_environment()["versions"],
     }
     place = output_dir if output_dir.is_dir() else output_dir.parent  # of one file system with the output
     place.mkdir(parents=True, exist_ok=True)

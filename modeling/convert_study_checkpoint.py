@@ -50,7 +50,6 @@ from .conversion import (
 )
 
 
-SYSTEMS = ("rawnet2", "rawnet2-plateau", "wav2vec2", "wav2vec2-v2-unfrozen")
 MODEL_TYPES = ("rawnet2", "wav2vec2-antispoofing")
 NO_PLACE = "-"  # in a key map
 BANK_TOLERANCE = 1e-4  # of the largest tap
@@ -197,7 +196,8 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the study's best.pt")
-    parser.add_argument("--system", required=True, help=f"{', '.join(SYSTEMS)}, or a YAML file")
+    systems = "rawnet2, rawnet2-plateau, wav2vec2, wav2vec2-v2-unfrozen, or a YAML file"
+    parser.add_argument("--system", required=True, help=systems)
     parser.add_argument("--key_map", type=Path, metavar="FILE", help="their and our names, see above")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--output_dir", type=Path, metavar="DIR", help="a new or empty folder for the model")

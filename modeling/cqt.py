@@ -94,7 +94,7 @@ class CQT(Float32Module):
         super().__init__()
         self.config = config
         # The Hann window's power spectrum is 1.5 bandwidths wide at half its height.
-        top = config.cqt_min_frequency * 2 ** ((config.cqt_num_bins - 1) / config.cqt_bins_per_octave)
+        top = self._frequency(config.cqt_num_bins - 1)
         edge = top * (1 + 0.75 / quality_factor(config.cqt_bins_per_octave))
         if edge > config.sampling_rate / 2:
             raise ValueError(
@@ -104,22 +104,22 @@ class CQT(Float32Module):
                 "fewer bins or a lower cqt_min_frequency."
             )
         self.octaves = self._split_octaves()
-        self.num_halvings = max(halvings for _, _, halvings in self.octaves)
         for name, value in self._filters().items():
             self.register_buffer(name, value.float())
 
+    def _frequency(self, k: int | torch.Tensor) -> float | torch.Tensor:
+        """Of bin k in Hz."""
+        return self.config.cqt_min_frequency * 2 ** (k / self.config.cqt_bins_per_octave)
+
     def _split_octaves(self) -> list[tuple[int, int, int]]:
-        """First bin, bin after the last, number of halvings of the rate: octave by octave from the top."""
-        octaves = []
-        for end in range(self.config.cqt_num_bins, 0, -self.config.cqt_bins_per_octave):
-            top = self.config.cqt_min_frequency * 2 ** ((end - 1) / self.config.cqt_bins_per_octave)
-            halvings = 0
-            while (
-                self.config.cqt_hop_length % 2 ** (halvings + 1) == 0
-                and HEADROOM * top * 2 ** (halvings + 1) <= self.config.sampling_rate / 2
-            ):
-                halvings += 1
-            octaves.append((max(0, end - self.config.cqt_bins_per_octave), end, halvings))
+        """First bin, bin after the last, and step from one sample that is kept to the next, a power of two:
+        octave by octave from the top."""
+        config, octaves = self.config, []
+        for end in range(config.cqt_num_bins, 0, -config.cqt_bins_per_octave):
+            step, highest = 1, config.sampling_rate / 2 / HEADROOM
+            while config.cqt_hop_length % (2 * step) == 0 and 2 * step * self._frequency(end - 1) <= highest:
+                step *= 2
+            octaves.append((max(0, end - config.cqt_bins_per_octave), end, step))
         return octaves
 
     def _filters(self) -> dict[str, torch.Tensor]:
@@ -127,15 +127,12 @@ class CQT(Float32Module):
         config = self.config
         quality = quality_factor(config.cqt_bins_per_octave)
         with torch.device("cpu"):
-            bins = torch.arange(config.cqt_num_bins, dtype=torch.float64)
-            frequencies = config.cqt_min_frequency * 2 ** (bins / config.cqt_bins_per_octave)
+            frequency = self._frequency(torch.arange(config.cqt_num_bins, dtype=torch.float64))
             filters = {
-                f"kernels_{i}": cqt_kernels(
-                    frequencies[first:end], quality, config.sampling_rate, 2**halvings
-                )
-                for i, (first, end, halvings) in enumerate(self.octaves)
+                f"kernels_{i}": cqt_kernels(frequency[first:end], quality, config.sampling_rate, step)
+                for i, (first, end, step) in enumerate(self.octaves)
             }
-            if self.num_halvings:
+            if self.octaves[-1][2] > 1:  # of the lowest octave, the largest
                 filters["decimation"] = decimation_matrix()
         return filters
 
@@ -165,13 +162,13 @@ class CQT(Float32Module):
             )
         signal = waveform.to(torch.promote_types(waveform.dtype, torch.float32))
         num_frames = 1 + signal.shape[1] // self.config.cqt_hop_length
-        origin, halved, responses = 0, 0, []
-        for i, (first, end, halvings) in enumerate(self.octaves):
-            while halved < halvings:
+        origin, decimation, responses = 0, 1, []
+        for i, (first, end, step) in enumerate(self.octaves):
+            while decimation < step:
                 signal, origin = self._decimate(signal, origin)
-                halved += 1
+                decimation *= 2
             kernels = getattr(self, f"kernels_{i}").to(signal.dtype)  # (taps, 2 bins)
-            hop = self.config.cqt_hop_length // 2**halvings
+            hop = self.config.cqt_hop_length // step
             start = origin - kernels.shape[0] // 2
             stop = start + (num_frames - 1) * hop + kernels.shape[0]
             frames = F.pad(signal, (-start, stop - signal.shape[1])).unfold(1, kernels.shape[0], hop)
