@@ -39,7 +39,6 @@ from processing.report import (
     describe_comparison,
     describe_results,
     describe_split,
-    write_plots,
 )
 from processing.results import (
     SCORE_OF_MODEL,
@@ -422,10 +421,7 @@ def finish_evaluation(
     if evaluation.other is not None:
         text += f"\n\n{evaluation.compare(results, name, scores)}"
         systems[evaluation.name_other] = evaluation.other
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").unlink(missing_ok=True)  # it is there only when all the rest is
-    write_plots(folder, results, evaluation.trials, systems)
-    write_results(folder, results | describe_environment(), evaluation.trials, scores)
+    write_results(folder, results, evaluation.trials, systems)
     print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")
 
 

@@ -163,7 +163,7 @@ class Run:
         specs: dict[str, str],
         counts: dict[str, dict[str, int]],
         base_model: dict | None,
-        started_from: dict | None,
+        before: dict | None,
     ) -> tuple[dict, dict]:
         """The recipe as it was run, and what `training.json` says of the run; both without local folders."""
         recipe, overridden = dataclasses.asdict(self.recipe) | {"corpus": corpus.name}, dict(self.overrides)
@@ -179,9 +179,9 @@ class Run:
             "corpus": corpus.name,
             "missing": corpus.missing,
         }
-        known = {"note": corpus.note, "base_model": base_model, "started_from": started_from}
+        known = {"note": corpus.note, "base_model": base_model}
         record |= {"splits": specs, "counts": counts, **{k: v for k, v in known.items() if v}}
-        return recipe, record | {"origin": describe_training(record, self.recipe.card)}
+        return recipe, record | {"origin": describe_training(corpus.name, before)}
 
 
 def main(argv: list[str]) -> None:
@@ -211,7 +211,8 @@ def main(argv: list[str]) -> None:
                 base_model=run.model_args.base_model,
                 attn_implementation=run.model_args.attn_implementation,
             )
-            started_from = run.weights and describe_start(run.weights)  # as they are now, not after training
+            # As they are now: training may write into their folder.
+            before = run.weights and describe_start(run.weights, run.recipe.card)
         is_new = run.weights is None and checkpoint is None
         PartialState().print(describe_parameters(model, base_model if is_new else None))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
@@ -231,7 +232,7 @@ def main(argv: list[str]) -> None:
     PartialState().destroy_process_group()  # its threads may abort a process that ends before them
     if not trainer.is_world_process_zero():
         return
-    recipe, record = run.describe(corpus, specs, counts, base_model, started_from)
+    recipe, record = run.describe(corpus, specs, counts, base_model, before)
     write_training_record(folder, recipe, trainer, record, started=started)
     for result in results:
         print(describe_results(result), end="\n\n")

@@ -1,7 +1,6 @@
 """A trained or converted model's folder as the files in it tell: what its card and its publication are made
 from."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,8 +9,8 @@ from pathlib import Path
 from safetensors import safe_open
 
 from processing.corpus_names import CORPORA, find_official_trials, is_demo
-from processing.files import hash_file
-from processing.origin import UNKNOWN, describe_conversion, describe_training
+from processing.files import find_weights, hash_files, read_json
+from processing.origin import find_origin
 
 from .recipe import RECIPE_NAME, Recipe, find_changed_settings, find_recipe, list_systems, load_recipe
 
@@ -59,14 +58,8 @@ class RunFolder:
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """The safetensors files that hold the weights. FileNotFoundError: one of them is missing."""
-        index = read_json(self.folder / "model.safetensors.index.json")
-        names = set(index["weight_map"].values()) if index else {"model.safetensors"}
-        files = [self.folder / name for name in sorted(names)]
-        for path in files:
-            if not path.is_file():
-                raise FileNotFoundError(f"{self.folder} holds no {path.name}: the weights are not complete.")
-        return files
+        """The files that hold the weights. FileNotFoundError: one of them is missing."""
+        return find_weights(self.folder)
 
     @property
     def num_bytes(self) -> int:
@@ -142,13 +135,11 @@ class RunFolder:
 
     @cached_property
     def origin(self) -> dict:
-        """Where the weights come from; see [`processing.origin`]. Older records do not state it."""
-        if record := self.conversion:
-            changed = find_changed_settings(self.recipe, record["sha256"]) if self.recipe else []
-            return record.get("origin") or describe_conversion(record, self.stated, changed)
-        if record := self.training:
-            return record.get("origin") or describe_training(record, self.stated)
-        return UNKNOWN
+        """Where the weights come from; see [`processing.origin`]."""
+        changed = []
+        if self.conversion and self.recipe:
+            changed = find_changed_settings(self.recipe, self.conversion["sha256"])
+        return find_origin(self.conversion, self.training, self.stated, changed)
 
     @property
     def is_published_model(self) -> bool:
@@ -229,7 +220,7 @@ def _read_recipe(path: Path) -> Recipe | None:
 def _read_evaluations(run: RunFolder) -> list[Evaluation]:
     """The evaluations of a model, one for each corpus and split: of two, the one with min t-DCF, then that of
     eval.py rather than that of train.py."""
-    digests = {path.name: hash_file(path) for path in run.weight_files}
+    digests = hash_files(run.weight_files)
     found: dict[tuple[str, str], Evaluation] = {}
     for path in sorted(run.folder.glob("results/*/results.json")):
         results = read_json(path)
@@ -245,16 +236,6 @@ def _read_evaluations(run: RunFolder) -> list[Evaluation]:
         if other is None or _rank(evaluation) >= _rank(other):
             found[evaluation.trials] = evaluation
     return list(found.values())
-
-
-def read_json(path: Path) -> dict | None:
-    """The content of a JSON file; `None` where there is no such file. ValueError: not JSON."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
 def _rank(evaluation: Evaluation) -> tuple[bool, bool]:

@@ -5,13 +5,11 @@ scores rank the trials; actDCF and Cllr also ask whether the scores are log-like
 logarithm, bona fide over spoof), and mean little for scores that were never calibrated.
 """
 
-import inspect
-
-import datasets
 import evaluate
 
 from .costs import act_dcf, cllr, min_dcf
 from .det import equal_error_rate, split_by_key
+from .module_info import make_info
 
 
 CITATION = """
@@ -53,14 +51,7 @@ class Asvspoof5Track1(evaluate.Metric):
     """
 
     def _info(self):
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation=CITATION,
-            inputs_description=inspect.cleandoc(self.__doc__),
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("string")}
-            ),
-        )
+        return make_info(__doc__, self.__doc__, CITATION)
 
     def _compute(self, predictions, references):
         bonafide, spoof = split_by_key(predictions, references)

@@ -4,12 +4,10 @@ bona fide trials is rejected as of the spoofed trials is accepted. Official ASVs
 interpolation between thresholds.
 """
 
-import inspect
-
-import datasets
 import evaluate
 
 from .det import describe_scores, equal_error_rate, split_by_key
+from .module_info import make_info
 
 
 CITATION = """
@@ -53,14 +51,7 @@ class EqualErrorRate(evaluate.Metric):
     """
 
     def _info(self):
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation=CITATION,
-            inputs_description=inspect.cleandoc(self.__doc__),
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("string")}
-            ),
-        )
+        return make_info(__doc__, self.__doc__, CITATION)
 
     def _compute(self, predictions, references):
         bonafide, spoof = split_by_key(predictions, references)

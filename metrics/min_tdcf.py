@@ -5,14 +5,12 @@ form of ASVspoof 2019, and the form of ASVspoof 2021, which contains the cost of
 and so cannot fall to 0. Both are computed, by name.
 """
 
-import inspect
-
-import datasets
 import evaluate
 import numpy as np
 
 from .costs import FORMS, AsvErrorRates, min_tdcf
 from .det import split_by_key
+from .module_info import make_info
 
 
 CITATION = """
@@ -59,14 +57,7 @@ class MinimumTandemDetectionCost(evaluate.Metric):
     """
 
     def _info(self):
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation=CITATION,
-            inputs_description=inspect.cleandoc(self.__doc__),
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("string")}
-            ),
-        )
+        return make_info(__doc__, self.__doc__, CITATION)
 
     def _compute(
         self,

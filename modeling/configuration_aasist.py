@@ -60,15 +60,13 @@ class AasistConfig(SincFrontEndConfig):
     def validate_graphs(self):
         self.check_at_least(3, "sinc_filters")  # which make one band
         self.check_at_least(1, "graph_size", "heterogeneous_graph_size")
-        for name in ("pool_ratios", "temperatures"):
-            values = list(getattr(self, name))
-            largest, allowed = (
-                (1, "above 0 and at most 1") if name == "pool_ratios" else (math.inf, "above 0")
-            )
+        limits = (("pool_ratios", 1, "above 0 and at most 1"), ("temperatures", math.inf, "above 0"))
+        for name, largest, allowed in limits:
+            values = getattr(self, name)
             if len(values) != 3 or not all(0 < value <= largest for value in values):
                 raise ValueError(
-                    f"{name} {values} must be three numbers {allowed}: of the spectral, the temporal and the "
-                    "heterogeneous graphs."
+                    f"{name} {list(values)} must be three numbers {allowed}: of the spectral, the temporal "
+                    "and the heterogeneous graphs."
                 )
 
 

@@ -34,13 +34,13 @@ class CountermeasureConfig(PreTrainedConfig):
             self.label2id = {label: int(index) for index, label in self.id2label.items()}
         super().__post_init__(**kwargs)
 
-    def check_at_least(self, smallest: int, *fields: str) -> None:
-        """Raise a `ValueError` if a field, or one of its numbers, is smaller, or it has none."""
+    def check_at_least(self, smallest: float, *fields: str) -> None:
+        """Raise a `ValueError` if a field, or one of its numbers, is smaller or NaN, or it has none."""
         for name in fields:
             value = getattr(self, name)
             numbers = value if isinstance(value, (list, tuple)) else [value]
-            if not numbers or min(numbers) < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, not {value}.")
+            if not numbers or not all(number >= smallest for number in numbers):
+                raise ValueError(f"{name} must be at least {smallest:.3g}, not {value}.")
 
     def check_band(self, front_end: str) -> None:
         """Raise a `ValueError` if a front end's band is empty or not below half the sampling rate."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_lfcc import LFCCFrontEndConfig
+from .configuration_lfcc import SMALLEST_LOG_FLOOR, LFCCFrontEndConfig
 
 
 @strict
@@ -57,15 +57,13 @@ class LCNNConfig(LFCCFrontEndConfig):
         self.check_at_least(1, "cqt_hop_length", "cqt_num_bins", "cqt_bins_per_octave")
         if self.cqt_min_frequency <= 0:
             raise ValueError(f"cqt_min_frequency must be above 0 Hz, not {self.cqt_min_frequency}.")
-        self.check_log_floor("cqt_log_floor")
+        self.check_at_least(SMALLEST_LOG_FLOOR, "cqt_log_floor")
 
     def validate_convolutions(self):
-        lengths = len(self.channels), len(self.kernel_sizes), len(self.pool_sizes)
-        if len(set(lengths)) > 1:
+        if not len(self.channels) == len(self.kernel_sizes) == len(self.pool_sizes):
             raise ValueError(
-                "channels, kernel_sizes and pool_sizes must be of one length, not {}, {} and {}.".format(
-                    *lengths
-                )
+                f"channels, kernel_sizes and pool_sizes must be of one length, not {len(self.channels)}, "
+                f"{len(self.kernel_sizes)} and {len(self.pool_sizes)}."
             )
         self.check_at_least(1, "channels", "kernel_sizes", "pool_sizes", "fc_size")
         if any(size % 2 == 0 for size in self.kernel_sizes):  # which would change the size of what they see

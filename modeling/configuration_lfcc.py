@@ -87,14 +87,7 @@ class LFCCFrontEndConfig(CountermeasureConfig):
     def validate_lfcc_features(self):
         if not 0 <= self.lfcc_pre_emphasis <= 1:
             raise ValueError(f"lfcc_pre_emphasis must be from 0 to 1, not {self.lfcc_pre_emphasis}.")
-        self.check_log_floor("lfcc_log_floor")
-
-    def check_log_floor(self, field: str) -> None:
-        if not SMALLEST_LOG_FLOOR <= getattr(self, field) < float("inf"):
-            raise ValueError(
-                f"{field} must be a number of at least {SMALLEST_LOG_FLOOR:.3g}, the smallest that float32 "
-                f"adds, not {getattr(self, field)}."
-            )
+        self.check_at_least(SMALLEST_LOG_FLOOR, "lfcc_log_floor")
 
 
 __all__ = ["LFCCFrontEndConfig"]

@@ -8,7 +8,6 @@ import re
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 
 import torch
@@ -18,7 +17,7 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.utils import logging
 
 from hub_cards.card import write_card
-from hub_cards.recipe import RECIPE_NAME, Recipe, find_changed_settings, suggest
+from hub_cards.recipe import RECIPE_NAME, Recipe, find_changed_settings, find_recipe, load_recipe, suggest
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
@@ -75,34 +74,33 @@ def _load(path: Path) -> object:
                 if part := archive.testzip():
                     raise zipfile.BadZipFile(f"the checksum of {part} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        reason = re.search(r"GLOBAL (\S+)", str(error))
-        raise ValueError(
-            f"{path} cannot be read as tensors: it is damaged, no checkpoint, or holds objects that only run "
-            f"code can make{f' ({reason[1]})' if reason else ''}. Nothing of it was run. Where its origin is "
-            "trusted, load it there where it was made and save its state dict alone."
-        ) from None
     except Exception as error:  # a damaged file makes the readers raise almost anything
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        # After its first sentence, torch advises to run what it refuses.
+        asks_for = re.search(r"GLOBAL (\S+)", str(error))
+        reason = (
+            asks_for[1] if asks_for else f"{type(error).__name__}: {error}".splitlines()[0].split(". ")[0]
+        )
         raise ValueError(
-            f"{path} cannot be read: it is empty, damaged or not of torch.save or safetensors ({reason})."
+            f"{path} cannot be read as tensors: it is empty, damaged, no checkpoint, or holds objects that "
+            f"only run code can make ({reason}). Nothing of it was run. Where its origin is trusted, load it "
+            "there where it was made and save its state dict alone."
         ) from None
 
 
 def _unwrap(content: object, path: Path) -> object:
     """Find the weights, which may lie under several of `WRAPPERS`, in what a training script saved."""
     while isinstance(content, Mapping):
-        wrapped = [name for name in WRAPPERS if isinstance(content.get(name), Mapping)]
-        if not wrapped:
-            break
-        of_tensors = [n for n in wrapped if any(isinstance(v, torch.Tensor) for v in content[n].values())]
-        if len(of_tensors) > 1:
-            found = " and ".join(map(repr, of_tensors))
+        inner = {name: content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)}
+        weights = [n for n in inner if any(isinstance(v, torch.Tensor) for v in inner[n].values())]
+        if len(weights) > 1:
+            found = " and ".join(map(repr, weights))
             raise ValueError(f"{path} holds weights under {found}. Save only those to convert.")
-        chosen = (of_tensors or wrapped)[0]
+        if not inner:
+            break
+        chosen = next(iter(weights or inner))
         if others := [str(name) for name in content if name != chosen]:
             logger.warning("%s: %s is read, and nothing else of it: %s", path, chosen, ", ".join(others))
-        content = content[chosen]
+        content = inner[chosen]
     return content
 
 
@@ -178,13 +176,11 @@ def load_renamed(
     """
     Load a checkpoint's tensors into a network, in its own dtype, renamed by a table, see [`rename`], and give
     the names of those that it has no use for. The fixed sinc bank stays that of the config, and counters of
-    batches that the checkpoint lacks stay 0.
-
-    Raises:
-        ValueError: two tensors have one place; or all that are missing, unknown or of another shape.
+    batches that the checkpoint lacks stay 0. A `ValueError` names two tensors that have one place, or all
+    that are missing, unknown or of another shape.
     """
     own = model.state_dict()
-    sources = {name: "the config" for name in own if name == SINC_BANK}
+    sources = {SINC_BANK: "the config"} if SINC_BANK in own else {}
     state = {name: tensor for name, tensor in own.items() if name == SINC_BANK or name.endswith(COUNTER)}
     unused = []
     for name, tensor in tensors.items():
@@ -198,7 +194,7 @@ def load_renamed(
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        known = {name[: dot.start()] for name in own for dot in re.finditer(r"\.|$", name)}
+        known = own.keys() | dict(model.named_modules()).keys()
         theirs = [
             f"\n\t{ours} is called {name} in the checkpoint{'' if ours in known else suggest(ours, known)}."
             for name, ours in table.items()
@@ -206,6 +202,14 @@ def load_renamed(
         ]
         raise ValueError(f"{where} does not fit the network. {error}{''.join(theirs)}") from None
     return unused
+
+
+def load_recipe_of(system: str, *model_types: str) -> Recipe:
+    """Load a system's recipe; a `ValueError` if its architecture is none of `model_types`."""
+    recipe = load_recipe(find_recipe(system)[0])
+    if (found := recipe.model.get("model_type")) not in model_types:
+        raise ValueError(f"{system} is a {found}, not {' or '.join(model_types)}.")
+    return recipe
 
 
 def new_model(recipe: Recipe) -> PreTrainedModel:
@@ -224,34 +228,29 @@ def write_converted(
 ) -> dict:
     """
     Write a converted model's folder, which appears when it is complete: config, weights, code, feature
-    extractor, `recipe.yaml`, `conversion.json` and the card. In a folder that exists, config.json comes last.
-    Returns what `conversion.json` says.
+    extractor, `recipe.yaml`, `conversion.json`, whose content is returned, and the card. In a folder that
+    exists, config.json comes last.
 
     Args:
         recipe: of the system, with the settings of this model; `None` where no system has them.
-        converter: the module that converts.
+        converter: X of the module `convert_X_checkpoint`.
         unused: names of the checkpoint's tensors that the network has no use for.
         more: what else `conversion.json` is to say.
-
-    Raises:
-        FileExistsError: there is something in the output folder.
     """
     output_dir = output_dir.expanduser().resolve()
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"{output_dir} is not an empty folder. Name another --output_dir.")
-    record = {
-        "checkpoint": checkpoint.name,
-        "sha256": hash_file(checkpoint),
-        "converter": converter,
-        "unused": sorted(unused),
-        **more,
-    }
+    source = {"checkpoint": checkpoint.name, "sha256": hash_file(checkpoint)}
     card, extractor, changed = {}, {}, []
     if recipe is not None:
         card, extractor = recipe.card, recipe.feature_extractor
-        changed = find_changed_settings(recipe, record["sha256"])
-    record |= {
-        "origin": describe_conversion(record, card, changed),
+        changed = find_changed_settings(recipe, source["sha256"])
+    record = {
+        **source,
+        "converter": f"modeling.convert_{converter}_checkpoint",
+        "unused": sorted(unused),
+        **more,
+        "origin": describe_conversion(source, card, changed),
         "num_parameters": model.num_parameters(),
         "versions": describe_environment()["versions"],
     }
@@ -273,9 +272,12 @@ def write_converted(
 
 
 def make_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:
-    """Make a parser of the arguments that all converters have; `checkpoint` says what file this one takes."""
+    """Make a parser of the arguments that all converters have; `checkpoint` says what file this one takes.
+    What the command line does not give is not among the parsed arguments."""
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=checkpoint)
     parser.add_argument(

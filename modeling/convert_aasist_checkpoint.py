@@ -10,10 +10,11 @@ Sizes are read off the tensors. What is not in them, pooling ratios and temperat
 from collections.abc import Mapping
 from pathlib import Path
 
-from hub_cards.recipe import Recipe, find_recipe, load_recipe
+from hub_cards.recipe import Recipe
 
 from .configuration_aasist import AasistConfig
 from .conversion import (
+    load_recipe_of,
     load_renamed,
     make_block_table,
     make_parser,
@@ -69,10 +70,8 @@ def find_matching_recipe(sizes: Mapping, system: str | None, checkpoint: Path) -
     """Load the recipe of --system, or of one of `SYSTEMS`, that has the sizes; a `ValueError` if none has."""
     names = [system] if system else SYSTEMS
     for name in names:
-        recipe = load_recipe(find_recipe(name)[0])
+        recipe = load_recipe_of(name, AasistConfig.model_type)
         config = recipe.build_config()
-        if config.model_type != AasistConfig.model_type:
-            raise ValueError(f"{name} is a {config.model_type}, not AASIST.")
         stated = {size: getattr(config, size) for size in sizes}
         if stated | {"block_channels": list(config.block_channels)} == sizes:
             return recipe
@@ -94,8 +93,7 @@ def convert(
     recipe = find_matching_recipe(sizes, system, checkpoint)
     model = new_model(recipe)
     unused = load_renamed(model, tensors, make_table(model.config), where=checkpoint)
-    converter = "modeling.convert_aasist_checkpoint"
-    return model, write_converted(model, output_dir, recipe, checkpoint, converter, unused)
+    return model, write_converted(model, output_dir, recipe, checkpoint, "aasist", unused)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -103,10 +101,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--system", help=f"a system or a YAML file; default: {' or '.join(SYSTEMS)}")
     args = parser.parse_args(arguments)
     try:
-        model, record = convert(args.checkpoint, args.output_dir, args.system)
+        model, record = convert(**vars(args))
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
-    published = [load_recipe(find_recipe(name)[0]).card["checkpoint_sha256"] for name in SYSTEMS]
+    systems = [load_recipe_of(name, AasistConfig.model_type) for name in SYSTEMS]
+    published = [recipe.card["checkpoint_sha256"] for recipe in systems]
     verdict = "is" if record["sha256"] in published else "is not"
     print(f"{args.output_dir}: AASIST with {model.num_parameters():,} parameters")
     print(f"{args.checkpoint} {verdict} the file that the authors publish (compared by SHA-256).")

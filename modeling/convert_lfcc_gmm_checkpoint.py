@@ -36,6 +36,14 @@ NUM_FEATURES = 60  # 20 coefficients with delta and double delta
 LABELS = {"bona": "bonafide", "spoof": "spoof"}  # the pickle's key, ours
 PARAMETERS = ("weights", "means", "covariances", "precisions_cholesky")
 PRECISION_TOLERANCE = 1e-3  # relative, of precisions_cholesky against 1 / sqrt(covariances)
+# All that a pickle of numpy arrays names; since numpy 2, `numpy.core` is called `numpy._core`.
+ALLOWED = {
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.numeric._frombuffer",
+    "_codecs.encode",
+}
 
 
 class Pickled:
@@ -67,16 +75,8 @@ class Pickled:
 class ArrayUnpickler(pickle.Unpickler):
     """Reads dicts, tuples and what stands for numpy arrays; whatever else a pickle names is refused."""
 
-    ALLOWED = {
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("_codecs", "encode"),
-        *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),  # before and since 2
-        *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    }
-
     def find_class(self, module: str, name: str) -> Callable[..., Pickled]:
-        if (module, name) not in self.ALLOWED:
+        if f"{module}.{name}".replace("numpy._core.", "numpy.core.") not in ALLOWED:
             raise ValueError(
                 f"The pickle asks for {module}.{name}. A checkpoint of the baseline holds numpy arrays only: "
                 "this file is something else or malicious. Nothing of it was run."
@@ -97,15 +97,9 @@ def read_pickle(path: Path) -> object:
         raise ValueError(f"{path} is damaged or cannot be read as a pickle of arrays: {error}") from None
 
 
-def read_checkpoint(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """
-    Read the parameters of the mixtures: by label, then weights (components,), means and variances
-    (components, features), float64.
-
-    Raises:
-        ValueError: not a pickle, one that holds or asks for something else than the baseline's arrays, shapes
-            that do not match, or values that are no mixture.
-    """
+def read_mixtures(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Read the mixtures by label: weights (components,), means and variances (components, features), float64.
+    A `ValueError` for any other content, shapes that do not match, or values that are no mixture."""
     content = read_pickle(path)
     if not isinstance(content, dict) or set(content) != set(LABELS):
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
@@ -128,13 +122,13 @@ def _read_mixture(parameters: object, where: str) -> dict[str, np.ndarray]:
             raise ValueError(f"{where}: {name} is not an array of numbers ({error!r}).") from None
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{where}: NaN or infinity in {name}.")
-    weights, *others = arrays.values()
-    means, variances, precisions = others
-    if weights.ndim != 1 or any(array.shape != (weights.size, NUM_FEATURES) for array in others):
+    weights, means, variances, precisions = arrays.values()
+    size = (weights.size, NUM_FEATURES)
+    if weights.ndim != 1 or not means.shape == variances.shape == precisions.shape == size:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         fault = (
-            ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) + ". Expected are weights "
-            f"(components,) and the others (components, {NUM_FEATURES}), as covariance_type='diag' gives "
-            "them for the baseline's features"
+            f"{shapes}. Expected are weights (components,) and the others (components, {NUM_FEATURES}), as "
+            "covariance_type='diag' gives them for the baseline's features"
         )
     elif (weights <= 0).any() or not math.isclose(weights.sum(), 1, rel_tol=1e-3):
         fault = f"weights must be positive and sum to 1; their sum is {weights.sum():g}"
@@ -148,22 +142,13 @@ def _read_mixture(parameters: object, where: str) -> dict[str, np.ndarray]:
 
 
 def convert(checkpoint: Path, output_dir: Path) -> LFCCGMMForAudioClassification:
-    """
-    Write the folder of a model with the mixtures of a checkpoint of the baseline.
-
-    Raises:
-        ValueError: see [`read_checkpoint`].
-        FileExistsError: there is something in the output folder.
-        FileNotFoundError: there is no checkpoint.
-    """
-    mixtures = read_checkpoint(checkpoint)
+    """Write the folder of a model with the mixtures of a checkpoint of the baseline."""
+    mixtures = read_mixtures(checkpoint)
     config = LFCCGMMConfig(num_components=len(mixtures["bonafide"]["weights"]), **FRONT_END)
     model = LFCCGMMForAudioClassification(config)
     for label, mixture in mixtures.items():
-        arrays = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in mixture.items()}
-        model.gmms[label].load_state_dict(arrays)
-    converter = "modeling.convert_lfcc_gmm_checkpoint"
-    write_converted(model, output_dir, None, checkpoint, converter, source=SOURCE)
+        model.gmms[label].load_state_dict({name: torch.from_numpy(array) for name, array in mixture.items()})
+    write_converted(model, output_dir, None, checkpoint, "lfcc_gmm", source=SOURCE)
     return model
 
 

@@ -20,10 +20,11 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from hub_cards.recipe import Recipe, find_recipe, load_recipe
+from hub_cards.recipe import Recipe
 
 from .configuration_rawnet2 import RawNet2Config
 from .conversion import (
+    load_recipe_of,
     load_renamed,
     make_block_table,
     make_parser,
@@ -36,7 +37,6 @@ from .modeling_rawnet2 import RawNet2ForAudioClassification
 
 
 VARIANTS = ("icassp2021", "asvspoof2021")
-OVERRIDABLE = ("sinc_filter_length", "sinc_scale", "sinc_max_frequency", "num_samples", "pre_activation")
 AXES = {  # see `read_sizes`
     "sinc_filters": ("first_bn.weight", 1, 0),
     "block_channels": ("block{}.0.conv1.weight", 3, 0),
@@ -62,7 +62,7 @@ def make_table(config: RawNet2Config) -> dict[str, str | None]:
 def make_recipe(variant: str, sizes: Mapping, overrides: Mapping, checkpoint: Path) -> Recipe:
     """Make the recipe of a variant with the sizes that were found and the settings that were given; a
     `ValueError` if the sizes are those of another variant."""
-    recipes = {name: load_recipe(find_recipe(f"rawnet2-{name}")[0]) for name in VARIANTS}
+    recipes = {name: load_recipe_of(f"rawnet2-{name}", RawNet2Config.model_type) for name in VARIANTS}
     recipe = recipes[variant]
     for name, other in recipes.items():
         if other is not recipe and other.model | sizes == other.model:
@@ -78,10 +78,10 @@ def make_recipe(variant: str, sizes: Mapping, overrides: Mapping, checkpoint: Pa
 
 
 def convert(
-    checkpoint: Path, output_dir: Path, variant: str, overrides: Mapping
+    checkpoint: Path, output_dir: Path, variant: str, **overrides
 ) -> tuple[RawNet2ForAudioClassification, dict]:
     """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
-    `overrides` are values of `OVERRIDABLE` that take precedence over the variant's."""
+    `overrides` are fields of the config that take precedence over the variant's."""
     tensors = read_checkpoint(checkpoint)
     sizes = read_sizes(tensors, AXES, f"{checkpoint} is no state dict of RawNet2")
     sizes["num_gru_layers"] = sum(name.startswith("gru.weight_hh_l") for name in tensors)
@@ -90,8 +90,7 @@ def convert(
     unused = load_renamed(model, tensors, make_table(model.config), where=checkpoint)
     origins = dict.fromkeys(recipe.model, f"variant {variant}")
     origins |= dict.fromkeys(sizes, "tensors") | dict.fromkeys(overrides, "command line")
-    converter = "modeling.convert_rawnet2_checkpoint"
-    return model, write_converted(model, output_dir, recipe, checkpoint, converter, unused, settings=origins)
+    return model, write_converted(model, output_dir, recipe, checkpoint, "rawnet2", unused, settings=origins)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -111,9 +110,8 @@ def main(arguments: list[str] | None = None) -> None:
         help="whether blocks normalise and activate their input before they convolve it",
     )
     args = parser.parse_args(arguments)
-    overrides = {name: getattr(args, name) for name in OVERRIDABLE if getattr(args, name) is not None}
     try:
-        model, record = convert(args.checkpoint, args.output_dir, args.variant, overrides)
+        model, record = convert(**vars(args))
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
     print(f"{args.output_dir}: RawNet2 with {model.num_parameters():,} parameters")

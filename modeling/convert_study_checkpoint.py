@@ -36,12 +36,13 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from hub_cards.recipe import Recipe, find_recipe, load_recipe, suggest
+from hub_cards.recipe import suggest
 
 from .conversion import (
     COUNTER,
     SINC_BANK,
     UNUSED,
+    load_recipe_of,
     load_renamed,
     new_model,
     read_checkpoint,
@@ -60,13 +61,8 @@ WEIGHT_NORM = {"g": "parametrizations.weight.original0", "v": "parametrizations.
 
 
 def read_key_map(path: Path) -> dict[str, str | None]:
-    """
-    Read a rename table, see [`~modeling.conversion.rename`], from lines `theirs: ours`, YAML, or
-    `theirs ours`; a comma or an arrow between the names is allowed, too.
-
-    Raises:
-        ValueError: a line without two names, or a name that has a line already.
-    """
+    """Read a rename table, see [`~modeling.conversion.rename`], from lines `theirs: ours`, YAML, or
+    `theirs ours`; a comma or an arrow between the names is allowed, too."""
     table = {}
     for number, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), start=1):
         names = re.sub(r"->|[,\"']|:(?=\s|$)", " ", line.split("#")[0]).split()
@@ -109,24 +105,20 @@ def respell(name: str) -> str:
     return re.sub(r"\bweight_([gv])$", lambda found: WEIGHT_NORM[found[1]], name)
 
 
-def load_study_recipe(system: str) -> Recipe:
-    recipe = load_recipe(find_recipe(system)[0])
-    if recipe.model.get("model_type") not in MODEL_TYPES:
-        raise ValueError(f"{system} is none of the architectures {' and '.join(MODEL_TYPES)}.")
-    return recipe
-
-
 def find_places(
     tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, key_map: Path | None, where: Path
 ) -> dict[str, str | None]:
     """Rename each tensor of a checkpoint, also where the network has no such place; a `ValueError` if the key
     map has names that are not in the checkpoint."""
     table = {} if key_map is None else read_key_map(key_map)
-    named = {theirs: [n for n in tensors if f"{n}.".startswith(f"{theirs}.")] for theirs in table}
-    if unknown := [theirs for theirs, found in named.items() if not found]:
-        lines = [f"{key_map}: {name} is not in the checkpoint{suggest(name, tensors)}." for name in unknown]
-        raise ValueError("\n".join(lines))
-    others = tensors.keys() - set().union(*named.values())
+    others, unknown = set(tensors), []
+    for theirs in table:
+        found = {name for name in tensors if f"{name}.".startswith(f"{theirs}.")}
+        others -= found
+        if not found:
+            unknown.append(f"{key_map}: {theirs} is not in the checkpoint{suggest(theirs, tensors)}.")
+    if unknown:
+        raise ValueError("\n".join(unknown))
     table = recognize_encoder(sorted(others), model.state_dict(), where) | table
     places = {name: rename(name, table) for name in tensors}
     return {name: place and respell(place) for name, place in places.items()}
@@ -135,33 +127,27 @@ def find_places(
 def convert(
     checkpoint: Path, output_dir: Path, system: str, key_map: Path | None = None
 ) -> tuple[PreTrainedModel, dict]:
-    """
-    Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
-
-    Raises:
-        ValueError: also where tensors do not fit; those without a place, and empty places, are all listed.
-    """
-    recipe = load_study_recipe(system)
+    """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says. If
+    tensors do not fit, the `ValueError` lists those without a place, and empty places."""
+    recipe = load_recipe_of(system, *MODEL_TYPES)
     tensors, model = read_checkpoint(checkpoint), new_model(recipe)
     places = find_places(tensors, model, key_map, checkpoint)
-    bank = next((name for name, place in places.items() if place == SINC_BANK), None)
-    if bank is not None:
-        check_bank(tensors.pop(bank), model.state_dict()[SINC_BANK], f"{checkpoint}: {bank}", system)
+    if (bank := model.state_dict().get(SINC_BANK)) is not None:
+        for name in [name for name, place in places.items() if place == SINC_BANK]:
+            check_bank(tensors.pop(name), bank, f"{checkpoint}: {name}", system)
     try:
         unused = load_renamed(model, tensors, places, where=checkpoint)
     except ValueError as error:
         unmatched = list_names(tensors, places, model, whole=False)
         raise ValueError(f"{error}\nThe key map must have what is left:\n{unmatched}") from None
     used = {name: place for name, place in places.items() if place is not UNUSED}
-    converter = "modeling.convert_study_checkpoint"
-    return model, write_converted(model, output_dir, recipe, checkpoint, converter, unused, key_map=used)
+    return model, write_converted(model, output_dir, recipe, checkpoint, "study", unused, key_map=used)
 
 
 def check_bank(theirs: torch.Tensor, ours: torch.Tensor, where: str, system: str) -> None:
     """Raise a `ValueError` if the checkpoint's bank is not that of the config."""
     theirs = theirs[:, None] if theirs.ndim == 2 else theirs  # (filters, 1, taps)
-    tolerance = BANK_TOLERANCE * ours.abs().max()
-    if theirs.shape != ours.shape or (theirs.double() - ours).abs().max() > tolerance:
+    if theirs.shape != ours.shape or (theirs - ours).abs().max() > BANK_TOLERANCE * ours.abs().max():
         raise ValueError(
             f"{where} {tuple(theirs.shape)} is not the sinc bank of {system}, {tuple(ours.shape)}: its "
             "settings are others. Copy the YAML, change sinc_max_frequency (or sinc_scale, or "
@@ -210,7 +196,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         if args.list:
-            model, tensors = new_model(load_study_recipe(args.system)), read_checkpoint(args.checkpoint)
+            model = new_model(load_recipe_of(args.system, *MODEL_TYPES))
+            tensors = read_checkpoint(args.checkpoint)
             places = find_places(tensors, model, args.key_map, args.checkpoint)
             print(list_names(tensors, places, model, whole=True))
             return

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile as sf
 from transformers.utils import logging
 
-from .resampling import count_resampled, get_resampler
+from .resampling import check_rate, count_resampled, get_resampler
 
 
 logger = logging.get_logger(__name__)
@@ -124,6 +124,7 @@ def count_samples(source: AudioSource, *, sampling_rate: int = 16_000) -> int:
             length, rate = 0, 0
             for frame in _decode_frames(stream, name):
                 length, rate = length + frame.samples, frame.sample_rate
+    check_rate(rate, name)
     return count_resampled(length, rate, sampling_rate)
 
 
@@ -177,6 +178,7 @@ def _decode_blocks(
     """Samples `start` to `stop` at `sampling_rate`, as far as the file goes: one block or more."""
 
     def window(rate: int) -> tuple[int, int]:
+        check_rate(rate, name)
         if rate == sampling_rate:
             return start, stop
         return get_resampler(rate, sampling_rate).find_source(start, stop)

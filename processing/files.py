@@ -1,10 +1,11 @@
 """Files that appear whole or not at all, what identifies their content, and paths without their folders."""
 
 import hashlib
+import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -66,11 +67,30 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def hash_files(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of the files of a folder that match one of the patterns, by name."""
-    return {
-        path.name: hash_file(path) for path in sorted({p for each in patterns for p in folder.glob(each)})
-    }
+def hash_files(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 of files, by name."""
+    return {path.name: hash_file(path) for path in sorted(paths)}
+
+
+def read_json(path: Path) -> dict | None:
+    """The content of a JSON file; `None` where there is no such file. ValueError: not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The safetensors files that `from_pretrained` loads from a folder. FileNotFoundError: one is missing."""
+    files = [folder / "model.safetensors"]
+    if not files[0].is_file() and (index := read_json(folder / "model.safetensors.index.json")):
+        files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no {path.name}: the weights are not complete.")
+    return files
 
 
 def strip_folder(value: str) -> str:

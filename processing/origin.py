@@ -2,11 +2,10 @@
 written once, when the weights are made, and read by all that tells of them. Imports nothing that
 takes long."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .files import hash_files
+from .files import find_weights, hash_files, read_json
 
 
 # Of weights without a record.
@@ -31,49 +30,59 @@ def describe_conversion(record: Mapping, card: Mapping, changed_settings: Sequen
     }
 
 
-def describe_training(record: Mapping, card: Mapping) -> dict:
+def describe_training(corpus: str | None, before: Mapping | None) -> dict:
     """
-    The origin of weights that were trained here, of their `training.json` (also an older one): the corpus
-    and, under `before`, the origin of those that training went on from, `None` where it began with new ones.
-    `published` and `license_from_recipe` are those of the weights that all began with.
+    The origin of weights that were trained here, on a corpus, and `before` from those of [`describe_start`];
+    `None` where training began with new ones. `published` and `license_from_recipe` are those of the weights
+    that all began with.
     """
-    start = record.get("started_from")
-    before = _describe_before(start, card) if start else None
     return {
         "kind": "trained",
-        "corpus": record.get("corpus"),
+        "corpus": corpus,
         "published": before is not None and before["published"],
         "license_from_recipe": before is None or before["license_from_recipe"],
         "before": before,
     }
 
 
-def _describe_before(start: Mapping, card: Mapping) -> dict:
-    about = UNKNOWN
-    if "converted_from" in start:
-        about = describe_conversion(start["converted_from"], card)
-    elif "trained_on" in start:
-        about = describe_training({**start, "corpus": start["trained_on"]}, card)
-    return {"model": start["model"], **about}
+def describe_start(folder: Path, card: Mapping) -> dict:
+    """
+    The model that a training goes on from: its name, the SHA-256 of its weights, and their origin.
+    ValueError: a damaged record; the message names it.
+    """
+    conversion, training = (read_json(folder / name) for name in ("conversion.json", "training.json"))
+    try:
+        origin = find_origin(conversion, training, card)
+    except KeyError as error:
+        raise ValueError(f"{folder / 'conversion.json'} has no {error}: convert again.") from None
+    about = {"model": folder.resolve().name, "weights_sha256": hash_files(find_weights(folder))}
+    return {**about, **origin}
 
 
-def describe_start(folder: Path) -> dict:
+def find_origin(
+    conversion: Mapping | None,
+    training: Mapping | None,
+    card: Mapping,
+    changed_settings: Sequence[str] = (),
+) -> dict:
     """
-    The model that a training goes on from: its name, its weights and what is recorded of where these come
-    from, `converted_from` a checkpoint, or `trained_on` a corpus and perhaps `started_from` others.
+    The origin that a model's record states. One of an older version does not, and what it tells is described
+    by the recipe's `card` and the `changed_settings`, as in [`describe_conversion`].
     """
-    about = {"model": folder.resolve().name, "weights_sha256": hash_files(folder, ["*.safetensors"])}
-    if (path := folder / "conversion.json").is_file():
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            return {**about, "converted_from": {name: record[name] for name in ("checkpoint", "sha256")}}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} does not say what was converted ({error!r}): convert again.") from None
-    if (path := folder / "training.json").is_file():
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            before = {"started_from": record["started_from"]} if record.get("started_from") else {}
-            return {**about, "trained_on": record.get("corpus") or "a corpus that is not recorded", **before}
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged ({error!r}): train again.") from None
-    return about
+    record = conversion or training
+    if not record:
+        return UNKNOWN
+    if "origin" in record:
+        return record["origin"]
+    if conversion:
+        return describe_conversion(conversion, card, changed_settings)
+    start = training.get("started_from")
+    return describe_training(training.get("corpus"), start and _describe_older_start(start, card))
+
+
+def _describe_older_start(start: Mapping, card: Mapping) -> dict:
+    """What `started_from` of an older training.json tells: `converted_from` a checkpoint, or `trained_on` a
+    corpus and perhaps `started_from` others."""
+    training = {**start, "corpus": start["trained_on"]} if "trained_on" in start else None
+    about = {name: start[name] for name in ("model", "weights_sha256") if name in start}
+    return {**about, **find_origin(start.get("converted_from"), training, card)}

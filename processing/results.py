@@ -36,7 +36,8 @@ from metrics.statistics import (
     paired_test,
 )
 
-from .files import hash_files, write_text
+from .files import find_weights, hash_files, write_text
+from .report import write_plots
 from .scores import ASV_KEYS, read_asv_scores, write_scores
 from .trials import Corpus, count_classes
 
@@ -172,15 +173,22 @@ def compute_asv_rates(asv_scores: pd.DataFrame, trials: pd.DataFrame) -> AsvErro
     return AsvErrorRates.from_scores(*(by_key.get_group(key)["score"] for key in ASV_KEYS))
 
 
-def write_results(folder: Path, results: Mapping, trials: pd.DataFrame, scores: np.ndarray) -> None:
-    """Write `scores.txt` and `results.json` into `folder`, each whole or not at all."""
-    write_scores(folder / "scores.txt", trials, scores)
-    write_text(folder / "results.json", json.dumps(results, indent=2) + "\n")
+def write_results(
+    folder: Path, results: Mapping, trials: pd.DataFrame, systems: Mapping[str, np.ndarray]
+) -> None:
+    """
+    Write plots of the scores (num_trials,) of all `systems`, `scores.txt` of the first, and its results, with
+    what they were computed with, as `results.json`, which is there only when all the rest is.
+    """
+    (folder / "results.json").unlink(missing_ok=True)
+    write_plots(folder, results, trials, systems)
+    write_scores(folder / "scores.txt", trials, next(iter(systems.values())))
+    write_text(folder / "results.json", json.dumps({**results, **describe_environment()}, indent=2) + "\n")
 
 
 def describe_model(folder: Path) -> dict:
     """Name of the model's folder and the SHA-256 of its weights."""
-    return {"model": folder.name, "weights_sha256": hash_files(folder, ["*.safetensors"])}
+    return {"model": folder.name, "weights_sha256": hash_files(find_weights(folder))}
 
 
 def describe_countermeasure(countermeasure: "Countermeasure") -> dict:

@@ -123,10 +123,11 @@ def identify_scoring(
     countermeasure: Countermeasure, corpus: Corpus, split: str, rows: Dataset, batches: Batches
 ) -> dict:
     """All that the scores depend on: a killed scoring goes on only where nothing of it has changed."""
+    folder = countermeasure.folder
     return {
         **describe_countermeasure(countermeasure),
-        "files_sha256": hash_files(countermeasure.folder, ["preprocessor_config.json", "*.py"]),
-        "config_sha256": digest_config(countermeasure.folder),
+        "files_sha256": hash_files([*folder.glob("preprocessor_config.json"), *folder.glob("*.py")]),
+        "config_sha256": digest_config(folder),
         "corpus": corpus.name,
         "split": split,
         "rows_sha256": hash_rows(rows),

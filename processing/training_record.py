@@ -16,7 +16,6 @@ from .base_model import RECORD_NAME
 from .collation import AudioCollator
 from .files import move_model, write_text
 from .models import align_weights
-from .report import write_plots
 from .results import (
     describe_environment,
     describe_model,
@@ -67,8 +66,7 @@ def save_and_evaluate(
             model.config.save_pretrained(unfinished)
             move_model(unfinished, folder)
         results |= {"asv_score_files": asv_files, **describe_model(folder), **seconds}
-        write_plots(folder / "results" / role, results, trials, {results["model"]: scores})
-        write_results(folder / "results" / role, {**results, **describe_environment()}, trials, scores)
+        write_results(folder / "results" / role, results, trials, {results["model"]: scores})
         all_results.append(results)
     trainer.accelerator.wait_for_everyone()
     return all_results

@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 from hub_cards.recipe import find_recipe, load_recipe
 from metrics.costs import AsvErrorRates
 from processing.files import hash_file
-from processing.results import evaluate_trials, write_results
+from processing.results import evaluate_trials
+from processing.scores import write_scores
 
 
 COUNTS = {"bonafide": 24, "spoof": 36}
@@ -113,5 +114,6 @@ def add_evaluation(
         "hardware": HARDWARE,
         **about,
     }
-    write_results(folder / "results" / name, results, trials, scores)
+    write_scores(folder / "results" / name / "scores.txt", trials, scores)
+    write_json(folder / "results" / name / "results.json", results)
     return results

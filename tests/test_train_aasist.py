@@ -83,9 +83,11 @@ def test_training_that_goes_on_from_converted_weights_says_which(tmp_path, la_co
     digest = hashlib.sha256((tmp_path / "best.pth").read_bytes()).hexdigest()
     record = json.loads((run / "training.json").read_text())
     assert record["system"] == "small"
-    assert record["started_from"]["converted_from"] == {"checkpoint": "best.pth", "sha256": digest}
+    assert record["origin"]["before"].items() >= {"checkpoint": "best.pth", "sha256": digest}.items()
+    of_weights = hashlib.sha256((converted / "model.safetensors").read_bytes()).hexdigest()
     converted_origin = json.loads((converted / "conversion.json").read_text())["origin"]
-    assert record["origin"]["before"] == {"model": "converted", **converted_origin}
+    about = {"model": "converted", "weights_sha256": {"model.safetensors": of_weights}}
+    assert record["origin"]["before"] == {**about, **converted_origin}
     assert not record["origin"]["license_from_recipe"]  # of weights that may be anybody's
     weights = [load_file(folder / "model.safetensors")["classifier.weight"] for folder in (converted, run)]
     assert torch.equal(*weights)

@@ -46,11 +46,11 @@ def change(path: Path, **changes) -> None:
     path.write_text(write(read(path.read_text()) | changes))
 
 
-def start_from(folder: Path, start: dict) -> None:
+def start_from(folder: Path, other: Path) -> None:
     """Record, as train.py does, that the training of a run went on from other weights."""
-    record = json.loads((folder / "training.json").read_text()) | {"started_from": start}
-    card = load_recipe(folder / "recipe.yaml").card
-    (folder / "training.json").write_text(json.dumps(record | {"origin": describe_training(record, card)}))
+    before = describe_start(other, load_recipe(folder / "recipe.yaml").card)
+    corpus = json.loads((folder / "training.json").read_text())["corpus"]
+    change(folder / "training.json", origin=describe_training(corpus, before))
 
 
 def text_of(folder: Path, repo_id: str | None = None) -> str:
@@ -598,7 +598,7 @@ def test_threshold_that_was_set_on_other_recordings_than_dev_is_not_said_to_be_o
 
 def test_model_that_was_trained_on_from_converted_weights_says_so(run_folder, converted):
     assert "went on from" not in text_of(run_folder)
-    start_from(run_folder, describe_start(converted))
+    start_from(run_folder, converted)
 
     record = json.loads((converted / "conversion.json").read_text())
     said = f"from the weights of `converted`, converted from `best.pth` (SHA-256 `{record['sha256']}`)."
@@ -611,10 +611,10 @@ def test_model_that_was_trained_on_from_converted_weights_says_so(run_folder, co
 def test_origin_of_the_weights_is_known_after_several_trainings(run_folder, tmp_path, is_published):
     converted = converted_aasist(tmp_path, is_published=is_published)
     change(run_folder / "recipe.yaml", card=load_recipe(converted / "recipe.yaml").card)
-    start_from(run_folder, describe_start(converted))
+    start_from(run_folder, converted)
     between = shutil.copytree(run_folder, tmp_path / "between")
 
-    start_from(run_folder, describe_start(between))
+    start_from(run_folder, between)
 
     text = text_of(run_folder)
     said = "the weights of `between`, trained on ASVspoof 2019 LA from the weights of `converted`, converted"
@@ -628,7 +628,7 @@ def test_weights_that_went_on_from_some_of_unknown_origin_have_no_licence(run_fo
     bare = shutil.copytree(run_folder, tmp_path / "bare")
     (bare / "training.json").unlink()
 
-    start_from(run_folder, describe_start(bare))
+    start_from(run_folder, bare)
 
     text = text_of(run_folder)
     assert "from the weights of `bare`, whose own origin is not recorded." in text
@@ -639,30 +639,49 @@ def test_weights_that_went_on_from_some_of_unknown_origin_have_no_licence(run_fo
 def test_records_of_older_versions_that_have_no_origin_give_the_same_card(run_folder, tmp_path, is_published):
     converted = converted_aasist(tmp_path, is_published=is_published)
     change(run_folder / "recipe.yaml", card=load_recipe(converted / "recipe.yaml").card)
-    start_from(run_folder, describe_start(converted))
-    folders = {converted: "conversion.json", run_folder: "training.json"}
+    start_from(run_folder, converted)
+    between = shutil.copytree(run_folder, tmp_path / "between")
+    start_from(run_folder, between)
+    folders = {converted: "conversion.json", between: "training.json", run_folder: "training.json"}
     with_origin = [text_of(folder) for folder in folders]
 
-    for folder, name in folders.items():
-        record = json.loads((folder / name).read_text())
+    conversion = json.loads((converted / "conversion.json").read_text())
+    source = {name: conversion[name] for name in ("checkpoint", "sha256")}
+    start = {"model": "converted", "converted_from": source}
+    after_that = {"model": "between", "trained_on": "ASVspoof 2019 LA", "started_from": start}
+    older = [{}, {"started_from": start}, {"started_from": after_that}]
+    for (folder, name), more in zip(folders.items(), older, strict=True):
+        record = json.loads((folder / name).read_text()) | more
         del record["origin"]
         (folder / name).write_text(json.dumps(record))
 
     assert [text_of(folder) for folder in folders] == with_origin
 
 
+def test_training_that_goes_on_from_older_records_states_the_same_origin(run_folder, converted):
+    start_from(run_folder, converted)
+    new = describe_start(run_folder, {})
+    record = json.loads((run_folder / "training.json").read_text())
+    before = record.pop("origin")["before"]
+    start = {key: before[key] for key in ("model", "weights_sha256")}
+    start["converted_from"] = {key: before[key] for key in ("checkpoint", "sha256")}
+    (run_folder / "training.json").write_text(json.dumps(record | {"started_from": start}))
+
+    assert describe_start(run_folder, {}) == new
+
+
 def test_damaged_record_of_a_training_is_named_before_anything_is_trained_on(run_folder):
     (run_folder / "training.json").write_text("{")
 
-    with pytest.raises(ValueError, match="training.json is damaged"):
-        describe_start(run_folder)
+    with pytest.raises(ValueError, match="training.json is not valid JSON"):
+        describe_start(run_folder, {})
 
 
 def test_damaged_record_of_a_conversion_is_named_before_anything_is_trained_on(converted):
     (converted / "conversion.json").write_text('{"checkpoint": "best.pth"}')
 
-    with pytest.raises(ValueError, match="conversion.json does not say what was converted"):
-        describe_start(converted)
+    with pytest.raises(ValueError, match="conversion.json has no 'sha256'"):
+        describe_start(converted, {})
 
 
 @pytest.mark.parametrize("is_published", [True, False])
@@ -671,7 +690,7 @@ def test_licence_of_published_weights_goes_on_with_what_is_trained_on_from_them(
 ):
     converted = converted_aasist(tmp_path, is_published=is_published)
     change(run_folder / "recipe.yaml", card=load_recipe(converted / "recipe.yaml").card)
-    start_from(run_folder, describe_start(converted))
+    start_from(run_folder, converted)
 
     text = text_of(run_folder)
 

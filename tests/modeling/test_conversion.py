@@ -93,9 +93,9 @@ def test_whole_module_instead_of_its_state_dict_is_refused_with_the_remedy(tmp_p
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "best.pt cannot be read: it is empty"),
+        (b"", "best.pt cannot be read as tensors: it is empty"),
         (b"not a checkpoint", "best.pt cannot be read"),
-        (b"PK\x03\x04 cut off", "best.pt cannot be read: it is empty, damaged or not of torch.save"),
+        (b"PK\x03\x04 cut off", "best.pt cannot be read as tensors: it is empty, damaged"),
     ],
 )
 def test_what_is_no_checkpoint_is_one_line_of_error_that_names_the_file(tmp_path, content, message):

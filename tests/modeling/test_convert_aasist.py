@@ -181,7 +181,7 @@ def test_authors_file_with_other_settings_is_not_said_to_be_their_model(shared_d
 
 
 def test_system_of_another_architecture_is_refused(published, tmp_path):
-    with pytest.raises(ValueError, match="lcnn is a lcnn, not AASIST"):
+    with pytest.raises(ValueError, match="lcnn is a lcnn, not aasist"):
         convert(save(tmp_path / "own.pth", published[1]), tmp_path / "out", "lcnn")
 
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.mixture import GaussianMixture
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from modeling.convert_lfcc_gmm_checkpoint import convert, main, read_checkpoint
+from modeling.convert_lfcc_gmm_checkpoint import convert, main, read_mixtures
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_pickles_of_every_protocol_and_of_numpy_before_and_since_2_are_read(
         content = pickle.dumps(parameters, protocol=protocol).replace(b"numpy._core.", core)
     (tmp_path / "gmm.pkl").write_bytes(content)
 
-    found = read_checkpoint(tmp_path / "gmm.pkl")
+    found = read_mixtures(tmp_path / "gmm.pkl")
 
     for key, label in (("bona", "bonafide"), ("spoof", "spoof")):
         for array, expected in zip(found[label].values(), parameters[key][:3], strict=True):
@@ -101,7 +101,7 @@ def test_arrays_in_fortran_order_and_float32_are_read(parameters, tmp_path):
         for key, arrays in parameters.items()
     }
 
-    found = read_checkpoint(write(tmp_path / "gmm.pkl", parameters))
+    found = read_mixtures(write(tmp_path / "gmm.pkl", parameters))
 
     np.testing.assert_array_equal(found["spoof"]["means"], parameters["spoof"][1])
 
@@ -120,7 +120,7 @@ def test_pickle_that_runs_something_is_refused_and_not_run(parameters, tmp_path,
     content = {**parameters, "spoof": Malicious(os.mkdir, str(trace))}
 
     with pytest.raises(ValueError, match=r"asks for posix\.mkdir.*Nothing of it was run"):
-        read_checkpoint(write(tmp_path / "gmm.pkl", content, protocol))
+        read_mixtures(write(tmp_path / "gmm.pkl", content, protocol))
     assert not trace.exists()
 
 
@@ -136,14 +136,14 @@ def test_pickle_that_runs_something_is_refused_and_not_run(parameters, tmp_path,
 )
 def test_every_other_global_is_refused_by_name(tmp_path, function, arguments, named):
     with pytest.raises(ValueError, match=named):
-        read_checkpoint(write(tmp_path / "gmm.pkl", {"bona": Malicious(function, *arguments)}))
+        read_mixtures(write(tmp_path / "gmm.pkl", {"bona": Malicious(function, *arguments)}))
 
 
 def test_array_of_objects_is_refused(parameters, tmp_path):
     parameters["bona"] = (np.array([{}, []], dtype=object), *parameters["bona"][1:])
 
     with pytest.raises(ValueError, match="dtype 'O8'"):
-        read_checkpoint(write(tmp_path / "gmm.pkl", parameters))
+        read_mixtures(write(tmp_path / "gmm.pkl", parameters))
 
 
 class PickledArray:
@@ -172,7 +172,7 @@ def test_array_whose_parts_do_not_go_together_is_refused(parameters, tmp_path, s
     parameters["bona"] = (PickledArray(*state), *parameters["bona"][1:])
 
     with pytest.raises(ValueError, match="gmm.pkl, 'bona': weights is not an array of numbers"):
-        read_checkpoint(write(tmp_path / "gmm.pkl", parameters))
+        read_mixtures(write(tmp_path / "gmm.pkl", parameters))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps({"bona": 1})[:-4], b"\x80\x04."])
@@ -180,7 +180,7 @@ def test_what_is_no_pickle_is_one_line_of_error(tmp_path, content):
     (tmp_path / "gmm.pkl").write_bytes(content)
 
     with pytest.raises(ValueError, match="gmm.pkl is damaged or cannot be read as a pickle"):
-        read_checkpoint(tmp_path / "gmm.pkl")
+        read_mixtures(tmp_path / "gmm.pkl")
 
 
 def test_pickle_that_asks_for_gigabytes_by_a_few_bytes_is_refused(tmp_path):
@@ -190,13 +190,13 @@ def test_pickle_that_asks_for_gigabytes_by_a_few_bytes_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match="gmm.pkl is damaged.*: the pickle puts something in place 2,147,483,647"
     ):
-        read_checkpoint(path)
+        read_mixtures(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"bona": 1}, {"bona": (), "spoof": (), "other": ()}])
 def test_other_content_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"must hold a dict of \['bona', 'spoof'\]"):
-        read_checkpoint(write(tmp_path / "gmm.pkl", content))
+        read_mixtures(write(tmp_path / "gmm.pkl", content))
 
 
 def replaced(arrays, index, array):
@@ -223,7 +223,7 @@ def test_arrays_that_are_no_mixture_are_refused(parameters, tmp_path, change, me
     parameters["spoof"] = change(parameters["spoof"])
 
     with pytest.raises(ValueError, match=message) as error:
-        read_checkpoint(write(tmp_path / "gmm.pkl", parameters))
+        read_mixtures(write(tmp_path / "gmm.pkl", parameters))
     assert "'spoof'" in str(error.value)
 
 
@@ -232,7 +232,7 @@ def test_mixtures_of_different_sizes_are_refused(parameters, tmp_path):
     parameters["spoof"] = (np.full(2, 0.5), *(array[:2] for array in others))
 
     with pytest.raises(ValueError, match="differ in components"):
-        read_checkpoint(write(tmp_path / "gmm.pkl", parameters))
+        read_mixtures(write(tmp_path / "gmm.pkl", parameters))
 
 
 def test_output_folder_with_something_in_it_is_left_alone(parameters, tmp_path, capsys):

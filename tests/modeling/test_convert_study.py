@@ -491,7 +491,7 @@ def test_output_folder_with_something_in_it_is_left_alone(rawnet2, capsys):
 def test_system_of_another_architecture_is_refused(rawnet2, capsys):
     rawnet2.system = "lcnn"
 
-    assert "lcnn is none of the architectures rawnet2 and wav2vec2-antispoofing." in rawnet2.refused(capsys)
+    assert "lcnn is a lcnn, not rawnet2 or wav2vec2-antispoofing." in rawnet2.refused(capsys)
 
 
 def test_missing_key_map_is_one_line_of_error(rawnet2, capsys):

@@ -394,7 +394,7 @@ def test_gradient_of_silence_and_padding_is_finite():
         ("lfcc_num_coefficients", 0, "lfcc_num_coefficients 0 must be"),
         ("lfcc_num_deltas", 3, "'lfcc_num_deltas' expected one of .0, 1, 2., got"),
         ("lfcc_pre_emphasis", 1.1, "lfcc_pre_emphasis must be from 0 to 1"),
-        ("lfcc_log_floor", 0.0, "lfcc_log_floor must be a number of at least 1.18e-38"),
+        ("lfcc_log_floor", 0.0, "lfcc_log_floor must be at least 1.18e-38, not 0.0"),
     ],
 )
 def test_config_that_does_not_hold_is_an_error_that_names_the_field(field, value, message):

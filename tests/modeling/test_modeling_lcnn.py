@@ -185,7 +185,7 @@ def test_waveform_of_another_length_is_an_error_that_names_both():
         ({"channels": [], "kernel_sizes": [], "pool_sizes": []}, r"channels must be at least 1, not \[\]"),
         ({"pool_sizes": [0, 2, 2]}, r"pool_sizes must be at least 1, not \[0, 2, 2\]"),
         ({"fc_size": 0}, "fc_size must be at least 1, not 0"),
-        ({"front_end": "cqt", "cqt_log_floor": 1e-60}, "cqt_log_floor must be"),
+        ({"front_end": "cqt", "cqt_log_floor": 1e-60}, "cqt_log_floor must be at least 1.18e-38, not 1e-60"),
         ({"pool_sizes": [9, 9, 9]}, "too small for pool_sizes"),
     ],
 )

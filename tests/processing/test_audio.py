@@ -2,6 +2,7 @@ import hashlib
 import logging
 import os
 import subprocess
+import sys
 import tracemalloc
 from functools import cache
 from pathlib import Path
@@ -424,6 +425,51 @@ def test_playlist_under_an_audio_name_does_not_open_other_files(tmp_path):
 
 
 # What is said
+
+
+@pytest.mark.parametrize("rate", [16_010, 47_990, 1_601])
+def test_rates_with_hardly_a_common_divisor_are_resampled_as_torchaudio_resamples(tmp_path, rate):
+    signal = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * rate + 17).astype(np.float32)
+    sf.write(tmp_path / "a.wav", signal, rate, subtype="FLOAT")
+
+    decoded = decode_audio(tmp_path / "a.wav")
+    part = decode_audio(tmp_path / "a.wav", start=9_000, num_samples=12_345)
+
+    expected = torchaudio.functional.resample(torch.from_numpy(signal).double(), rate, 16_000)
+    np.testing.assert_allclose(decoded, expected, rtol=0, atol=2e-6)
+    assert part.tobytes() == decoded[9_000:21_345].tobytes()
+
+
+def test_memory_of_resampling_is_bounded_by_the_signal(tmp_path):
+    sf.write(tmp_path / "a.wav", np.sin(np.arange(48_001) * 2 * np.pi * 440 / 48_001), 48_001)
+    script = """if True:
+        import resource, sys
+        from processing.audio import decode_audio
+        decode_audio(sys.argv[1])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(len(decode_audio(sys.argv[2])), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    sf.write(tmp_path / "usual.wav", np.zeros(44_100), 44_100)
+
+    run = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "usual.wav", tmp_path / "a.wav"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    num_samples, kilobytes = map(int, run.stdout.split())
+    assert num_samples == 16_000
+    assert kilobytes < 100_000  # torchaudio's filter alone has 3,000,000
+
+
+@pytest.mark.parametrize("rate", [999, 11_025_007])
+def test_rate_that_no_recording_has_is_refused(tmp_path, rate):
+    sf.write(tmp_path / "a.wav", np.zeros(1000), rate)
+
+    for read in (decode_audio, count_samples):
+        with pytest.raises(ValueError, match=rf"a.wav states a sampling rate of {rate:,} Hz.*768,000 Hz"):
+            read(tmp_path / "a.wav")
 
 
 def test_resampling_is_said_once(tmp_path, caplog):

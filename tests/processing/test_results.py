@@ -17,6 +17,7 @@ from processing.report import describe_caveats, describe_comparison, describe_re
 from processing.results import (
     compare_scores,
     compute_asv_rates,
+    describe_environment,
     digest_config,
     evaluate_corpus,
     evaluate_trials,
@@ -322,16 +323,17 @@ def test_table_names_the_form_of_each_tdcf(trials, scores, asv):
 
 
 def test_written_results_are_json_without_nan(tmp_path, trials, scores, asv):
-    results = evaluate_trials(trials, scores, asv=asv, bootstrap=QUICK)
+    results = evaluate_trials(trials, scores, asv=asv, bootstrap=QUICK) | {"corpus": "c", "split": "s"}
 
-    write_results(tmp_path / "out", results, trials, scores)
+    write_results(tmp_path / "out", results, trials, {"mine": scores})
 
     def refuse(constant):
         raise AssertionError(constant)
 
     text = (tmp_path / "out" / "results.json").read_text()
-    assert json.loads(text, parse_constant=refuse) == results
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "scores.txt"}
+    assert json.loads(text, parse_constant=refuse) == results | describe_environment()
+    plots = {"det.png", "scores.png", "per_attack.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "scores.txt", *plots}
 
 
 def test_comparison_is_paired_and_printed_with_its_p_value(trials, scores, asv):
