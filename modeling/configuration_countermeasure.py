@@ -42,6 +42,13 @@ class CountermeasureConfig(PreTrainedConfig):
             if not numbers or not all(number >= smallest for number in numbers):
                 raise ValueError(f"{name} must be at least {smallest:.3g}, not {value}.")
 
+    def check_length(self, shortest: int, needing: str) -> None:
+        """Raise a `ValueError` if the input is shorter than what something, `needing` it, can take."""
+        if self.num_samples is not None and self.num_samples < shortest:
+            raise ValueError(
+                f"num_samples {self.num_samples} is too short: {needing} at least {shortest} samples."
+            )
+
     def check_band(self, front_end: str) -> None:
         """Raise a `ValueError` if a front end's band is empty or not below half the sampling rate."""
         low, high = (getattr(self, f"{front_end}_{end}_frequency") for end in ("min", "max"))

@@ -62,11 +62,7 @@ class LFCCFrontEndConfig(CountermeasureConfig):
                 f"lfcc_fft_size {self.lfcc_fft_size} must be at least lfcc_window_length "
                 f"{self.lfcc_window_length}."
             )
-        if self.num_samples is not None and self.num_samples < self.lfcc_window_length:
-            raise ValueError(
-                f"num_samples {self.num_samples} is too short: one window has lfcc_window_length "
-                f"{self.lfcc_window_length} samples."
-            )
+        self.check_length(self.lfcc_window_length, "lfcc_window_length, one window, needs")
 
     def validate_lfcc_filters(self):
         self.check_band("lfcc")

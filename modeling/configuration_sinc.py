@@ -46,11 +46,8 @@ class SincFrontEndConfig(CountermeasureConfig):
     def validate_length(self):
         """At least one frame must be left after the bank and the max-pooling by 3 of bank and blocks."""
         shortest = self.sinc_filter_length - self.sinc_filter_length % 2 + 3 ** (len(self.block_channels) + 1)
-        if self.num_samples < shortest:
-            raise ValueError(
-                f"num_samples {self.num_samples} is too short: {len(self.block_channels)} blocks after a "
-                f"bank of length {self.sinc_filter_length} need at least {shortest} samples."
-            )
+        blocks = f"{len(self.block_channels)} blocks after a bank of length {self.sinc_filter_length}"
+        self.check_length(shortest, f"{blocks} need")
 
 
 __all__ = ["SincFrontEndConfig"]

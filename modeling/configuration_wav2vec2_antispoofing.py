@@ -121,14 +121,11 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         self.check_at_least(1, "attention_size", "classifier_proj_size")
 
     def validate_length(self):
-        encoder = self.encoder_config
-        frames = self.num_samples
-        for kernel, stride in zip(encoder.conv_kernel, encoder.conv_stride, strict=True):
-            frames = (frames - kernel) // stride + 1
-        if frames < 1:
-            raise ValueError(
-                f"num_samples {self.num_samples} is too short: the encoder's convolutions leave no frame."
-            )
+        convolutions = zip(self.encoder_config.conv_kernel, self.encoder_config.conv_stride, strict=True)
+        shortest = 1  # what the convolutions make one frame of, from the last to the first
+        for kernel, stride in reversed(list(convolutions)):
+            shortest = (shortest - 1) * stride + kernel
+        self.check_length(shortest, "the encoder's convolutions need")
 
 
 __all__ = ["Wav2Vec2AntiSpoofingConfig"]

@@ -696,7 +696,7 @@ def test_config_round_trip_keeps_every_value(encoder, tmp_path):
         ),
         ({"train_positional_convolution": True}, "num_trainable_layers 'all' and not 0"),
         ({"pooling": "max"}, "'pooling' expected one of .'mean', 'attentive'., got max"),
-        ({"num_samples": 399}, "num_samples 399 is too short"),
+        ({"num_samples": 399}, "num_samples 399 is too short: the encoder's convolutions need at least 400"),
         ({"class_weights": {"real": 1.0, "fake": 2.0}}, "must give a weight to each of the labels"),
     ],
 )
