@@ -52,7 +52,7 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
         revision=f', revision="{revision}"' if revision else "",
         architecture=_describe_architecture(run.config),
         learning_curves=_find_curves(run),
-        unused_tensors=_name_unused(run.conversion or {}),
+        unused_tensors=_name_unused(run.conversion),
         bibtex="\n\n".join(bibtex),
         references=references,
         **_gather_results(run),

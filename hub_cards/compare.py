@@ -7,8 +7,8 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from metrics.costs import AsvErrorRates
 from metrics.names import METRICS, format_bounds, format_number
@@ -22,9 +22,6 @@ from .tables import IN_THE_WILD, MAIN_METRICS, NOT_MEASURED, make_table
 from .templates import render_template
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 ROLES = {"dev": "dev", "eval": "eval", "in_the_wild": "In-the-Wild"}  # of evaluations, with their titles
 COLUMNS = (("dev", "eer"), *(("eval", metric) for metric in MAIN_METRICS), ("in_the_wild", "eer"))
 TITLES = {name: METRICS[name].title + (" (%)" if METRICS[name].is_rate else "") for name in MAIN_METRICS}
@@ -34,11 +31,8 @@ def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) ->
     """
     Everything that the table shows of runs that were trained on the same trials, by the names that it gives
     them: error rates as fractions, and `None` for what was not measured. A `protocol` of the eval trials
-    names their speakers, which score files do not.
-
-    Raises:
-        FileNotFoundError: a run without `training.json`; no such protocol.
-        ValueError: fewer than two runs, or runs of different trials; a protocol that does not parse.
+    names their speakers, which score files do not. ValueError: fewer than two runs; see also
+    [`find_common_trials`].
     """
     if len(runs) < 2:
         raise ValueError(f"{len(runs)} run: a comparison is of two or more.")
@@ -53,16 +47,12 @@ def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) ->
         }
         for name, run in runs.items()
     }
-    scores = {
-        role: {name: _read_scores(evaluation) for name, evaluation in found.items()}
-        for role, found in evaluations.items()
-    }
     speakers = None if protocol is None else _read_speakers(protocol)
     tests = []
     for first, second in itertools.combinations(runs, 2):
         test = {"first": first, "second": second}
         try:
-            test |= _test_pair(first, second, evaluations["eval"], scores["eval"], speakers)
+            test |= _test_pair(first, second, evaluations["eval"], speakers)
         except ValueError as error:
             test["left_out"] = str(error).rstrip(".")
         tests.append(test)
@@ -71,7 +61,7 @@ def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) ->
         "demo": any(run.is_demo for run in runs.values()),
         "systems": systems,
         "paired_tests": tests,
-        "notes": [*_note_numbers(systems), *_note_different_trials(evaluations, scores)],
+        "notes": [*_note_numbers(systems), *_note_different_trials(evaluations)],
     }
 
 
@@ -129,28 +119,8 @@ def _read_speakers(protocol: Path) -> dict[str, str]:
     return speakers
 
 
-def _read_scores(evaluation: Evaluation) -> "pd.DataFrame | str":
-    """The scores of an evaluation, or why they cannot be used, which names the file from the run's folder on:
-    the page may be published."""
-    from processing.scores import read_scores  # takes a second
-
-    path = evaluation.folder.resolve() / "scores.txt"
-    name, expected = "/".join(path.parts[-4:]), evaluation.results["num_trials"]
-    try:
-        scores = read_scores(path)
-    except (FileNotFoundError, ValueError) as error:
-        return str(error).replace(str(path), name)
-    if len(scores) != expected:
-        return f"{name} holds {len(scores):,} scores, its results.json {expected:,}"
-    return scores
-
-
 def _test_pair(
-    first: str,
-    second: str,
-    evaluations: Mapping[str, Evaluation],
-    scores: Mapping[str, "pd.DataFrame | str"],
-    speakers: Mapping[str, str] | None,
+    first: str, second: str, evaluations: Mapping[str, Evaluation], speakers: Mapping[str, str] | None
 ) -> dict:
     """The paired test of two systems. ValueError: no evaluation or usable scores of one of them, different
     trials, or too few."""
@@ -159,26 +129,24 @@ def _test_pair(
 
     if missing := [name for name in (first, second) if name not in evaluations]:
         raise ValueError(f"{' and '.join(missing)} was not evaluated on eval")
-    for name in (first, second):
-        if isinstance(scores[name], str):
-            raise ValueError(scores[name])
-    trials = list_scored_trials(scores[first], file=first)
+    pair = [evaluations[name] for name in (first, second)]
     try:
-        of_second = match_scores(scores[second], trials, file=second, source=first)
-    except ValueError:
-        raise ValueError(f"the scores of {first} and {second} are not of the same trials") from None
+        scores = [evaluation.scores for evaluation in pair]
+    except (FileNotFoundError, ValueError) as error:  # the page may be published: no path of this machine
+        places = [f"{evaluation.folder.parents[2]}/" for evaluation in pair]
+        raise ValueError(str(error).replace(places[0], "").replace(places[1], "")) from None
+    trials = list_scored_trials(scores[0], file=first)
+    of_second = match_scores(scores[1], trials, file=second, source=first)
     if speakers is not None:
         if unknown := set(trials["utterance_id"]) - speakers.keys():
             raise ValueError(f"the protocol does not list {min(unknown)}")
         trials["speaker_id"] = trials["utterance_id"].map(speakers)
-    results = evaluations[first].results
-    rates = [results.get("asv"), evaluations[second].results.get("asv")]
+    rates = [evaluation.results.get("asv") for evaluation in pair]
     asv = AsvErrorRates(**rates[0]) if rates[0] and rates[0] == rates[1] else None
-    comparison = compare_scores(trials, scores[first]["score"], of_second, asv=asv)
+    comparison = compare_scores(trials, scores[0]["score"], of_second, asv=asv)
     differences = comparison["differences"]
     test = {
-        "num_bonafide": results["num_bonafide"],
-        "num_spoof": results["num_spoof"],
+        **{name: pair[0].results[name] for name in ("num_bonafide", "num_spoof")},
         "method": comparison["method"],
         "differences": {name: differences[name] for name in MAIN_METRICS if name in differences},
     }
@@ -209,19 +177,20 @@ def _note_numbers(systems: Mapping[str, dict]) -> list[str]:
     return [f"{reason} ({'; '.join(names)})." for reason, names in places.items()]
 
 
-def _note_different_trials(
-    evaluations: Mapping[str, Mapping[str, Evaluation]],
-    scores: Mapping[str, Mapping[str, "pd.DataFrame | str"]],
-) -> list[str]:
+def _note_different_trials(evaluations: Mapping[str, Mapping[str, Evaluation]]) -> list[str]:
     """Where the numbers of a column are of different trials, or of different ASV systems."""
     notes = []
     for role, found in evaluations.items():
-        results = [evaluation.results for evaluation in found.values()]
-        counts = {(of_one["num_bonafide"], of_one["num_spoof"]) for of_one in results}
-        files = [file for file in scores[role].values() if not isinstance(file, str)]
-        if len(counts) > 1 or len({frozenset(file.utterance_id) for file in files}) > 1:
+        counts, utterances, asv_rates = set(), set(), set()
+        for evaluation in found.values():
+            results = evaluation.results
+            counts.add((results["num_bonafide"], results["num_spoof"]))
+            asv_rates |= {str(results["asv"])} if results.get("asv") else set()
+            with suppress(FileNotFoundError, ValueError):  # the paired test says so
+                utterances.add(frozenset(evaluation.scores["utterance_id"]))
+        if len(counts) > 1 or len(utterances) > 1:
             notes.append(f"The {ROLES[role]} numbers are of different trials: they cannot be compared.")
-        if role == "eval" and len({str(of_one["asv"]) for of_one in results if of_one.get("asv")}) > 1:
+        if role == "eval" and len(asv_rates) > 1:
             notes.append("The eval min t-DCF are with different ASV error rates: they cannot be compared.")
     return notes
 
@@ -283,9 +252,10 @@ def _make_systems_table(systems: Mapping[str, dict], times: Sequence[Mapping]) -
 def _make_tests_table(tests: Sequence[Mapping]) -> str:
     rows = []
     for test in tests:
-        cells = [*["not tested"] * len(MAIN_METRICS), test.get("left_out")]
-        if "differences" in test:
-            cells = [_format_difference(test, metric) for metric in MAIN_METRICS] + [_format_trials(test)]
+        if "left_out" in test:
+            cells = [*["not tested"] * len(MAIN_METRICS), test["left_out"]]
+        else:
+            cells = [*(_format_difference(test, metric) for metric in MAIN_METRICS), _format_trials(test)]
         rows.append([f"{test['first']} minus {test['second']}", *cells])
     return make_table(["difference", *TITLES.values(), "trials (bona fide + spoof)"], rows, align_right=True)
 

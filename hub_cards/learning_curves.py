@@ -97,7 +97,7 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
 
 def _read_log(run: RunFolder) -> list[dict]:
     path = run.folder / "trainer_state.json"
-    if run.trainer_state is None:
+    if not run.trainer_state:
         raise FileNotFoundError(
             f"{path} not found, the log that learning curves are drawn from: train.py writes it beside the "
             "weights; a converted model has none."

@@ -2,9 +2,11 @@
 from."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
@@ -12,12 +14,25 @@ from processing.corpus_names import CORPORA, find_official_trials, is_demo
 from processing.files import find_weights, hash_files, read_json
 from processing.origin import find_origin
 
-from .recipe import RECIPE_NAME, Recipe, find_changed_settings, find_recipe, list_systems, load_recipe
+from .recipe import (
+    MACHINE_ARGUMENTS,
+    RECIPE_NAME,
+    Recipe,
+    find_changed_settings,
+    find_recipe,
+    list_systems,
+    load_recipe,
+)
 
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONVERSION_NAME = "conversion.json"  # beside weights that were converted and not trained here
 NEEDED = ("corpus", "split", "num_trials", "num_bonafide", "num_spoof", "eer")  # in results.json
 OF_TRAINING = ("dev", "eval")  # folders of `results` that train.py writes
+# Hyperparameters that are said even where the recipe leaves them to the Trainer.
+SAID = ("num_train_epochs", "per_device_train_batch_size", "optim", "learning_rate", "lr_scheduler_type")
 
 
 @dataclass(frozen=True)
@@ -42,18 +57,37 @@ class Evaluation:
     def plots(self) -> list[Path]:
         return sorted(self.folder.glob("*.png"))
 
+    @cached_property
+    def scores(self) -> "pd.DataFrame":
+        """Those in `scores.txt`, as [`~processing.scores.read_scores`] gives them. FileNotFoundError,
+        ValueError: they are not there, or not those that the results are of."""
+        from processing.scores import read_scores  # takes a second
+
+        path = self.folder / "scores.txt"
+        scores = read_scores(path)
+        found = Counter(scores.get("key", ()))
+        expected = {key: self.results[f"num_{key}"] for key in ("bonafide", "spoof")}
+        if found != expected:
+            raise ValueError(
+                f"{path} has scores of {dict(found)} trials, but results.json beside it has {expected} "
+                "trials: evaluate the model again by eval.py --overwrite."
+            )
+        return scores
+
 
 @dataclass
 class RunFolder:
-    """What is known of a model by its folder. What was not measured is not there: `None`, or no entry."""
+    """What is known of a model by its folder. What was not measured is not there: no entry, or `None`."""
 
     folder: Path
     config: dict  # the content of `config.json`
     feature_extractor: dict  # of `preprocessor_config.json`
     recipe: Recipe | None  # of `recipe.yaml`: how the model was trained
-    training: dict | None  # of `training.json`: what training took and what it was of
-    trainer_state: dict | None  # of `trainer_state.json`, the Trainer's log
-    conversion: dict | None  # of `conversion.json`: what the weights were converted from
+    training: (
+        dict  # of `training.json`: what training took and what it was of; empty, as those below, without
+    )
+    trainer_state: dict  # of `trainer_state.json`, the Trainer's log
+    conversion: dict  # of `conversion.json`: what the weights were converted from
     evaluations: list[Evaluation] = field(default_factory=list)  # one for each corpus and split
 
     @cached_property
@@ -78,14 +112,14 @@ class RunFolder:
     @property
     def num_parameters(self) -> int | None:
         """Parameters as training or the converter counted them, without fixed buffers."""
-        return (self.training or self.conversion or {}).get("num_parameters")
+        return (self.training or self.conversion).get("num_parameters")
 
     @property
     def chosen_evaluation(self) -> dict | None:
         """The log's entry of the evaluation whose state was kept; `None` where that is the last state.
         ValueError: the log has no such entry."""
-        step = (self.trainer_state or {}).get("best_global_step")
-        if step is None or (self.training or {}).get("chosen_by", "eer") is None:
+        step = self.trainer_state.get("best_global_step")
+        if step is None or self.training.get("chosen_by", "eer") is None:
             return None
         for entry in self.trainer_state.get("log_history", []):
             if entry.get("step") == step and "eval_eer" in entry:
@@ -107,13 +141,13 @@ class RunFolder:
     def corpus(self) -> str | None:
         """The corpus that the model was trained on, as results call it; of converted weights, what the recipe
         states. `None` where that is not recorded."""
-        if self.training and self.training.get("corpus"):
-            return self.training["corpus"]
+        if corpus := self.training.get("corpus"):
+            return corpus
         # Records of older runs lack it, but train.py evaluated them on the same corpus.
         dev = next((found for found in self.evaluations if found.folder.name == "dev"), None)
-        if self.training is not None and dev:
+        if self.training and dev:
             return dev.results["corpus"]
-        if self.recipe and (self.training is not None or self.conversion is not None):
+        if self.recipe and (self.training or self.conversion):
             known = CORPORA.get(self.recipe.corpus)
             return known.title if known else self.recipe.corpus
         return None
@@ -131,7 +165,62 @@ class RunFolder:
     @property
     def base_model(self) -> str | None:
         """The name of the base model that training started from, where it had one."""
-        return ((self.training or {}).get("base_model") or {}).get("name")
+        return (self.training.get("base_model") or {}).get("name")
+
+    @property
+    def overridden(self) -> dict:
+        """Arguments of training that the command line gave instead of the recipe's."""
+        return self.training.get("overridden", {})
+
+    @property
+    def reduced(self) -> dict:
+        """Arguments of training that were reduced on the demo corpus."""
+        return self.training.get("reduced_on_demo", {})
+
+    @property
+    def arguments(self) -> dict:
+        """Arguments of training by name, as it was run."""
+        recipe = self.recipe.training if self.recipe else {}
+        seed = {"seed": self.training["seed"]} if "seed" in self.training else {}
+        return {**recipe, **seed, **self.reduced, **self.overridden}
+
+    @property
+    def hyperparameters(self) -> dict:
+        """The arguments of training but those of the machine, and the Trainer's where they must be said."""
+        defaults = {} if self.is_gmm else dict.fromkeys(SAID, "default of transformers' Trainer")
+        arguments = defaults | self.arguments
+        left_out = MACHINE_ARGUMENTS | {"base_model"} | ({"optim"} if arguments.get("optimizer") else set())
+        return {name: value for name, value in arguments.items() if name not in left_out}
+
+    @property
+    def machine_arguments(self) -> dict:
+        """The arguments of training that say how and where it ran."""
+        return {name: value for name, value in self.arguments.items() if name in MACHINE_ARGUMENTS}
+
+    @property
+    def inferred_values(self) -> dict[str, str]:
+        """Values of the recipe that its source does not state, with the reason; not those that were changed,
+        nor those of a training that was not run."""
+        changed = {*self.overridden, *self.reduced}
+        if "lr_scheduler_type" in changed:
+            changed.add("lr_scheduler_kwargs")
+        found = {}
+        for name, reason in self.recipe.inferred.items() if self.recipe else ():
+            section, _, argument = name.partition(".")
+            if section != "training" or (self.training and argument.split(".")[0] not in changed):
+                found[name] = reason
+        return found
+
+    @property
+    def log_likelihoods(self) -> dict[str, list[float]]:
+        """Log-likelihood per frame by iteration of EM, of each class in words."""
+        histories: dict[str, list[float]] = {}
+        for entry in self.trainer_state.get("log_history", []):
+            for name, value in entry.items():
+                if name.startswith("log_likelihood_"):
+                    label = name.removeprefix("log_likelihood_").replace("bonafide", "bona fide")
+                    histories.setdefault(label, []).append(value)
+        return histories
 
     @cached_property
     def origin(self) -> dict:
@@ -158,7 +247,7 @@ class RunFolder:
 
     def split(self, role: str) -> str:
         """The part of the corpus that training used as `train`, `dev` or `eval`."""
-        return (self.training or {}).get("splits", {}).get(role, role)
+        return self.training.get("splits", {}).get(role, role)
 
     def input_setting(self, name: str) -> int | None:
         """`sampling_rate` or `num_samples`, as the feature extractor or else the config states it.
@@ -172,7 +261,7 @@ class RunFolder:
         """Corpus and split whose EER threshold is the decision threshold, as far as the folder tells."""
         threshold, dev = self.config.get("decision_threshold"), (self.corpus, self.split("dev"))
         thresholds = {found.trials: found.results.get("eer_threshold") for found in self.evaluations}
-        if self.training is not None and thresholds.get(dev) in (None, threshold):  # train.py sets it so
+        if self.training and thresholds.get(dev) in (None, threshold):  # train.py sets it so
             return dev
         return next((trials for trials, found in thresholds.items() if found == threshold), None)
 
@@ -199,9 +288,9 @@ def read_run(folder: Path) -> RunFolder:
         config=read_json(folder / "config.json"),
         feature_extractor=read_json(folder / "preprocessor_config.json"),
         recipe=_read_recipe(folder / RECIPE_NAME),
-        training=read_json(folder / "training.json"),
-        trainer_state=read_json(folder / "trainer_state.json"),
-        conversion=read_json(folder / CONVERSION_NAME),
+        training=read_json(folder / "training.json") or {},
+        trainer_state=read_json(folder / "trainer_state.json") or {},
+        conversion=read_json(folder / CONVERSION_NAME) or {},
     )
     run.evaluations = _read_evaluations(run)
     return run

@@ -38,7 +38,7 @@ def find_common_trials(runs: Mapping[str, RunFolder], roles: Sequence[str]) -> d
     found = {}
     for name, run in runs.items():
         path = run.folder / "training.json"
-        if run.training is None:
+        if not run.training:
             raise FileNotFoundError(f"{path} not found: only models that train.py trained can be compared.")
         try:
             of_roles = {

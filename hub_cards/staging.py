@@ -2,7 +2,6 @@
 machine."""
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -13,7 +12,7 @@ from .checks import find_leaks
 from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
 from .recipe import RECIPE_NAME
-from .run_folder import CONVERSION_NAME, Evaluation, RunFolder, read_run
+from .run_folder import CONVERSION_NAME, RunFolder, read_run
 
 
 MANIFEST = "published.json"  # names what was published; of that, the next publication deletes what is stale
@@ -40,7 +39,7 @@ def stage_files(run: RunFolder, repo_id: str, revision: str | None = None) -> It
         for name, path in find_files(run).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(path.resolve())
-        if best := (run.trainer_state or {}).get("best_model_checkpoint"):
+        if best := run.trainer_state.get("best_model_checkpoint"):
             state = {**run.trainer_state, "best_model_checkpoint": Path(best).name}
             (folder / STATE_NAME).unlink()
             (folder / STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
@@ -97,7 +96,7 @@ def find_files(run: RunFolder) -> dict[str, Path]:
         if path.suffix == ".py":
             compile(path.read_bytes(), path.name, "exec")
     for evaluation in run.evaluations:
-        check_scores(evaluation)
+        _ = evaluation.scores  # an error, if they are not what the results are of
     return files
 
 
@@ -119,19 +118,6 @@ def find_code(run: RunFolder) -> set[Path]:
         return modules.union(*(map(Path, get_relative_import_files(module)) for module in modules))
     except FileNotFoundError as error:
         return {Path(error.filename)}
-
-
-def check_scores(evaluation: Evaluation) -> None:
-    """ValueError: the score file is not the one that the results are of."""
-    path = evaluation.folder / "scores.txt"
-    lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-    found = Counter(fields[2] if len(fields) == 4 else "?" for fields in lines)
-    expected = Counter({key: evaluation.results[f"num_{key}"] for key in ("bonafide", "spoof")})
-    if found != expected:
-        raise ValueError(
-            f"{path} has {dict(found)} lines of `utterance_id attack key score`, but results.json beside it "
-            f"has {dict(expected)} trials: evaluate the model again by eval.py --overwrite."
-        )
 
 
 def describe_files(run: RunFolder, files: dict[str, Path]) -> str:

@@ -7,7 +7,6 @@ from metrics.names import METRICS, format_bounds, format_value
 from processing.corpus_names import CORPORA, describe_corpus
 from processing.files import strip_folder
 
-from .recipe import MACHINE_ARGUMENTS
 from .run_folder import Evaluation, RunFolder
 
 
@@ -15,8 +14,6 @@ NOT_MEASURED = "not measured"
 IN_THE_WILD = CORPORA["in-the-wild"].title
 MAIN_METRICS = ("eer", "min_tdcf_2019", "min_tdcf_2021")
 FURTHER_METRICS = ("min_dcf", "act_dcf", "cllr")
-# Hyperparameters that are said even where the recipe leaves them to the Trainer.
-SAID = ("num_train_epochs", "per_device_train_batch_size", "optim", "learning_rate", "lr_scheduler_type")
 
 
 def format_any(value: float) -> str:
@@ -173,55 +170,8 @@ def tabulate_counts(run: RunFolder) -> str:
     return make_table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], rows)
 
 
-def find_hyperparameters(run: RunFolder) -> dict:
-    """Every argument of training as it was run, by name, but those of the machine."""
-    defaults = {} if run.is_gmm else dict.fromkeys(SAID, "default of transformers' Trainer")
-    arguments = defaults | _find_arguments(run)
-    left_out = MACHINE_ARGUMENTS | {"base_model"} | ({"optim"} if arguments.get("optimizer") else set())
-    return {name: value for name, value in arguments.items() if name not in left_out}
-
-
-def find_machine_arguments(run: RunFolder) -> dict:
-    """The arguments of training that say how and where it ran, by name."""
-    return {name: value for name, value in _find_arguments(run).items() if name in MACHINE_ARGUMENTS}
-
-
-def _find_arguments(run: RunFolder) -> dict:
-    record, recipe = run.training or {}, run.recipe.training if run.recipe else {}
-    seed = {"seed": record["seed"]} if "seed" in record else {}
-    return {**recipe, **seed, **record.get("reduced_on_demo", {}), **record.get("overridden", {})}
-
-
-def find_inferred_values(run: RunFolder) -> dict[str, str]:
-    """Values of the recipe that its source does not state, with the reason; not those that were changed, nor
-    those of a training that was not run."""
-    if run.recipe is None:
-        return {}
-    record = run.training or {}
-    changed = {*record.get("overridden", {}), *record.get("reduced_on_demo", {})}
-    if "lr_scheduler_type" in changed:
-        changed.add("lr_scheduler_kwargs")
-    found = {}
-    for name, reason in run.recipe.inferred.items():
-        section, _, argument = name.partition(".")
-        if section != "training" or (run.training is not None and argument.split(".")[0] not in changed):
-            found[name] = reason
-    return found
-
-
-def find_log_likelihoods(run: RunFolder) -> dict[str, list[float]]:
-    """Log-likelihood per frame by iteration of EM, of each class in words."""
-    histories: dict[str, list[float]] = {}
-    for entry in (run.trainer_state or {}).get("log_history", []):
-        for name, value in entry.items():
-            if name.startswith("log_likelihood_"):
-                label = name.removeprefix("log_likelihood_").replace("bonafide", "bona fide")
-                histories.setdefault(label, []).append(value)
-    return histories
-
-
 def tabulate_log_likelihoods(histories: Mapping[str, Sequence[float]]) -> str:
-    """Log-likelihoods of [`find_log_likelihoods`] by iteration."""
+    """The log-likelihoods of a run by iteration."""
     rows = [
         [str(i + 1), *(f"{h[i]:.4f}" if i < len(h) else "–" for h in histories.values())]
         for i in range(max(map(len, histories.values())))

@@ -37,10 +37,6 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.globals |= {
     "describe_counts": describe_counts,
-    "find_hyperparameters": tables.find_hyperparameters,
-    "find_inferred_values": tables.find_inferred_values,
-    "find_log_likelihoods": tables.find_log_likelihoods,
-    "find_machine_arguments": tables.find_machine_arguments,
     "find_official_trials": find_official_trials,
     "tabulate_counts": tables.tabulate_counts,
     "tabulate_log_likelihoods": tables.tabulate_log_likelihoods,

@@ -60,7 +60,7 @@ def describe_start(folder: Path, card: Mapping) -> dict:
 
 
 def find_origin(
-    conversion: Mapping | None,
+    conversion: Mapping | None,  # `None` or empty: there is none
     training: Mapping | None,
     card: Mapping,
     changed_settings: Sequence[str] = (),

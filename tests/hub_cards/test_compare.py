@@ -158,7 +158,8 @@ def test_systems_of_different_eval_trials_are_not_tested(tmp_path):
 
     row = table(text, "difference")["first minus second"]
     assert row["EER (%)"] == "not tested"
-    assert "are not of the same trials" in row["trials (bona fide + spoof)"]
+    reason = "second has no score for 60 of the 60 trials of first"
+    assert row["trials (bona fide + spoof)"].startswith(reason)
     assert "The eval numbers are of different trials" in text
     assert str(tmp_path) not in text
 
