@@ -32,11 +32,8 @@ PICTURES = {"det": "DET plot", "scores": "Score histogram"}
 def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None = None) -> ModelCard:
     """
     The card of a model. `repo_id` and `revision` are where on the Hub it goes, for title and usage; without
-    them, the folder's name stands there.
-
-    Raises:
-        ValueError: no valid repo_id, a config that lacks a field, a reference that is not known, or a card
-            that is not fit to be published; see [`~hub_cards.checks.check_card`].
+    them, the folder's name stands there. ValueError: no valid repo_id, a config that lacks a field, a
+    reference that is not known, or what [`~hub_cards.checks.check_card`] finds.
     """
     if repo_id is not None:
         validate_repo_id(repo_id)
@@ -58,10 +55,9 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
         **_gather_results(run),
     )
     card = ModelCard(f"---\n{make_header(run, title).to_yaml()}\n---\n\n{body}\n")
-    if str(run.folder.resolve()) in str(card):
-        raise ValueError(f"The card would name the folder of this machine, {run.folder.resolve()}.")
     files = (path for path in run.folder.rglob("*") if path.is_file())
-    check_card(card, {path.relative_to(run.folder).as_posix() for path in files})
+    names = {path.relative_to(run.folder).as_posix() for path in files}
+    check_card(card, names, run.folder.resolve())
     return card
 
 
@@ -172,17 +168,17 @@ def write_trained_card(folder: Path) -> None:
         print(f"There is no card yet: {error}\nOnce this is solved: python -m hub_cards.card {folder}")
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str]) -> None:
     """Write the card of the run that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m hub_cards.card", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a trained or converted model")
     parser.add_argument("--repo_id", help="where on the Hub it goes: ORG/NAME")
-    arguments = parser.parse_args(argv)
+    args = parser.parse_args(argv)
     try:
-        print(write_card(read_run(arguments.run), arguments.repo_id))
+        print(write_card(read_run(args.run), args.repo_id))
     except (ValueError, OSError) as error:
-        sys.exit(f"python -m hub_cards.card: error: {error}")
+        sys.exit(f"{parser.prog}: error: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -41,9 +41,9 @@ CODE = re.compile(r"(`+).+?\1", re.DOTALL)
 LINK = re.compile(r"""(?:\]\(|^\[.+\]: *|\b(?:src|href)=["']?)([^)\s"'>]*)""", re.MULTILINE)
 
 
-def check_card(card: ModelCard, files: Collection[str]) -> None:
-    """ValueError: all that is wrong with a card beside which these files lie, relative to it."""
-    problems = find_leaks("the card", str(card))
+def check_card(card: ModelCard, files: Collection[str], folder: Path | None = None) -> None:
+    """ValueError: all that is wrong with a card of `folder`, beside which these files lie, relative to it."""
+    problems = find_leaks("the card", str(card), folder)
     if card.data.license and not LICENSE.fullmatch(str(card.data.license)):
         problems.append(f"license {card.data.license!r} is no identifier of the Hub: write `other`")
     for target in dict.fromkeys(LINK.findall(CODE.sub("", card.text))):

@@ -51,23 +51,20 @@ BY_EPOCH = (
 def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     """
     Loss and dev EER by epoch of runs on the same dev trials, by their names in the legend; of runs of EM, the
-    log-likelihood by iteration.
-
-    Raises:
-        FileNotFoundError: a run without `trainer_state.json` or `training.json`.
-        ValueError: no run, or too many; runs of different dev trials, or of EM beside others; a log without
-            what is to be drawn.
+    log-likelihood by iteration. FileNotFoundError: a run without `trainer_state.json` or `training.json`.
+    ValueError: too many runs, runs that have no axis or no trials in common, or a log without what is drawn.
     """
     from matplotlib.figure import Figure  # takes half a second
 
     from metrics.plots import CURVES
 
-    if not 1 <= len(runs) <= len(CURVES):
-        raise ValueError(f"{len(runs)} runs: one figure shows 1 to {len(CURVES)}. Draw several.")
+    if len(runs) > len(CURVES):
+        raise ValueError(f"{len(runs)} runs: one figure shows up to {len(CURVES)}. Draw several.")
     logs = {name: _read_log(run) for name, run in runs.items()}
-    panels = _choose_panels(logs)
+    panels = _choose_panels(runs)
     is_em = panels is BY_ITERATION
     title = _make_title(runs, "train" if is_em else "dev")
+    colors = dict(zip(runs, CURVES, strict=False))
     chosen = {name: run.chosen_evaluation for name, run in runs.items()}
     describe = _describe_em if is_em else _describe_epochs
     summaries = [f"{name}{describe(run)}" for name, run in runs.items()]
@@ -78,16 +75,17 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     figure.suptitle(title, fontsize=11, parse_math=False)
     plots = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, panel in zip(plots, panels, strict=True):
-        for name, color in zip(runs, CURVES, strict=False):
-            _draw_run(axes, panel, logs[name], chosen[name], color)
+        for name in runs:
+            _draw_run(axes, panel, logs[name], chosen[name], colors[name])
         _finish_panel(axes, panel)
     axes.set_xlabel("EM iteration" if is_em else "Epoch", fontsize=11)
     first, last = axes.get_xlim()
     axes.locator_params("x", nbins=10, integer=last - first > 2)  # whole epochs, where there are some
 
     handles = []
-    for name, color in zip(runs, CURVES, strict=False):
-        handles += axes.plot([], [], color=color, linewidth=2.2, **(DIAMOND if chosen[name] else {}))
+    for name in runs:
+        marker = DIAMOND if chosen[name] else {}
+        handles += axes.plot([], [], color=colors[name], linewidth=2.2, **marker)
     # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
     legend = figure.legend(handles, [""] * len(runs), loc="outside lower center", fontsize=10, frameon=False)
     for text, summary in zip(legend.get_texts(), summaries, strict=True):
@@ -103,20 +101,16 @@ def _read_log(run: RunFolder) -> list[dict]:
             "weights; a converted model has none."
         )
     log = run.trainer_state.get("log_history", [])
-    for key in CLASSES if _is_em(log) else ["eval_eer"]:
+    for key in CLASSES if run.log_likelihoods else ["eval_eer"]:
         if not any(key in entry for entry in log):
             raise ValueError(f"{path}: log_history has no {key}, so there is nothing to draw.")
     return log
 
 
-def _is_em(log: Sequence[dict]) -> bool:
-    return any(CLASSES.keys() & entry.keys() for entry in log)
-
-
-def _choose_panels(logs: Mapping[str, Sequence[dict]]) -> Sequence[Panel]:
+def _choose_panels(runs: Mapping[str, RunFolder]) -> Sequence[Panel]:
     """ValueError: runs of EM beside others."""
-    by_em = [name for name, log in logs.items() if _is_em(log)]
-    others = [name for name in logs if name not in by_em]
+    by_em = [name for name, run in runs.items() if run.log_likelihoods]
+    others = [name for name in runs if name not in by_em]
     if by_em and others:
         raise ValueError(
             f"{by_em[0]} was trained by EM, whose iterations have a log-likelihood, and {others[0]} by "

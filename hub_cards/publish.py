@@ -85,11 +85,8 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
     """
     Publish a run in one commit, which also deletes what an earlier publication left and this one lacks.
     Everything is staged and checked before anything is asked of the Hub, and the Hub has checked account and
-    card before anything is made there. Says what is done.
-
-    Raises:
-        FileNotFoundError, SyntaxError, ValueError: see [`stage_files`].
-        PublishingError: see [`check_access`]; the Hub refused, or the connection broke.
+    card before anything is made there. Says what is done. Errors: see [`stage_files`] and [`check_access`];
+    PublishingError: the Hub refused, or the connection broke.
     """
     api = HfApi()
     with stage_files(run, target.repo_id, target.revision) as files:

@@ -87,10 +87,8 @@ class Recipe:
     def build_config(self, train_counts: Mapping[str, int] | None = None, **changes) -> "PreTrainedConfig":
         """
         The config of the model, of a type that `import modeling` has registered. `changes` take precedence
-        over the recipe; `train_counts` are those of [`~Recipe.weigh_classes`].
-
-        Raises:
-            ValueError: see [`~Recipe.check_model`]; or a value that the config refuses.
+        over the recipe; `train_counts` are those of [`~Recipe.weigh_classes`]. ValueError: a value that the
+        config refuses; see also [`~Recipe.check_model`].
         """
         config_class = self.check_model()
         settings = {name: value for name, value in self.model.items() if name != "model_type"}
@@ -113,11 +111,8 @@ class Recipe:
 
     def check_model(self) -> type:
         """
-        The class of the model's config, once `model` and `feature_extractor` have no keys but those that it,
-        its encoder's config and the feature extractor take.
-
-        Raises:
-            ValueError: an architecture or a key that is not known.
+        The class of the model's config. ValueError: an architecture that is not known, or in `model` and
+        `feature_extractor` a key that neither it, its encoder's config nor the feature extractor takes.
         """
         from transformers import CONFIG_MAPPING
 

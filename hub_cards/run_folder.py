@@ -274,11 +274,8 @@ class RunFolder:
 
 
 def read_run(folder: Path) -> RunFolder:
-    """
-    Raises:
-        FileNotFoundError: no folder of a complete model.
-        ValueError: a damaged file, or an evaluation of other weights; the message names it.
-    """
+    """FileNotFoundError: no folder of a complete model. ValueError: a damaged file, or an evaluation of other
+    weights; the message names it."""
     folder = Path(folder).expanduser()
     for name in ("config.json", "preprocessor_config.json"):
         if not (folder / name).is_file():
@@ -313,7 +310,7 @@ def _read_evaluations(run: RunFolder) -> list[Evaluation]:
     """The evaluations of a model, one for each corpus and split: of two, the one with min t-DCF, then that of
     eval.py rather than that of train.py."""
     digests = hash_files(run.weight_files)
-    found: dict[tuple[str, str], Evaluation] = {}
+    found = []
     for path in sorted(run.folder.glob("results/*/results.json")):
         results = read_json(path)
         if lacking := [name for name in NEEDED if results.get(name) is None]:
@@ -323,11 +320,9 @@ def _read_evaluations(run: RunFolder) -> list[Evaluation]:
                 f"{path} is of other weights than those in {run.folder}: evaluate the model anew by eval.py "
                 "--overwrite, or delete that folder."
             )
-        evaluation = Evaluation(path.parent, results)
-        other = found.get(evaluation.trials)
-        if other is None or _rank(evaluation) >= _rank(other):
-            found[evaluation.trials] = evaluation
-    return list(found.values())
+        found.append(Evaluation(path.parent, results))
+    last_wins = {evaluation.trials: evaluation for evaluation in sorted(found, key=_rank)}
+    return sorted(last_wins.values(), key=lambda evaluation: evaluation.folder)
 
 
 def _rank(evaluation: Evaluation) -> tuple[bool, bool]:

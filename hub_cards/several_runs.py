@@ -30,10 +30,8 @@ def read_runs(folders: Sequence[Path]) -> dict[str, RunFolder]:
 def find_common_trials(runs: Mapping[str, RunFolder], roles: Sequence[str]) -> dict:
     """
     Corpus, splits and counts of the train or dev trials of training, which must be the same for all runs.
-
-    Raises:
-        FileNotFoundError: a run without `training.json`.
-        ValueError: a record of an older train.py that does not name them; runs of different trials.
+    FileNotFoundError: a run without `training.json`. ValueError: an older one that does not name them; runs
+    of different trials.
     """
     found = {}
     for name, run in runs.items():

@@ -28,10 +28,8 @@ def stage_files(run: RunFolder, repo_id: str, revision: str | None = None) -> It
     Everything that is to be published, checked, by its path in the repository. Files of the run are links to
     it; what is made for the publication (the card, the learning curves where the run has none, and the
     Trainer's log without the folder's path) lies in a temporary folder, and the run's folder stays as it is.
-
-    Raises:
-        FileNotFoundError, SyntaxError, ValueError: see [`find_files`] and [`~hub_cards.card.render_card`]; a
-            path of this machine or a token in a text.
+    Errors: see [`find_files`] and [`~hub_cards.card.render_card`]; ValueError: a path of this machine or a
+    token in a text.
     """
     with TemporaryDirectory(prefix="publish-") as temporary:
         # By the name of the run's folder, which is the system's name where there is no recipe.
@@ -67,11 +65,8 @@ def stage_files(run: RunFolder, repo_id: str, revision: str | None = None) -> It
 def find_files(run: RunFolder) -> dict[str, Path]:
     """
     The files of a run that are published as they are, by their path in the repository: those named here, and
-    no others that the folder may hold.
-
-    Raises:
-        FileNotFoundError: a file is missing without which the model does not load or a result is not proved.
-        SyntaxError, ValueError: a file is not what it should be, or lies outside of the folder.
+    no others that the folder may hold. FileNotFoundError: one is missing without which the model does not
+    load or a result is not proved. SyntaxError, ValueError: one is not what it should be, or lies elsewhere.
     """
     folder = run.folder
     required = [*run.weight_files, folder / "config.json", folder / "preprocessor_config.json"]

@@ -17,8 +17,6 @@ from . import tables
 class _Missing(StrictUndefined):
     """A value that a template needs and that is not there: an error that names it."""
 
-    __slots__ = ()
-
     @property
     def _undefined_message(self) -> str:
         return f"lacks {self._undefined_name!r}"
@@ -60,12 +58,8 @@ _ENVIRONMENT.filters |= {
 
 
 def render_template(*names: str, where: str, remedy: str, **values) -> str:
-    """
-    Render the first of these templates that is there, without blank lines at its ends or two in succession.
-
-    Raises:
-        ValueError: a value that it uses is missing; `where` it should be and the `remedy` are said.
-    """
+    """Render the first of these templates that exists, without blank lines at its ends or two in succession.
+    ValueError: a value that it uses is missing; `where` it should be and the `remedy` are said."""
     try:
         text = _ENVIRONMENT.select_template(names).render(values)
     except UndefinedError as error:
