@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import SequenceFeatureExtractor
 
 from .audio import decode_audio, decode_windows, estimate_seconds
+from .audio_file import Remarks
 from .audio_folder import AUDIO_EXTENSIONS
 from .files import write_figure, write_text
 from .models import Countermeasure
@@ -23,7 +24,7 @@ from .scoring import score_batch
 
 COLUMNS = (
     *("file", "score", "probability_bonafide", "verdict", "seconds", "num_windows"),
-    *("mean_score", "min_score", "min_start_seconds", "error"),
+    *("mean_score", "min_score", "min_start_seconds", "skipped_seconds", "remark", "error"),
 )
 
 
@@ -39,6 +40,7 @@ class Recording:
             trained on.
         scores: (num_windows,), of each window.
         probabilities: (num_windows,), softmax output of bona fide.
+        remarks: what of it could not be decoded, and what else a reader of the scores has to know.
         error: why it could not be scored, or "".
     """
 
@@ -47,6 +49,7 @@ class Recording:
     starts: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
+    remarks: Remarks = field(default_factory=Remarks)
     error: str = ""
 
     def summarize(self, threshold: float | None) -> dict:
@@ -65,6 +68,8 @@ class Recording:
             "mean_score": float(np.mean(self.scores)),
             "min_score": self.scores[lowest],
             "min_start_seconds": self.starts[lowest],
+            "skipped_seconds": self.remarks.skipped_seconds,
+            "remark": self.remarks.describe() or None,
             "error": None,
         }
 
@@ -163,12 +168,13 @@ def _decode_files(
         bar.total += estimate_seconds(file)
         recording = Recording(file)
         begun.append(recording)
+        options = {"sampling_rate": rate, "remarks": recording.remarks}
         try:
             if hop is None:
-                yield recording, 0, decode_audio(file, sampling_rate=rate)
+                yield recording, 0, decode_audio(file, **options)
                 continue
-            options = {"num_samples": extractor.num_samples, "hop": round(hop * rate), "sampling_rate": rate}
-            for start, samples in decode_windows(file, **options):
+            lengths = {"num_samples": extractor.num_samples, "hop": round(hop * rate)}
+            for start, samples in decode_windows(file, **lengths, **options):
                 yield recording, start, samples
         except (ValueError, OSError) as error:
             recording.error = str(error)
@@ -223,6 +229,7 @@ def describe_recording(summary: Mapping) -> str:
         f"{summary['score']:>9.4f} {summary['probability_bonafide']:>11.4f} {summary['verdict'] or '-':>9} "
         f"{_format_time(summary['seconds']):>11} {summary['num_windows']:>7,} {summary['mean_score']:>9.4f} "
         f"{summary['min_score']:>9.4f} {_format_time(summary['min_start_seconds']):>10}  {summary['file']}"
+        f"{': ' + summary['remark'] if summary['remark'] else ''}"
     )
 
 

@@ -1,0 +1,107 @@
+"""One audio file while it is decoded: its stream, its name, and what is remarked of it."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+AudioSource = str | Path | bytes | Mapping[str, Any]
+
+
+@dataclass
+class Remarks:
+    """
+    What was skipped of a file, and what else has to be said of it. Filled while it is decoded.
+
+    Attributes:
+        skipped_seconds: how much of the recording could not be decoded, as far as the file tells.
+        num_packets: how many of its packets could not.
+        notes: sentences about anything else.
+    """
+
+    skipped_seconds: float = 0.0
+    num_packets: int = 0
+    notes: list[str] = field(default_factory=list)
+    _silence: float = 0.0  # seconds that stand for what was skipped
+    _num_places: int = 0
+    _places: list[float] = field(default_factory=list)  # the first and the last, in seconds
+
+    def add_skipped(self, at: float, *, num_packets: int = 0, silence: float = 0.0) -> None:
+        """Count packets that cannot be decoded, or seconds of silence that stand for what is not there."""
+        self.num_packets += num_packets
+        self._silence += silence
+        self.skipped_seconds += silence
+        if at not in self._places[-1:]:
+            self._places = [*self._places[:1], at]
+            self._num_places += 1
+
+    def describe(self) -> str:
+        """All of it as text, "" if there is nothing to say."""
+        noun = "packet" if self.num_packets == 1 else "packets"
+        skipped = [f"{self.num_packets:,} {noun} that cannot be decoded"] if self.num_packets else []
+        if self._silence:
+            skipped.append(f"{self._silence:.2f} s replaced by silence")
+        if not skipped:
+            return " ".join(self.notes)
+        where = f"at {self._places[0]:.2f} s"
+        if self._num_places > 1:
+            where = f"in {self._num_places:,} places from {self._places[0]:.2f} s to {self._places[-1]:.2f} s"
+        return " ".join([f"Skipped: {', '.join(skipped)}, {where}.", *self.notes])
+
+
+@dataclass
+class AudioFile:
+    """A binary stream, the name that errors give it, and what is remarked of it."""
+
+    stream: BinaryIO
+    name: str
+    remarks: Remarks
+
+    def note_unread_bytes(self, end: int) -> int:
+        """Bytes after `end`, where the samples end, that are no further chunks of the same WAV or AIFF."""
+        size = self.stream.seek(0, os.SEEK_END)
+        self.stream.seek(0)
+        order = {b"RIFF": "little", b"RIFX": "big", b"FORM": "big"}.get(self.stream.read(4))
+        while order is not None:
+            begin = self.stream.seek(end + end % 2)
+            head = self.stream.read(8)
+            length = int.from_bytes(head[4:], order)
+            if not re.match(rb"(?!RIFF|RIFX|FORM)[ -~]{4}", head) or begin + 8 + length > size:
+                break
+            end = begin + 8 + length
+        if unread := max(0, size - end):
+            self.remarks.notes.append(f"Bytes of the file that were left unread: {unread:,}.")
+        return unread
+
+
+@contextmanager
+def open_audio_file(source: AudioSource, remarks: Remarks | None = None) -> Iterator[AudioFile]:
+    """The source, opened. Where nobody gives `remarks` to read them, they are logged in the end."""
+    if isinstance(source, Mapping):
+        content, path = source.get("bytes"), source.get("path")
+    else:
+        content, path = (source, None) if isinstance(source, bytes) else (None, source)
+    noted = Remarks() if remarks is None else remarks
+    if content is not None:
+        yield (file := AudioFile(BytesIO(content), str(path or "audio given as bytes"), noted))
+    elif path is None:
+        raise ValueError("The audio has neither a path nor bytes. Give one of them.")
+    elif not Path(path).is_file():
+        raise FileNotFoundError(f"There is no audio file {path}. Check its folder and name.")
+    else:
+        with open(path, "rb") as stream:
+            yield (file := AudioFile(stream, str(path), noted))
+    if remarks is None and (text := noted.describe()):
+        logger.warning_once(f"{file.name}: {text} (said once)")
+
+
+__all__ = ["AudioFile", "AudioSource", "Remarks", "open_audio_file"]
