@@ -60,17 +60,13 @@ def describe_start(folder: Path, card: Mapping) -> dict:
 
 
 def find_origin(
-    conversion: Mapping | None,  # `None` or empty: there is none
-    training: Mapping | None,
-    card: Mapping,
-    changed_settings: Sequence[str] = (),
+    conversion: Mapping | None, training: Mapping | None, card: Mapping, changed_settings: Sequence[str] = ()
 ) -> dict:
     """
-    The origin that a model's record states. One of an older version does not, and what it tells is described
-    by the recipe's `card` and the `changed_settings`, as in [`describe_conversion`].
+    The origin that one of a model's records states, if there is one. That of an older version does not, and
+    what it tells is described by `card` and `changed_settings`, as in [`describe_conversion`].
     """
-    record = conversion or training
-    if not record:
+    if not (record := conversion or training):
         return UNKNOWN
     if "origin" in record:
         return record["origin"]
