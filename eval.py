@@ -23,7 +23,7 @@ from metrics.costs import AsvErrorRates
 from metrics.statistics import MIN_TRIALS, Bootstrap
 from processing.collation import AudioCollator
 from processing.command_line import ArgumentParser, count_workers, keep_freed_memory, share_out_cores
-from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_split
+from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_readable_splits
 from processing.models import Countermeasure, load_countermeasure, set_decision_threshold
 from processing.recordings import (
     choose_hop,
@@ -206,7 +206,10 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             "it, and give the folder."
         )
     split = args.split or "eval"
-    rows = take_split(corpus, split)
+    corpus, splits = take_readable_splits(
+        corpus, {split: split}, allow_unreadable=corpus_args.allow_unreadable
+    )
+    rows = splits[split]
     keys = read_label_map(corpus_args.label_map)
     evaluation = Evaluation.from_arguments(args, corpus, split, list_trials(rows), keys)
     name = re.sub(r"[^a-z0-9_]+", "-", f"{corpus.name} {split}".lower().replace(":", "_")).strip("-")

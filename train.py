@@ -18,7 +18,7 @@ from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, list_system
 from modeling import LFCCGMMConfig
 from processing.base_model import RANDOM, record_base_model
 from processing.checkpoints import find_checkpoint
-from processing.collation import AudioCollator, label_ids
+from processing.collation import AudioCollator, RecordingError, label_ids
 from processing.command_line import (
     ArgumentParser,
     TrainerArguments,
@@ -26,7 +26,7 @@ from processing.command_line import (
     keep_freed_memory,
     share_out_cores,
 )
-from processing.corpora import CorpusArguments, SplitArguments, load_corpus, split_specs, take_split
+from processing.corpora import CorpusArguments, SplitArguments, load_corpus, split_specs, take_readable_splits
 from processing.em import EMError, EMSettings
 from processing.files import strip_folder
 from processing.models import build_model, describe_parameters
@@ -178,6 +178,7 @@ class Run:
             "reduced_on_demo": self.reduced,
             "corpus": corpus.name,
             "missing": corpus.missing,
+            "unreadable": corpus.unreadable,
         }
         known = {"note": corpus.note, "base_model": base_model}
         record |= {"splits": specs, "counts": counts, **{k: v for k, v in known.items() if v}}
@@ -198,7 +199,9 @@ def main(argv: list[str]) -> None:
         with PartialState().main_process_first():
             corpus = load_corpus(run.corpus_args)
         specs = split_specs(run.split_args, corpus)
-        splits = {role: take_split(corpus, spec) for role, spec in specs.items()}
+        corpus, splits = take_readable_splits(
+            corpus, specs, allow_unreadable=run.corpus_args.allow_unreadable
+        )
         counts = {role: count_classes(list_trials(rows)) for role, rows in splits.items()}
         announce(run, corpus, specs, counts)
         set_seed(run.args.seed)
@@ -223,12 +226,12 @@ def main(argv: list[str]) -> None:
 
     if base_model is not None and trainer.is_world_process_zero():
         record_base_model(folder, base_model)
+    evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     try:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    except EMError as error:  # of the frames, which are known only now
-        sys.exit(f"train.py: error: {error}")
-    evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
-    results = save_and_evaluate(trainer, collator, corpus, evaluated)
+        results = save_and_evaluate(trainer, collator, corpus, evaluated)
+    except (EMError, RecordingError) as error:  # of frames and damage that are known only now
+        sys.exit(f"\ntrain.py: error: {error}")  # after a progress bar
     PartialState().destroy_process_group()  # its threads may abort a process that ends before them
     if not trainer.is_world_process_zero():
         return

@@ -162,12 +162,16 @@ def tabulate_reported(reported: Mapping) -> str | None:
 
 def tabulate_counts(run: RunFolder) -> str:
     """Each split that was used in training, the part of the corpus that it is, and its counts."""
-    missing, rows = run.training.get("missing"), []
+    rows = []
     for role, counts in run.training.get("counts", {}).items():
-        split = run.split(role)
-        absent = "not recorded" if missing is None else format_any(missing.get(split.split("[")[0], 0))
-        rows.append([role, f"`{split}`", format_any(counts["bonafide"]), format_any(counts["spoof"]), absent])
-    return make_table(["Used as", "Split", "Bona fide", "Spoof", "Audio missing"], rows)
+        split, left_out = run.split(role), []
+        for why, of in (("missing", split.split("[")[0]), ("unreadable", split)):
+            known = run.training.get(why)
+            left_out.append("not recorded" if known is None else format_any(known.get(of, 0)))
+        in_use = (format_any(counts[key]) for key in ("bonafide", "spoof"))
+        rows.append([role, f"`{split}`", *in_use, *left_out])
+    names = ["Used as", "Split", "Bona fide", "Spoof", "Audio missing", "Audio unreadable"]
+    return make_table(names, rows)
 
 
 def tabulate_log_likelihoods(histories: Mapping[str, Sequence[float]]) -> str:

@@ -9,6 +9,13 @@ from .audio import count_samples, decode_audio
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
 
+class RecordingError(ValueError):
+    """Audio that cannot be decoded. A loader's worker adds a traceback, of which the last line is kept."""
+
+    def __init__(self, message: str):
+        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.RecordingError: "))
+
+
 class AudioCollator:
     """
     Collates rows (see `trials.FEATURES`) into `input_values` (batch, num_samples) and `labels` (batch,).
@@ -41,12 +48,19 @@ class AudioCollator:
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         rate = self.feature_extractor.sampling_rate
-        options = {"sampling_rate": rate, "num_samples": self.feature_extractor.num_samples}
-        waveforms = [decode_audio(row["audio"], start=self._choose_start(row), **options) for row in rows]
+        waveforms = [self._decode(row, rate) for row in rows]
         batch = dict(self.feature_extractor(waveforms, sampling_rate=rate, return_tensors="pt"))
         if self.label_ids is not None:
             batch["labels"] = torch.tensor([self.label_ids[row["label"]] for row in rows])
         return batch
+
+    def _decode(self, row: dict, rate: int) -> np.ndarray:
+        """The crop of a row; a `RecordingError` names what cannot be decoded."""
+        options = {"sampling_rate": rate, "num_samples": self.feature_extractor.num_samples}
+        try:
+            return decode_audio(row["audio"], start=self._choose_start(row), **options)
+        except (ValueError, OSError) as error:
+            raise RecordingError(str(error)) from error
 
     def _choose_start(self, row: dict) -> int:
         """First sample of the crop of a row."""

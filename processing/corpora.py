@@ -2,7 +2,7 @@
 audio."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from datasets import Dataset, ReadInstruction
@@ -14,6 +14,7 @@ from .audio_folder import GUESSES, load_folder, load_hub
 from .columns import is_header_line, read_columns
 from .corpus_names import DEMO, DEMO_NOTE
 from .in_the_wild import IN_THE_WILD
+from .readable import leave_out_unreadable
 from .text_tables import read_first_line
 from .trials import (
     KEY_OF_LABEL,
@@ -49,6 +50,9 @@ class CorpusArguments:
     data_dir: str | None = HfArg(default=None, help="Folder of the corpus.")
     allow_missing: bool = HfArg(
         default=False, help="Leave out listed utterances without audio, and record their count."
+    )
+    allow_unreadable: bool = HfArg(
+        default=False, help="Leave out recordings that cannot be read, and record their count."
     )
     dataset_config: str | None = HfArg(
         default=None, help="Configuration of a data set on the Hub that has several."
@@ -194,10 +198,28 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
     rows = corpus.splits[instruction.splitname]
     if instruction.from_ is not None or instruction.to is not None:
         rows = rows.select([*range(len(rows))][instruction.from_ : instruction.to])
+    _check_classes(corpus, spec, rows)
+    return rows
+
+
+def take_readable_splits(
+    corpus: Corpus, specs: Mapping[str, str], *, allow_unreadable: bool
+) -> tuple[Corpus, dict[str, Dataset]]:
+    """
+    What [`take_split`] takes under each name, without recordings that cannot be read, and the corpus with
+    their counts. Errors: see [`take_split`] and [`~processing.readable.leave_out_unreadable`].
+    """
+    splits = {name: take_split(corpus, spec) for name, spec in specs.items()}
+    splits, counts = leave_out_unreadable(splits, allow_unreadable=allow_unreadable)
+    for name, spec in specs.items():
+        _check_classes(corpus, spec, splits[name])
+    return replace(corpus, unreadable={spec: counts[name] for name, spec in specs.items()}), splits
+
+
+def _check_classes(corpus: Corpus, spec: str, rows: Dataset) -> None:
     counts = count_classes(list_trials(rows))
     if not all(counts.values()):
         found = ", ".join(f"{count:,} {key}" for key, count in counts.items())
         raise ValueError(
             f"{corpus.name}, split {spec}: bona fide and spoofed trials are needed, but there are {found}."
         )
-    return rows

@@ -24,21 +24,24 @@ if TYPE_CHECKING:
 REMEDY_OF_MODEL = "check the order of id2label in the model's config.json"
 
 
-def describe_counts(bonafide: int, spoof: int, missing: int | None = 0) -> str:
-    """Numbers of trials in words: "15 bona fide, 16 spoof", and how many are missing, if there are some."""
+def describe_counts(bonafide: int, spoof: int, missing: int | None = 0, unreadable: int | None = 0) -> str:
+    """Numbers of trials in words: "15 bona fide, 16 spoof", and of those that were left out, if any were."""
+    left_out = {"missing": missing, "unreadable": unreadable}
     text = f"{bonafide:,} bona fide, {spoof:,} spoof"
-    return f"{text}, {missing:,} missing" if missing else text
+    return ", ".join([text, *(f"{count:,} {why}" for why, count in left_out.items() if count)])
 
 
 def describe_split(corpus: "Corpus", spec: str, counts: Mapping[str, int]) -> str:
     """Corpus, split and counts by class in words."""
-    described = describe_counts(**counts, missing=corpus.missing.get(spec))
+    left_out = {"missing": corpus.missing.get(spec), "unreadable": corpus.unreadable.get(spec)}
+    described = describe_counts(**counts, **left_out)
     return f"{describe_corpus(corpus.name)} {spec}, {sum(counts.values()):,} trials ({described})"
 
 
 def make_title(results: Mapping) -> str:
     """Corpus, split and counts of results in words."""
-    counts = describe_counts(results["num_bonafide"], results["num_spoof"], results.get("num_missing"))
+    names = ("num_bonafide", "num_spoof", "num_missing", "num_unreadable")
+    counts = describe_counts(*map(results.get, names))
     return f"{describe_corpus(results['corpus'])} {results['split']}: {counts}"
 
 

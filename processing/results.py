@@ -68,6 +68,7 @@ def evaluate_corpus(
         "corpus": corpus.name,
         "split": split,
         "num_missing": None if "[" in split else corpus.missing.get(split, 0),  # unknown for a slice
+        "num_unreadable": corpus.unreadable.get(split, 0),
         "score": SCORE_OF_MODEL,
         **evaluate_trials(trials, scores, asv=asv, breakdowns=corpus.breakdowns, bootstrap=bootstrap),
     }

@@ -56,6 +56,7 @@ class Corpus:
         name: under which results are reported.
         splits: rows (see `FEATURES`) by split: "train", "dev" and "eval" where the corpus has them.
         missing: per split, how many listed utterances were left out because their audio is absent.
+        unreadable: per split or slice that was taken, how many recordings were left out that cannot be read.
         note: a sentence that goes with all results, or "".
         breakdowns: names of the corpus's own string columns by whose values results are broken down.
         asv_score_files: per split, the ASV score files found in the corpus folder, as
@@ -65,6 +66,7 @@ class Corpus:
     name: str
     splits: dict[str, Dataset]
     missing: dict[str, int] = field(default_factory=dict)
+    unreadable: dict[str, int] = field(default_factory=dict)
     note: str = ""
     breakdowns: tuple[str, ...] = ()
     asv_score_files: dict[str, tuple[Path, ...]] = field(default_factory=dict)

@@ -174,7 +174,8 @@ def test_unfinished_scoring_of_another_config_or_other_audio_is_never_gone_on_wi
     model = shutil.copytree(trained, tmp_path / "model")
     broken = corpus / "ASVspoof2019_LA_eval" / "flac" / "LA_E_0000007.flac"
     content = broken.read_bytes()
-    broken.write_bytes(b"no audio")
+    # Of which neither the header nor the last sample tells.
+    soundfile.write(broken, np.where(np.arange(8000) == 100, np.nan, 0), 16000, format="WAV", subtype="FLOAT")
     arguments = ["--model", model, "--data_dir", corpus, "--batch_size", 2, "--output_dir", tmp_path / "out"]
     assert "LA_E_0000007.flac" in fails(*arguments)
     broken.write_bytes(content)

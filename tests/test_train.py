@@ -455,29 +455,51 @@ def test_existing_run_is_not_overwritten(refused, trained, tiny_recipe, la_corpu
     assert "already holds a run" in message and "--resume_from_checkpoint last" in message
 
 
-def test_missing_audio_is_counted_and_left_out_only_where_allowed(
+def test_missing_and_unreadable_audio_is_counted_and_left_out_only_where_allowed(
     refused, tmp_path, tiny_recipe, la_corpus, train_script
 ):
     corpus = shutil.copytree(la_corpus, tmp_path / "LA")
     (corpus / "ASVspoof2019_LA_eval" / "flac" / "LA_E_0000003.flac").unlink()
-    arguments = [
-        "--model",
-        tiny_recipe,
-        "--data_dir",
-        corpus,
-        "--output_dir",
-        tmp_path / "run",
-        "--num_train_epochs",
-        1,
-    ]
+    bad = [corpus / f"ASVspoof2019_LA_{s}" / "flac" for s in ("train", "dev", "eval")]
+    bad = [bad[0] / "LA_T_0000005.flac", bad[0] / "LA_T_0000008.flac", bad[2] / "LA_E_0000002.flac"]
+    bad[0].write_bytes(b"<html>Not found</html>")
+    bad[1].write_bytes(b"")
+    bad[2].write_bytes(bad[2].read_bytes()[:-500])
+    arguments = ["--model", tiny_recipe, "--data_dir", corpus, "--output_dir", tmp_path / "run"]
+    arguments += ["--num_train_epochs", 1]
 
     message = refused(*arguments)
-    output = train_script.run(*arguments, "--allow_missing")
-
     assert "1 of the 12 utterances" in message and "LA_E_0000003.flac" in message
     assert "--allow_missing" in message
-    assert "11 trials (6 bona fide, 5 spoof, 1 missing)" in output
-    assert results_of(tmp_path / "run", "eval")["num_missing"] == 1
+    message = refused(*arguments, "--allow_missing")
+    assert "3 recordings of 51 cannot be read:" in message and all(str(path) in message for path in bad)
+    assert "Replace them, or leave them out with --allow_unreadable." in message
+    output = train_script.run(*arguments, "--allow_missing", "--allow_unreadable")
+
+    assert "train, 22 trials (11 bona fide, 11 spoof, 2 unreadable)" in output
+    assert "10 trials (5 bona fide, 5 spoof, 1 missing, 1 unreadable)" in output
+    results = results_of(tmp_path / "run", "eval")
+    assert (results["num_missing"], results["num_unreadable"]) == (1, 1)
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert record["unreadable"] == {"train": 2, "dev": 0, "eval": 1}
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "1 without audio left out, 1 left out that cannot be read" in card
+
+
+def test_damage_that_only_training_finds_ends_it_in_one_line(tmp_path, tiny_recipe, la_corpus, train_script):
+    corpus = shutil.copytree(la_corpus, tmp_path / "LA")
+    damaged = corpus / "ASVspoof2019_LA_train" / "flac" / "LA_T_0000005.flac"
+    soundfile.write(damaged, np.where(np.arange(8000) == 9, np.nan, 0), 16000, format="WAV", subtype="FLOAT")
+
+    output = train_script.run(
+        *("--model", tiny_recipe, "--data_dir", corpus, "--output_dir", tmp_path / "run"),
+        *("--dataloader_num_workers", 1),
+        status=1,
+    )
+
+    (line,) = [line for line in output.splitlines() if line.startswith("train.py: error: ")]
+    assert f"{damaged} holds NaN or infinite samples" in line
+    assert "collation.py" not in output  # nor a traceback of it
 
 
 def test_corpus_without_training_split_is_an_error_that_says_what_there_is(refused, tmp_path):

@@ -343,7 +343,7 @@ def test_training_table_shows_what_was_run(run_folder):
     state = json.loads((run_folder / "trainer_state.json").read_text())
     assert f"(step {state['best_global_step']}): dev EER" in cells(training, "Chosen state")[0]
     assert cells(training, "Class weights") == ["spoof 2, bonafide 1"]
-    assert cells(training, "train")[1:] == ["12", "12", "0"]
+    assert cells(training, "train")[1:] == ["12", "12", "0", "0"]
 
 
 def test_training_that_ended_before_its_last_step_was_stopped_early(run_folder):

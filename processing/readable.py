@@ -1,0 +1,100 @@
+"""Recordings that cannot be read are found before training or scoring begins, all of them at once."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import datasets
+import pyarrow.compute as pc
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from .audio import count_samples, decode_audio
+from .files import write_text
+from .resuming import hash_rows, read_on_main
+
+
+logger = logging.get_logger(__name__)
+
+VERSION = 1  # to be raised with every change of what is checked
+NUM_THREADS = 8  # that wait for the disk; more cores are used by more processes
+# Of these the header tells where the last sample is, and it is found without decoding what precedes it.
+SEEKABLE = {".flac", ".wav", ".aif", ".aiff", ".au"}
+NUM_SHOWN = 100  # recordings that an error lists
+
+
+def leave_out_unreadable(
+    splits: Mapping[str, Dataset], *, allow_unreadable: bool
+) -> tuple[dict[str, Dataset], dict[str, int]]:
+    """
+    The rows of each split whose recordings can be read, and how many others there were. Read are the header
+    and the first sample, or the last where that takes no decoding of the others. Files are remembered by
+    path, size and time of the last change in the cache of `datasets`. All processes call it and share the
+    work.
+
+    Raises:
+        ValueError: recordings that cannot be read, with all reasons, unless `allow_unreadable`.
+    """
+    errors = {name: _find_errors(rows, name) for name, rows in splits.items()}
+    reasons = [reason for of_split in errors.values() for reason in of_split.values()]
+    if reasons and not allow_unreadable:
+        more = [f"… and {len(reasons) - NUM_SHOWN:,} more"] if len(reasons) > NUM_SHOWN else []
+        total = sum(map(len, splits.values()))
+        noun = "recording" if len(reasons) == 1 else "recordings"
+        raise ValueError(
+            "\n".join([f"{len(reasons):,} {noun} of {total:,} cannot be read:", *reasons[:NUM_SHOWN], *more])
+            + "\nReplace them, or leave them out with --allow_unreadable."
+        )
+    left = {
+        name: rows.select([i for i in range(len(rows)) if i not in errors[name]]) if errors[name] else rows
+        for name, rows in splits.items()
+    }
+    return left, {name: len(of_split) for name, of_split in errors.items()}
+
+
+def _find_errors(rows: Dataset, name: str) -> dict[int, str]:
+    """Why recordings cannot be read, by the numbers of their rows."""
+    process, audio = PartialState(), rows.select_columns("audio")
+    memory, errors = read_on_main(lambda: _recall(rows))
+    if errors is not None:
+        return errors
+    own = range(process.process_index, len(rows), process.num_processes)
+    bar = tqdm(total=len(own), desc=f"Checking {name} recordings", disable=not process.is_main_process)
+    with bar, ThreadPoolExecutor(NUM_THREADS) as pool:
+        found = []
+        for i, error in zip(own, pool.map(lambda i: _find_error(audio[i]["audio"]), own), strict=True):
+            found += [(i, error)] if error else []
+            bar.update()
+    errors = dict(sorted(gather_object(found)))
+    if memory is not None and process.is_main_process:
+        try:
+            write_text(memory, json.dumps(errors))
+        except OSError as error:
+            logger.warning("%s cannot be written: recordings will be checked again (%s).", memory, error)
+    return errors
+
+
+def _recall(rows: Dataset) -> tuple[Path | None, dict[int, str] | None]:
+    """Where what is found of these files is kept, and what was found before; neither of audio within rows."""
+    if pc.any(pc.struct_field(rows.with_format("arrow")[:]["audio"], "bytes").is_valid()).as_py():
+        return None, None
+    memory = Path(datasets.config.HF_DATASETS_CACHE, "unreadable", f"{hash_rows(rows)[:32]}-{VERSION}.json")
+    if not memory.is_file():
+        return memory, None
+    return memory, {int(i): error for i, error in json.loads(memory.read_text(encoding="utf-8")).items()}
+
+
+def _find_error(audio: dict) -> str | None:
+    """Why a recording cannot be read, if it cannot."""
+    try:
+        start = 0
+        if Path(audio["path"] or "").suffix.lower() in SEEKABLE:
+            start = count_samples(audio) - 1
+        decode_audio(audio, start=start, num_samples=1)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return None
