@@ -213,7 +213,7 @@ def _read_by_soundfile(file: AudioFile, window: Window) -> Iterator[tuple[np.nda
         yield np.empty(0, np.float32), sound.samplerate  # the rate, even if the file ends before the window
         for at in range(first, stop, _BLOCK_FRAMES):
             wanted = min(_BLOCK_FRAMES, stop - at)
-            mono = _mix_down(sound.read(wanted, dtype="float32", always_2d=True), file.name)
+            mono = _mix_down(sound.read(wanted, dtype="float32", always_2d=True), file)
             if len(mono) < wanted:
                 raise sf.SoundFileRuntimeError(f"{wanted - len(mono)} samples are missing")
             yield mono, sound.samplerate
@@ -228,7 +228,7 @@ def _read_by_ffmpeg(file: AudioFile, window: Window, *, skip: int = 0) -> Iterat
         first, stop = window(frame.sample_rate)
         begin, end = max(0, first + skip - position), min(frame.samples, stop - position)
         if begin < end:
-            held.append(_mix_down(convert_pcm(frame)[begin:end], file.name))
+            held.append(_mix_down(convert_pcm(frame)[begin:end], file))
         position += frame.samples
         if position >= stop:
             break
@@ -238,14 +238,17 @@ def _read_by_ffmpeg(file: AudioFile, window: Window, *, skip: int = 0) -> Iterat
     yield np.concatenate([np.empty(0, np.float32), *held]), frame.sample_rate
 
 
-def _mix_down(pcm: np.ndarray, name: str) -> np.ndarray:
+def _mix_down(pcm: np.ndarray, file: AudioFile) -> np.ndarray:
     """(samples, channels) -> (samples,), finite; by columns: numpy's mean along so short an axis is slow."""
     channels = pcm.shape[1]
+    mono = pcm[:, 0]
     if channels > 1:
         logger.warning_once(f"Audio of {channels} channels is mixed down to one by their mean (said once).")
-    mono = pcm[:, 0] if channels == 1 else sum(pcm.T) / channels
+        mono = sum(pcm.T) / channels
+        file.remarks.channel_energy += float(np.vdot(pcm, pcm)) / channels
+        file.remarks.mixed_energy += float(np.vdot(mono, mono))
     if not np.isfinite(mono).all():
-        raise ValueError(f"{name} holds NaN or infinite samples. Export it again, or leave it out.")
+        raise ValueError(f"{file.name} holds NaN or infinite samples. Export it again, or leave it out.")
     return mono
 
 

@@ -26,11 +26,15 @@ class Remarks:
         skipped_seconds: how much of the recording could not be decoded, as far as the file tells.
         num_packets: how many of its packets could not.
         notes: sentences about anything else.
+        channel_energy, mixed_energy: sum of the squares of what was decoded, a channel on average, and of
+            its mix to one channel.
     """
 
     skipped_seconds: float = 0.0
     num_packets: int = 0
     notes: list[str] = field(default_factory=list)
+    channel_energy: float = 0.0
+    mixed_energy: float = 0.0
     _silence: float = 0.0  # seconds that stand for what was skipped
     _num_places: int = 0
     _places: list[float] = field(default_factory=list)  # the first and the last, in seconds

@@ -46,6 +46,13 @@ def decode_frames(file: AudioFile) -> Iterator[av.AudioFrame]:
             track = container.streams.best("audio")
             if track is None:
                 raise ValueError(f"{file.name} has no audio stream.")
+            if (count := len(container.streams.audio)) > 1:
+                number, language = (
+                    1 + container.streams.audio.index(track),
+                    track.language or "of no language",
+                )
+                about = f"number {number}, {track.codec_context.name}, {language}"
+                file.remarks.notes.append(f"Of its {count} audio tracks one was taken: {about}.")
             if container.format.name == "flac":
                 track.codec_context.options = {"err_detect": "crccheck+explode"}
             yield from _Decoding(file, container, track, _find_length(container, track, first_frame)).run()

@@ -20,11 +20,13 @@ from .audio_folder import AUDIO_EXTENSIONS
 from .files import write_figure, write_text
 from .models import Countermeasure
 from .scoring import score_batch
+from .signal_check import check_channels, check_signal
 
 
 COLUMNS = (
-    *("file", "score", "probability_bonafide", "verdict", "seconds", "num_windows"),
-    *("mean_score", "min_score", "min_start_seconds", "skipped_seconds", "remark", "error"),
+    *("file", "score", "probability_bonafide", "verdict", "withheld", "seconds", "num_windows"),
+    *("num_withheld", "mean_score", "min_score", "min_start_seconds"),
+    *("skipped_seconds", "remark", "error"),
 )
 
 
@@ -40,6 +42,7 @@ class Recording:
             trained on.
         scores: (num_windows,), of each window.
         probabilities: (num_windows,), softmax output of bona fide.
+        doubts: why the score of a window must not be used, by its index; see [`check_signal`].
         remarks: what of it could not be decoded, and what else a reader of the scores has to know.
         error: why it could not be scored, or "".
     """
@@ -49,29 +52,43 @@ class Recording:
     starts: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
+    doubts: dict[int, str] = field(default_factory=dict)
     remarks: Remarks = field(default_factory=Remarks)
     error: str = ""
 
     def summarize(self, threshold: float | None) -> dict:
-        """The values of `COLUMNS`. The verdict is that of the first crop at `threshold`, if there is one."""
+        """
+        The values of `COLUMNS`, of the windows that are not in doubt. The verdict is that of the first crop
+        at `threshold`, if there is one.
+        """
+        summary = {**dict.fromkeys(COLUMNS), "file": printable(self.file)}
         if self.error:
-            return {**dict.fromkeys(COLUMNS), "file": printable(self.file), "error": printable(self.error)}
-        lowest = int(np.argmin(self.scores))
-        verdict = None if threshold is None else ("bonafide" if self.scores[0] > threshold else "spoof")
-        return {
-            "file": printable(self.file),
-            "score": self.scores[0],
-            "probability_bonafide": self.probabilities[0],
-            "verdict": verdict,
-            "seconds": self.seconds,
-            "num_windows": len(self.scores),
-            "mean_score": float(np.mean(self.scores)),
-            "min_score": self.scores[lowest],
-            "min_start_seconds": self.starts[lowest],
+            return {**summary, "error": printable(self.error)}
+        windows = self.list_windows()
+        summary |= {"seconds": self.seconds, "num_windows": len(windows), "withheld": windows[0]["withheld"]}
+        summary |= {
             "skipped_seconds": self.remarks.skipped_seconds,
             "remark": self.remarks.describe() or None,
-            "error": None,
         }
+        summary["num_withheld"] = sum(window["score"] is None for window in windows)
+        if (score := windows[0]["score"]) is not None:
+            summary |= {"score": score, "probability_bonafide": self.probabilities[0]}
+            if threshold is not None:
+                summary["verdict"] = "bonafide" if score > threshold else "spoof"
+        if scored := [window for window in windows if window["score"] is not None]:
+            lowest = min(scored, key=lambda window: window["score"])
+            summary["mean_score"] = float(np.mean([window["score"] for window in scored]))
+            summary |= {"min_score": lowest["score"], "min_start_seconds": lowest["start_seconds"]}
+        return summary
+
+    def list_windows(self) -> list[dict]:
+        """The start and score of every window, or why its score is withheld."""
+        cancelled = check_channels(self.remarks)
+        windows = []
+        for index, (start, score) in enumerate(zip(self.starts, self.scores, strict=True)):
+            doubt = cancelled or self.doubts.get(index)
+            windows.append({"start_seconds": start, "score": None if doubt else score, "withheld": doubt})
+        return windows
 
 
 def printable(value: Path | str) -> str:
@@ -144,10 +161,12 @@ def score_recordings(
                 recording.starts.append(start / rate)
                 recording.scores.append(score)
                 recording.probabilities.append(probability)
+                if doubt := check_signal(samples, rate):
+                    recording.doubts[len(recording.scores) - 1] = doubt
                 before, recording.seconds = recording.seconds, (start + len(samples)) / rate
                 bar.total = max(bar.total, bar.n + recording.seconds - before)  # which was an estimate
                 bar.update(recording.seconds - before)
-                if not math.isfinite(score):
+                if not math.isfinite(score) and not doubt:
                     recording.error = f"The score of {recording.file} is {score}: check the model's weights."
             while begun[0] is not batch[-1][0]:
                 yield begun.pop(0)
@@ -189,10 +208,8 @@ def write_recordings(
     table = pd.DataFrame(content, columns=COLUMNS, dtype=object)  # keeps whole numbers beside no number
     write_text(folder / "recordings.csv", table.to_csv(index=False, lineterminator="\n"))
     for summary, recording in zip(content, recordings, strict=True):
-        windows = zip(recording.starts, recording.scores, strict=True)
         # How many windows were scored before an error depends on the batches.
-        windows = () if recording.error else windows
-        summary["windows"] = [{"start_seconds": start, "score": score} for start, score in windows]
+        summary["windows"] = [] if recording.error else recording.list_windows()
     write_text(folder / "recordings.json", json.dumps({**about, "recordings": content}, indent=2) + "\n")
 
 
@@ -225,11 +242,17 @@ def describe_recording(summary: Mapping) -> str:
     """One recording of [`Recording.summarize`] as a line."""
     if summary["error"]:
         return f"{'not scored':>10}: {summary['error']}"
+    names = ("score", "probability_bonafide", "mean_score", "min_score")
+    score, probability, mean, low = (
+        "-" if summary[name] is None else f"{summary[name]:.4f}" for name in names
+    )
+    at = "-" if summary["min_start_seconds"] is None else _format_time(summary["min_start_seconds"])
+    withheld = summary["withheld"] and f"No score, because {summary['withheld']}."
+    remarks = " ".join(filter(None, (withheld, summary["remark"])))
     return (
-        f"{summary['score']:>9.4f} {summary['probability_bonafide']:>11.4f} {summary['verdict'] or '-':>9} "
-        f"{_format_time(summary['seconds']):>11} {summary['num_windows']:>7,} {summary['mean_score']:>9.4f} "
-        f"{summary['min_score']:>9.4f} {_format_time(summary['min_start_seconds']):>10}  {summary['file']}"
-        f"{': ' + summary['remark'] if summary['remark'] else ''}"
+        f"{score:>9} {probability:>11} {summary['verdict'] or '-':>9} {_format_time(summary['seconds']):>11} "
+        f"{summary['num_windows']:>7,} {mean:>9} {low:>9} {at:>10}  {summary['file']}"
+        f"{': ' + remarks if remarks else ''}"
     )
 
 
@@ -244,7 +267,9 @@ def write_timelines(
             continue
         title = printable(recording.file.name)
         options = {"window_seconds": window_seconds, "threshold": threshold, "title": title}
-        figure = plots.plot_timeline(recording.starts, recording.scores, **options)
+        scores = [window["score"] for window in recording.list_windows()]
+        scores = np.array(scores, dtype=float)  # NaN where a score is withheld: a gap
+        figure = plots.plot_timeline(recording.starts, scores, **options)
         write_figure(folder / f"timeline-{number:03}-{recording.file.stem[:60]}.png", figure)
 
 

@@ -25,6 +25,7 @@ from processing.models import Countermeasure, load_countermeasure
 from processing.recordings import (
     COLUMNS,
     Recording,
+    describe_recording,
     find_recordings,
     score_recordings,
     write_recordings,
@@ -157,6 +158,94 @@ def test_summary_tells_mean_and_lowest_window():
         -3,
         2,
     ]
+
+
+# What cannot be a recording of speech
+
+
+def silence(num_samples: int) -> np.ndarray:
+    return np.zeros((num_samples, 1))
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (silence(CROP), "it has 0.00 s of sound, and 0.1 s are needed"),
+        (noise(1), "it has 0.00 s of sound, and 0.1 s are needed"),
+        (noise(CROP) * 2**15, "its samples reach"),
+        (noise(CROP) * [[1, -1]], "its channels cancel each other when they are mixed: export one of them"),
+    ],
+    ids=["digital silence", "one sample", "float samples of the size of 16-bit ones", "opposite channels"],
+)
+def test_score_of_what_cannot_be_speech_is_withheld_with_the_reason(
+    countermeasure, tmp_path, samples, reason
+):
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+
+    recordings = score(countermeasure, [tmp_path / "a.wav"])
+    write_recordings(tmp_path / "out", recordings, 0.0, {})
+
+    summary = recordings[0].summarize(0.0)
+    (line,) = csv.DictReader((tmp_path / "out" / "recordings.csv").open(encoding="utf-8", newline=""))
+    (written,) = json.loads((tmp_path / "out" / "recordings.json").read_text())["recordings"]
+    for found in (summary, line, written):
+        assert found["withheld"].startswith(reason)
+        assert all(
+            found[name] in (None, "")
+            for name in ("score", "probability_bonafide", "verdict", "mean_score", "min_score", "error")
+        )
+    assert written["windows"] == [{"start_seconds": 0, "score": None, "withheld": summary["withheld"]}]
+    assert f"a.wav: No score, because {reason}" in describe_recording(summary)
+
+
+def test_silent_windows_of_a_recording_count_neither_for_the_mean_nor_for_the_lowest(
+    countermeasure, tmp_path
+):
+    speech = noise(CROP)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([speech, silence(2 * CROP)]), 16_000)
+
+    (recording,) = score(countermeasure, [tmp_path / "a.wav"])
+    summary = recording.summarize(None)
+
+    assert (summary["num_windows"], summary["num_withheld"]) == (5, 3)
+    assert summary["mean_score"] == pytest.approx(np.mean(recording.scores[:2]))
+    assert summary["min_score"] == min(recording.scores[:2])
+    assert summary["withheld"] is None
+
+
+def test_track_that_was_taken_of_several_is_named(countermeasure, tmp_path):
+    for number in (1, 2):
+        write(tmp_path / f"{number}.wav", CROP, seed=number)
+    subprocess.run(
+        [
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-v",
+            "error",
+            "-i",
+            tmp_path / "1.wav",
+            "-i",
+            tmp_path / "2.wav",
+            "-map",
+            "0",
+            "-map",
+            "1",
+            "-c:a",
+            "flac",
+            "-disposition:a:0",
+            "0",
+            "-disposition:a:1",
+            "default",
+            "-metadata:s:a:1",
+            "language=deu",
+            tmp_path / "two.mka",
+        ],
+        check=True,
+    )
+
+    two, second = score(countermeasure, [tmp_path / "two.mka", tmp_path / "2.wav"])
+
+    assert two.summarize(None)["remark"] == "Of its 2 audio tracks one was taken: number 2, flac, deu."
+    assert two.scores == pytest.approx(second.scores, abs=1e-5)
 
 
 # Windows
