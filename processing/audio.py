@@ -26,7 +26,15 @@ Window = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wa
 
 # A seek is exact to the sample, and so is the header's length. In lossy formats neither is.
 _EXACT_SUBTYPES = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
-_ENDING_FORMATS = {"WAV", "WAVEX", "AIFF", "AU", "FLAC"}  # what follows their samples can be told from them
+_ENDING_FORMATS = {
+    "WAV",
+    "WAVEX",
+    "RF64",
+    "AIFF",
+    "AU",
+    "CAF",
+    "FLAC",
+}  # what follows their samples can be told
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does not state its length
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header
 _MADE_UP_BYTES = 10**9  # so are sizes from here on, if not half of it is there

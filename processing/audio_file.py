@@ -14,6 +14,13 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+# How the chunks of a file of these first four bytes state their size: byte order, number of bytes.
+_CHUNK_SIZES = {
+    **dict.fromkeys([b"RIFF", b"RF64"], ("little", 4)),
+    **dict.fromkeys([b"RIFX", b"FORM"], ("big", 4)),
+    b"caff": ("big", 8),
+}
+
 AudioSource = str | Path | bytes | Mapping[str, Any]
 
 
@@ -70,21 +77,22 @@ class AudioFile:
     name: str
     remarks: Remarks
 
-    def note_unread_bytes(self, end: int) -> int:
-        """Bytes after `end`, where the samples end, that are no further chunks of the same WAV or AIFF."""
+    def note_unread_bytes(self, end: int) -> None:
+        """Note what follows the samples, which end at `end`, and is no chunk of the same WAV, AIFF or CAF."""
         size = self.stream.seek(0, os.SEEK_END)
         self.stream.seek(0)
-        order = {b"RIFF": "little", b"RIFX": "big", b"FORM": "big"}.get(self.stream.read(4))
-        while order is not None:
-            begin = self.stream.seek(end + end % 2)
-            head = self.stream.read(8)
-            length = int.from_bytes(head[4:], order)
-            if not re.match(rb"(?!RIFF|RIFX|FORM)[ -~]{4}", head) or begin + 8 + length > size:
+        form = self.stream.read(4)
+        order, num_bytes = _CHUNK_SIZES.get(form, ("big", 0))
+        while num_bytes:
+            begin = self.stream.seek(end if form == b"caff" else end + end % 2)
+            head = self.stream.read(4 + num_bytes)
+            follows = begin + len(head) + int.from_bytes(head[4:], order)
+            if not re.match(rb"[ -~]{4}", head) or head[:4] in _CHUNK_SIZES or follows > size:
+                end = min(begin, size)
                 break
-            end = begin + 8 + length
+            end = follows
         if unread := max(0, size - end):
             self.remarks.notes.append(f"Bytes of the file that were left unread: {unread:,}.")
-        return unread
 
 
 @contextmanager

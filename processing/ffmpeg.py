@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import BinaryIO
 
 import av
@@ -15,6 +14,7 @@ from .audio_file import AudioFile
 
 _SLACK = 4096  # samples by which a lossy file may fall short of its header: encoder delay and padding
 _MAX_HOLE = 3600  # seconds: broken time stamps shall not make days of silence
+_OGG_PAGE = 65_307  # bytes at most
 _SILENCE = np.zeros((1, 2**16), np.float32)
 # An MP3's first frame, if it states the number of frames. Of the flags after "Xing", the last is "frames".
 _FRAMES_OF_MP3 = re.compile(
@@ -100,6 +100,26 @@ def _read_block_start(packet: av.Packet, streaminfo: bytes) -> int:
     return number if head[1] & 1 else number * int.from_bytes(streaminfo[2:4], "big")
 
 
+def _find_size_without_zeros(stream: BinaryIO) -> int:
+    """Size of the file without the zeros at its end, which are no half of a recording."""
+    size = stream.seek(0, os.SEEK_END)
+    while size:
+        begin = stream.seek(max(0, size - 2**16))
+        if rest := stream.read(size - begin).rstrip(b"\0"):
+            return begin + len(rest)
+        size = begin
+    return 0
+
+
+def _ends_ogg(stream: BinaryIO) -> bool:
+    """Whether the last page is marked as the last and is there to its end (RFC 3533, 6)."""
+    stream.seek(-min(_OGG_PAGE, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+    _, mark, page = stream.read().rpartition(b"OggS")
+    if not mark or len(page) < 23:
+        return not mark
+    return page[1] & 4 > 0 and len(page) >= 23 + page[22] + sum(page[23 : 23 + page[22]])
+
+
 @dataclass
 class _Decoding:
     """One run over the packets of a track: how far it is, in samples, and when the next frame is due."""
@@ -111,10 +131,13 @@ class _Decoding:
     rate: int = 0
     position: int = 0
     num_silent: int = 0  # of `position`: made here
-    due: Fraction | None = None  # seconds
+    due: float | None = None  # seconds
     num_packets: int = 0  # that were decoded
     num_failed: int = 0  # since a frame came out
     seconds_failed: float = 0.0  # of these packets
+
+    def __post_init__(self):
+        self.kind, self.tick = self.container.format.name, float(self.track.time_base)  # seconds
 
     def run(self) -> Iterator[av.AudioFrame]:
         failure = None
@@ -149,22 +172,23 @@ class _Decoding:
             for packet in self.container.demux(self.track):
                 if packet.size:
                     begin = packet.pos if begin is None else begin
-                    end, num_bytes = (packet.pos or 0) + packet.size, num_bytes + packet.size
+                    end, num_bytes = max(end, (packet.pos or 0) + packet.size), num_bytes + packet.size
                     yield packet
         except av.FFmpegError:
             stopped = True
         yield None
-        kind, stream = self.container.format.name, self.file.stream
+        stream = self.file.stream
         at, size = stream.tell(), stream.seek(0, os.SEEK_END)
-        if kind == "aac":  # of which FFmpeg passes over what lies between packets
+        if self.kind == "ogg" and not _ends_ogg(stream):
+            self.file.remarks.notes.append("Its Ogg stream has no end: it was cut off, or its writer was.")
+        if self.kind == "aac":  # of which FFmpeg passes over what lies between packets
             end = (begin or 0) + num_bytes
         elif stopped:
             end = at if at < size else end
-        elif kind not in ("wav", "aiff"):
+        elif self.kind not in ("wav", "aiff"):
             return
-        unread = self.file.note_unread_bytes(end)
-        stream.seek(end)
-        if stopped and unread > end and any(stream.read(2**16)):  # zeros are no half of a recording
+        self.file.note_unread_bytes(end)
+        if (stopped or self.kind == "aac") and _find_size_without_zeros(stream) > 2 * end:
             raise self.make_error()
 
     def skip(self, packet: av.Packet | None) -> None:
@@ -172,24 +196,23 @@ class _Decoding:
         self.file.remarks.add_skipped(self.position / (self.rate or 1), num_packets=1)
         self.num_failed += 1
         if packet is not None and packet.duration is not None:
-            self.seconds_failed += float(packet.duration * packet.time_base)
+            self.seconds_failed += packet.duration * self.tick
         if self.due is None and packet is not None and packet.pts is not None:
-            self.due = max(packet.pts, self.track.start_time or 0) * packet.time_base
+            self.due = max(packet.pts, self.track.start_time or 0) * self.tick
 
-    def find_time(self, packet: av.Packet | None, frame: av.AudioFrame) -> Fraction | None:
+    def find_time(self, packet: av.Packet | None, frame: av.AudioFrame) -> float | None:
         """Seconds at which the frame begins, as the file states it."""
-        kind = self.container.format.name
-        if kind == "flac" and packet:  # of damaged files FFmpeg's time stamps are wrong
-            return Fraction(_read_block_start(packet, self.track.codec_context.extradata), self.rate)
+        if self.kind == "flac" and packet:  # of damaged files FFmpeg's time stamps are wrong
+            return _read_block_start(packet, self.track.codec_context.extradata) / self.rate
         # AMR has no time stamps, and no sync word: FFmpeg takes each byte of junk for a frame.
-        return None if frame.pts is None or kind == "amr" else frame.pts * frame.time_base
+        return None if frame.pts is None or self.kind == "amr" else frame.pts * self.tick
 
-    def fill_hole(self, time: Fraction | None, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
+    def fill_hole(self, time: float | None, frame: av.AudioFrame) -> Iterator[av.AudioFrame]:
         """Silence from the end of the last frame to `time`, at which this one begins, if that is later."""
         hole = round((time - self.due) * self.rate) if time is not None and self.due is not None else 0
         begins = self.due if time is None else time
-        self.due = None if begins is None else begins + Fraction(frame.samples, self.rate)
-        if hole <= max(frame.samples / 2, 2 * self.track.time_base * self.rate):  # jitter
+        self.due = None if begins is None else begins + frame.samples / self.rate
+        if hole <= max(frame.samples / 2, 2 * self.tick * self.rate):  # jitter
             return
         longest = min((self.container.duration or 0) / av.time_base or 60, _MAX_HOLE) * self.rate
         remarks, at = self.file.remarks, self.position / self.rate
@@ -208,13 +231,13 @@ class _Decoding:
 
     def check_length(self) -> None:
         """Hold what was decoded against the length that the file states, and against what was skipped."""
-        remarks, kind = self.file.remarks, self.container.format.name
+        remarks = self.file.remarks
         missing = self.stated_seconds - self.position / self.rate
-        slack = 0.5 if kind == "flac" else _SLACK  # samples
+        slack = 0.5 if self.kind == "flac" else _SLACK  # samples
         if missing * self.rate > slack:
             is_damaged = remarks.num_packets > self.num_failed or self.num_silent > 0  # before its end
             is_cut = (missing - self.seconds_failed) * self.rate > slack and not is_damaged
-            if kind == "flac" or (is_cut and kind != "matroska,webm"):
+            if self.kind == "flac" or (is_cut and self.kind != "matroska,webm"):
                 samples = round(missing * self.rate)
                 raise ValueError(
                     f"{self.file.name} was cut off: {samples} samples are missing. Fetch it again."

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -537,6 +538,32 @@ def test_score_that_is_no_number_is_an_error_of_its_file_and_no_nan_is_written(t
 
     assert f"The score of {file} is nan" in recordings[0].error
     assert "NaN" not in (tmp_path / "out" / "recordings.json").read_text()
+
+
+# Files of which a part is skipped
+
+
+def test_what_is_skipped_stands_beside_the_score(countermeasure, tmp_path):
+    file, whole = tmp_path / "a.m4a", write(tmp_path / "whole.m4a", 8 * CROP)
+    content = bytearray(whole.read_bytes())
+    at = content.index(b"mdat") + 8000
+    content[at : at + 600] = np.random.default_rng(0).bytes(600)
+    file.write_bytes(content)
+
+    damaged, undamaged = recordings = score(countermeasure, [file, whole])
+    write_recordings(tmp_path / "out", recordings, 0.0, {})
+
+    assert damaged.starts == undamaged.starts and damaged.scores[-1] == pytest.approx(undamaged.scores[-1])
+    summary = damaged.summarize(0.0)
+    assert 0.05 < summary["skipped_seconds"] < 0.4
+    assert re.match(r"Skipped: [1-5] packets? that cannot be decoded, ", summary["remark"])
+    assert describe_recording(summary).endswith(f"{file}: {summary['remark']}")
+    with open(tmp_path / "out" / "recordings.csv", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["remark"] for line in lines] == [summary["remark"], ""]
+    assert [float(line["skipped_seconds"]) for line in lines] == [summary["skipped_seconds"], 0]
+    first, _ = json.loads((tmp_path / "out" / "recordings.json").read_text())["recordings"]
+    assert (first["skipped_seconds"], first["remark"]) == (summary["skipped_seconds"], summary["remark"])
 
 
 # Finding files
