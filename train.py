@@ -2,6 +2,7 @@
 TrainingArguments]."""
 
 import dataclasses
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 from transformers.hf_argparser import HfArg
 
 from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
 from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, list_systems, load_recipe
-from modeling import LFCCGMMConfig
-from processing.base_model import RANDOM, record_base_model
+from modeling import ARCHITECTURES, LFCCGMMConfig
+from processing.base_model import RANDOM
 from processing.checkpoints import find_checkpoint
 from processing.collation import AudioCollator, RecordingError, label_ids
 from processing.command_line import (
@@ -32,8 +34,10 @@ from processing.files import strip_folder
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
 from processing.report import describe_results, describe_split
+from processing.run_settings import check_same_settings, describe_settings, record_start
+from processing.trainer_arguments import check_trainer_arguments
 from processing.training import GradientArguments, build_trainer
-from processing.training_lfcc_gmm import USED_ARGUMENTS, EMArguments
+from processing.training_lfcc_gmm import STATE_FOLDER, USED_ARGUMENTS, EMArguments
 from processing.training_record import save_and_evaluate, write_training_record
 from processing.trials import Corpus, count_classes, list_trials
 
@@ -123,10 +127,6 @@ class Run:
             )
         if {"optim", "optimizer"} <= self.given.keys():
             raise ValueError("--optim and --optimizer both name the optimizer: give one of them.")
-        if args.label_smoothing_factor:
-            raise ValueError(
-                "--label_smoothing_factor is not supported: the Trainer's would bypass the class weights."
-            )
         min_lr = (args.lr_scheduler_kwargs or {}).get("min_lr")
         if min_lr is not None and float(min_lr) > args.learning_rate:
             raise ValueError(
@@ -150,6 +150,11 @@ class Run:
                 "utterance."
             )
         self.choose_method()
+        model_type = self.recipe.model.get("model_type")
+        cannot = {c.model_type for c, n in ARCHITECTURES.items() if not n.supports_gradient_checkpointing}
+        if args.gradient_checkpointing and model_type in cannot:  # the old name, which mirrors the new one
+            raise ValueError(f"--activation_checkpointing is not possible with {model_type}. Leave it out.")
+        check_trainer_arguments(args)
 
     def choose_method(self) -> GradientArguments | EMSettings:
         """How the model is trained, with the settings of that. ValueError: EM does not allow them."""
@@ -157,21 +162,29 @@ class Run:
             return self.gradient_args
         return self.em_args.make_settings(self.args, is_new=self.weights is None)
 
+    def describe_settings(self, specs: dict[str, str], splits: dict[str, Dataset]) -> dict:
+        """What must not change when the run goes on from a checkpoint."""
+        own_args = {**vars(self.gradient_args), **vars(self.em_args)}
+        trained_on = {role: (specs[role], splits[role]) for role in ("train", "dev")}
+        settings = describe_settings(self.args, own_args, trained_on)
+        # As they are now: training may write into their folder.
+        return settings | {"started_from": self.weights and describe_start(self.weights, self.recipe.card)}
+
     def describe(
         self,
         corpus: Corpus,
         specs: dict[str, str],
         counts: dict[str, dict[str, int]],
         base_model: dict | None,
-        before: dict | None,
+        settings: dict,
     ) -> tuple[dict, dict]:
         """The recipe as it was run, and what `training.json` says of the run; both without local folders."""
         recipe, overridden = dataclasses.asdict(self.recipe) | {"corpus": corpus.name}, dict(self.overrides)
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
-        for settings in (recipe["training"], overridden):
-            settings |= {k: strip_folder(v) for k, v in settings.items() if isinstance(v, str)}
-            if base_model and "base_model" in settings:
-                settings["base_model"] = base_model["name"]
+        for arguments in (recipe["training"], overridden):
+            arguments |= {k: strip_folder(v) for k, v in arguments.items() if isinstance(v, str)}
+            if base_model and "base_model" in arguments:
+                arguments["base_model"] = base_model["name"]
         record = {
             "system": self.recipe.system,
             "overridden": overridden,
@@ -182,7 +195,8 @@ class Run:
         }
         known = {"note": corpus.note, "base_model": base_model}
         record |= {"splits": specs, "counts": counts, **{k: v for k, v in known.items() if v}}
-        return recipe, record | {"origin": describe_training(corpus.name, before)}
+        origin = describe_training(corpus.name, settings["started_from"])
+        return recipe, record | {"origin": origin, "settings": settings}
 
 
 def main(argv: list[str]) -> None:
@@ -203,6 +217,10 @@ def main(argv: list[str]) -> None:
             corpus, specs, allow_unreadable=run.corpus_args.allow_unreadable
         )
         counts = {role: count_classes(list_trials(rows)) for role, rows in splits.items()}
+        settings = run.describe_settings(specs, splits)
+        is_resumed = checkpoint is not None or (folder / STATE_FOLDER).is_dir()
+        if is_resumed:
+            check_same_settings(folder, settings)
         announce(run, corpus, specs, counts)
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
@@ -214,8 +232,6 @@ def main(argv: list[str]) -> None:
                 base_model=run.model_args.base_model,
                 attn_implementation=run.model_args.attn_implementation,
             )
-            # As they are now: training may write into their folder.
-            before = run.weights and describe_start(run.weights, run.recipe.card)
         is_new = run.weights is None and checkpoint is None
         PartialState().print(describe_parameters(model, base_model if is_new else None))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
@@ -224,8 +240,8 @@ def main(argv: list[str]) -> None:
     except (ValueError, FileNotFoundError, FileExistsError, PublishingError) as error:
         sys.exit(f"train.py: error: {error}")
 
-    if base_model is not None and trainer.is_world_process_zero():
-        record_base_model(folder, base_model)
+    if not is_resumed and trainer.is_world_process_zero():
+        record_start(folder, settings, base_model)
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     try:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -235,7 +251,7 @@ def main(argv: list[str]) -> None:
     PartialState().destroy_process_group()  # its threads may abort a process that ends before them
     if not trainer.is_world_process_zero():
         return
-    recipe, record = run.describe(corpus, specs, counts, base_model, before)
+    recipe, record = run.describe(corpus, specs, counts, base_model, settings)
     write_training_record(folder, recipe, trainer, record, started=started)
     for result in results:
         print(describe_results(result), end="\n\n")
@@ -278,7 +294,7 @@ def parse_arguments(argv: list[str]) -> Run:
         weights,
         *groups,
         given=given,
-        overrides={name: given[name] for name in names if name in given.keys() - not_settings},
+        overrides=json.loads(json.dumps({k: given[k] for k in names if k in given.keys() - not_settings})),
         reduced={k: v for k, v in recipe.demo_training.items() if is_demo and k not in given},
         target=find_target(args, given),
     )

@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 from transformers.utils import logging
 
-from .files import write_text
 from .resuming import hash_tensors
 
 
@@ -180,11 +179,6 @@ def _explain_base_model_errors(place: Path | str) -> AbstractContextManager[None
             ),
         )
     return explain_errors(f"The base model {place}", remedy, state)
-
-
-def record_base_model(folder: Path, base_model: dict) -> None:
-    """Note in a run's folder, when it begins, what [`load_base_model`] says: a resumed run reads it there."""
-    write_text(folder / RECORD_NAME, json.dumps({"base_model": base_model}, indent=2) + "\n")
 
 
 def read_base_model_record(folder: Path) -> dict | None:

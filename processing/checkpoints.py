@@ -19,7 +19,7 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
     for the newest complete one, where `None`, the beginning, is the answer as long as there is none.
 
     Raises:
-        FileExistsError: `output_dir` holds a run, or newer checkpoints, that would be overwritten.
+        FileExistsError: `output_dir` holds a run, or checkpoints, that would be overwritten.
         ValueError: the folder named is not a complete checkpoint of `output_dir`.
     """
     is_finished = (output_dir / "config.json").is_file()
@@ -36,6 +36,13 @@ def find_checkpoint(output_dir: Path, resume_from: str | None) -> Path | None:
             raise FileExistsError(
                 f"{output_dir} holds a finished model and no checkpoint to go on from. Choose another "
                 f"--output_dir; to train the model on, pass --model {output_dir}."
+            )
+        whole = sorted(output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*/trainer_state.json"))
+        if checkpoint is None and whole:  # and not just the first one, half-written
+            raise FileExistsError(
+                f"{output_dir} holds checkpoints, but none to go on from ({whole[0].parent.name}: "
+                f"{find_problem(whole[0].parent)}; --save_only_model keeps the weights only): training would "
+                "start from the beginning and replace them. Choose another --output_dir."
             )
         return checkpoint
     checkpoint = output_dir / Path(resume_from).name

@@ -45,7 +45,7 @@ class ArgumentParser(HfArgumentParser):
                 action.nargs, action.const = "?", True
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
     def peek(self, argv: list[str], *names: str) -> argparse.Namespace:
         """Values of a few arguments, `None` where the command line does not give them."""
@@ -71,7 +71,10 @@ class ArgumentParser(HfArgumentParser):
             if action.choices and value is not None and value not in action.choices:
                 self.error(f"{action.dest} {value!r} is not one of {', '.join(map(str, action.choices))}")
         options = {token.split("=")[0] for token in argv}
-        groups = self.parse_dict(vars(values), allow_extra_keys=True)
+        try:
+            groups = self.parse_dict(vars(values), allow_extra_keys=True)
+        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:  # of the dataclasses
+            self.error(str(error))
         given = {}
         for action in self._actions:
             if options & set(action.option_strings):

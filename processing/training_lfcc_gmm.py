@@ -18,6 +18,8 @@ from .models import list_settings
 from .resuming import hash_rows
 
 
+STATE_FOLDER = "checkpoint-em"  # in the output folder
+
 # The arguments of `TrainingArguments` that mean something to EM, beside those of the Hub.
 USED_ARGUMENTS = {
     "output_dir",
@@ -91,7 +93,7 @@ class LFCCGMMTrainer(Trainer):
             index = self.train_dataset.features["label"].str2int(name)
             self.rows[name] = rows = self.train_dataset.select(np.flatnonzero(labels == index))
             self.places[name] = {
-                "state_dir": Path(self.args.output_dir, "checkpoint-em", name),
+                "state_dir": Path(self.args.output_dir, STATE_FOLDER, name),
                 "identity": {"label": name, "utterances": hash_rows(rows), **config},
             }
             # What cannot be resumed is an error now, and not after hours.

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from conftest import TINY_RECIPE
 from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
@@ -373,6 +374,70 @@ def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tm
     )
 
     assert "other settings: id2label.0 was 'spoof', now 'bonafide'; id2label.1 was" in message
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "before"),
+    [
+        ("learning_rate", 0.01, 0.001),
+        ("per_device_train_batch_size", 2, 4),
+        ("gradient_accumulation_steps", 2, 1),
+        ("weight_decay", 0.5, 0.0),
+        ("seed", 3, 42),
+        ("crop", "start", "random"),
+        ("lr_scheduler_type", "linear", "cosine"),
+        ("metric_for_best_model", "loss", "eer"),
+        ("train_split", "train[:20]", "train"),
+    ],
+)
+def test_argument_that_differs_from_how_the_run_began_is_refused(
+    refused, trained, la_corpus, tmp_path, argument, value, before
+):
+    run = resumable(trained, tmp_path)
+
+    message = refused(*run, "--data_dir", la_corpus, f"--{argument}", value)
+
+    name = argument.replace("train_split", "train.split")
+    assert f"other settings: {name} was {before!r}, now {value!r}" in message
+    assert "What may change: number of epochs and steps, logging, workers" in message
+
+
+def test_audio_or_labels_that_differ_from_how_the_run_began_are_refused(
+    refused, trained, la_corpus, tmp_path
+):
+    run, corpus = resumable(trained, tmp_path), shutil.copytree(la_corpus, tmp_path / "LA")
+    audio = corpus / "ASVspoof2019_LA_train" / "flac"
+    shutil.copy(audio / "LA_T_0000000.flac", audio / "LA_T_0000001.flac")
+    protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.dev.trl.txt"
+    lines = protocol.read_text().splitlines(keepends=True)
+    protocol.write_text("".join(lines[2:]))
+
+    message = refused(*run, "--data_dir", corpus)
+
+    assert "train.audio_bytes was " in message and "train.split" not in message
+    assert "dev.bonafide was 8, now 7; dev.spoof was 8, now 7" in message
+
+
+def test_epochs_logging_and_workers_may_change_when_a_run_is_resumed(
+    trained, la_corpus, tmp_path, train_script
+):
+    changes = ("--num_train_epochs", 5, "--logging_steps", 1, "--dataloader_num_workers", 1)
+
+    train_script.run(*resumable(trained, tmp_path), "--data_dir", la_corpus, *changes)
+
+    state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
+    assert state["global_step"] == 30
+    before, after = (json.loads((run / "training.json").read_text()) for run in (trained, tmp_path / "run"))
+    assert after["settings"] == before["settings"]
+    assert after["overridden"]["num_train_epochs"] == 5.0
+
+
+def resumable(trained, folder) -> tuple:
+    """Arguments of `train.py` that go on with a copy of a run."""
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(yaml.safe_dump(TINY_RECIPE))
+    run = shutil.copytree(trained, folder / "run")
+    return "--model", recipe, "--output_dir", run, "--resume_from_checkpoint", "last"
 
 
 @pytest.mark.parametrize(

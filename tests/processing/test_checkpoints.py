@@ -64,6 +64,21 @@ def test_finished_model_without_checkpoints_is_not_trained_over(tmp_path):
         find_checkpoint(tmp_path, "last")
 
 
+def test_last_does_not_start_anew_where_there_are_only_weights(run):
+    for path in run.glob("checkpoint-*/optimizer.pt"):  # as of `--save_only_model`
+        path.unlink()
+
+    with pytest.raises(FileExistsError, match="optimizer.pt is missing; --save_only_model"):
+        find_checkpoint(run, "last")
+
+
+def test_last_starts_anew_where_the_first_checkpoint_is_half_written(run):
+    for path in run.glob("checkpoint-*/trainer_state.json"):
+        path.unlink()
+
+    assert find_checkpoint(run, "last") is None
+
+
 def test_named_checkpoint_of_another_run_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="is not a checkpoint of --output_dir"):
         find_checkpoint(tmp_path / "other", str(run / "checkpoint-10"))
