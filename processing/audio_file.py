@@ -109,6 +109,8 @@ def open_audio_file(source: AudioSource, remarks: Remarks | None = None) -> Iter
         raise ValueError("The audio has neither a path nor bytes. Give one of them.")
     elif not Path(path).is_file():
         raise FileNotFoundError(f"There is no audio file {path}. Check its folder and name.")
+    elif os.path.getsize(path) == 0:
+        raise ValueError(f"{path} is empty: 0 bytes. Fetch it again.")
     else:
         with open(path, "rb") as stream:
             yield (file := AudioFile(stream, str(path), noted))

@@ -87,6 +87,13 @@ def read_columns(
         if "utterance_id" not in columns or not has_needed:
             missing = "utterance" if has_needed else needed
             raise ValueError(f"it cannot be told which column is the {missing}")
+        unused = [
+            name.strip()
+            for i, name in enumerate(names or fields)
+            if i not in columns.values() and name.strip() not in ("", "-")
+        ]
+        if names is not None and unused:
+            raise ValueError(f"these names of columns are not known: {', '.join(unused)}")
     except ValueError as error:
         raise ValueError(f"{path}: {error}. Its first line is {first!r}. {REMEDIES[needed]}") from None
     found = pd.DataFrame({name: table[i] for name, i in columns.items()})
@@ -95,7 +102,6 @@ def read_columns(
     refuse_lines(path, is_short | (table[len(fields)] != ""), expected)
     if "key" in found:
         found["key"] = _read_keys(path, found["key"], keys)
-    unused = [field for i, field in enumerate(fields) if field and i not in columns.values()]
     if is_header and unused:
         logger.warning("%s: these columns are not used: %s", path, ", ".join(map(repr, unused)))
     for name in found.columns.intersection(["utterance_id", *optional] if sep != " " else []):
@@ -137,7 +143,7 @@ def _name_columns(
         of_class = keys.get("".join(word for word in name.split("_") if word not in WORDS_OF_CLASS))
         for found, what in ((columns, role), (classes, of_class)):
             if what in found:
-                raise ValueError(f"{names[found[what]]!r} and {names[i]!r} could both be the {what}")
+                raise ValueError(f"{names[found[what]]!r} and {names[i]!r} could both be the {what} column")
             if what is not None:
                 found[what] = i
     if "utterance_id" not in columns and [*names].count("") == 1:  # pandas writes an index so

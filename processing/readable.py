@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import datasets
-import pyarrow.compute as pc
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
@@ -14,13 +13,14 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from .audio import count_samples, decode_audio
+from .audio_file import Remarks
 from .files import write_text
 from .resuming import hash_rows, read_on_main
 
 
 logger = logging.get_logger(__name__)
 
-VERSION = 1  # to be raised with every change of what is checked
+VERSION = 2  # to be raised with every change of what is checked
 NUM_THREADS = 8  # that wait for the disk; more cores are used by more processes
 # Of these the header tells where the last sample is, and it is found without decoding what precedes it.
 SEEKABLE = {".flac", ".wav", ".aif", ".aiff", ".au"}
@@ -32,9 +32,9 @@ def leave_out_unreadable(
 ) -> tuple[dict[str, Dataset], dict[str, int]]:
     """
     The rows of each split whose recordings can be read, and how many others there were. Read are the header
-    and the first sample, or the last where that takes no decoding of the others. Files are remembered by
-    path, size and time of the last change in the cache of `datasets`. All processes call it and share the
-    work.
+    and the first sample, or the last where that takes no decoding of the others. Files that can be read are
+    remembered in the cache of `datasets`, by path, size and time of the last change of all of a split. All
+    processes call it and share the work.
 
     Raises:
         ValueError: recordings that cannot be read, with all reasons, unless `allow_unreadable`.
@@ -59,42 +59,38 @@ def leave_out_unreadable(
 def _find_errors(rows: Dataset, name: str) -> dict[int, str]:
     """Why recordings cannot be read, by the numbers of their rows."""
     process, audio = PartialState(), rows.select_columns("audio")
-    memory, errors = read_on_main(lambda: _recall(rows))
-    if errors is not None:
-        return errors
-    own = range(process.process_index, len(rows), process.num_processes)
-    bar = tqdm(total=len(own), desc=f"Checking {name} recordings", disable=not process.is_main_process)
+    memory, unreadable = read_on_main(lambda: _recall(rows))
+    numbers = range(len(rows)) if unreadable is None else unreadable
+    own = numbers[process.process_index :: process.num_processes]
+    found, is_quiet = [], not process.is_main_process
+    bar = tqdm(total=len(own), desc=f"Checking {name} recordings", disable=is_quiet, delay=1)
     with bar, ThreadPoolExecutor(NUM_THREADS) as pool:
-        found = []
         for i, error in zip(own, pool.map(lambda i: _find_error(audio[i]["audio"]), own), strict=True):
             found += [(i, error)] if error else []
             bar.update()
     errors = dict(sorted(gather_object(found)))
-    if memory is not None and process.is_main_process:
+    if memory is not None and process.is_main_process and unreadable != [*errors]:
         try:
-            write_text(memory, json.dumps(errors))
+            write_text(memory, json.dumps([*errors]))
         except OSError as error:
             logger.warning("%s cannot be written: recordings will be checked again (%s).", memory, error)
     return errors
 
 
-def _recall(rows: Dataset) -> tuple[Path | None, dict[int, str] | None]:
-    """Where what is found of these files is kept, and what was found before; neither of audio within rows."""
-    if pc.any(pc.struct_field(rows.with_format("arrow")[:]["audio"], "bytes").is_valid()).as_py():
+def _recall(rows: Dataset) -> tuple[Path | None, list[int] | None]:
+    """Where what is found of these files is kept, and the numbers of those that could not be read before."""
+    if rows[0]["audio"]["bytes"] is not None:
         return None, None
     memory = Path(datasets.config.HF_DATASETS_CACHE, "unreadable", f"{hash_rows(rows)[:32]}-{VERSION}.json")
-    if not memory.is_file():
-        return memory, None
-    return memory, {int(i): error for i, error in json.loads(memory.read_text(encoding="utf-8")).items()}
+    return memory, json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else None
 
 
 def _find_error(audio: dict) -> str | None:
     """Why a recording cannot be read, if it cannot."""
     try:
-        start = 0
-        if Path(audio["path"] or "").suffix.lower() in SEEKABLE:
-            start = count_samples(audio) - 1
-        decode_audio(audio, start=start, num_samples=1)
+        is_seekable = Path(audio["path"] or "").suffix.lower() in SEEKABLE
+        start = count_samples(audio) - 1 if is_seekable else 0
+        decode_audio(audio, start=start, num_samples=1, remarks=Remarks())  # not logged here
     except (ValueError, OSError) as error:
         return str(error)
     return None

@@ -15,7 +15,7 @@ from .audio_folder import AUDIO_EXTENSIONS
 from .columns import is_number, read_columns
 from .corpora import LAYOUTS
 from .files import write_text
-from .text_tables import read_table
+from .text_tables import read_table, refuse_lines
 from .trials import KEY_OF_LABEL, KEYS, SUBSET_OF_NAME, Corpus, check_trials, complete_trials
 
 
@@ -62,6 +62,9 @@ def read_scores(
     if of_class:
         scores["score"] = scores["bonafide"] - scores["spoof"]
     if "subset" in scores:
+        refuse_lines(
+            path, ~scores["subset"].isin(SUBSET_OF_NAME), f"of the subset {' or '.join(SUBSET_OF_NAME)}"
+        )
         scores["subset"] = scores["subset"].map(SUBSET_OF_NAME)
     check_trials(scores, str(path))
     return scores

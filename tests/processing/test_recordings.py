@@ -457,7 +457,7 @@ def unreadable(folder: Path, kind: str) -> tuple[Path, str]:
         return file, "cannot be decoded"
     if kind == "empty":
         file.write_bytes(b"")
-        return file, "cannot be decoded"
+        return file, "is empty"
     if kind == "truncated":
         write(file, 10 * CROP)
         os.truncate(file, 100_000)

@@ -143,6 +143,10 @@ def test_bona_fide_has_no_attack_however_the_file_calls_it(score_file):
         ("filename,score,label\nu1,2.5,1\n", "line 2: the label '1' is not spelt .* by --label_map"),
         ("filename,path,score\nu1,a,2.5\n", "'filename' and 'path' could both be the utterance"),
         ("filename,p_fake\nu1,0.9\nu2,0.1\n", "cannot be told which column is the score.*'filename,p_fake'"),
+        (
+            "s1 u1 alaw ita_tx A07 spoof notrim eval 1\ns1 u2 alaw ita_tx A07 spoof notrim dev 1\n",
+            "line 2: .* is not of the subset eval or progress or hidden",
+        ),
         ("score,label\n2.5,real\n", "cannot be told which column is the utterance"),
         ("u1,2.5\nu2,2.5,3\n", "line 2: 'u2,2.5,3' is not a line of 2 fields"),
         ("u\0001 2.5\n", "is not a text file"),
@@ -197,6 +201,18 @@ def test_keys_are_told_by_a_header_or_the_user(score_file, text, columns, label_
 
     assert (file.utterance_id.tolist(), file.score.tolist()) == (["u1", "u2"], [2.5, -1.0])
     assert file.key.tolist() == ["bonafide", "spoof"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("utterance,score,kye", "these names of columns are not known: kye"),
+        ("utterance,score", "it has 3 columns, but 2 are named"),
+    ],
+)
+def test_names_of_columns_that_do_not_fit_are_refused(score_file, columns, message):
+    with pytest.raises(ValueError, match=rf"scores.txt: {message}.*first line is 'u1 2.5 1'"):
+        read_scores(score_file("u1 2.5 1\n"), columns.split(","))
 
 
 def test_names_with_white_space_are_words_and_fields_that_are_not_needed_may_be_empty(score_file):
