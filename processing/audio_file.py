@@ -30,15 +30,15 @@ class Remarks:
     What was skipped of a file, and what else has to be said of it. Filled while it is decoded.
 
     Attributes:
-        skipped_seconds: how much of the recording could not be decoded, as far as the file tells.
-        num_packets: how many of its packets could not.
+        skipped_packets: how many packets of it cannot be decoded.
+        skipped_seconds: how much of the recording that and holes in it are, as far as the file tells.
         notes: sentences about anything else.
         channel_energy, mixed_energy: sum of the squares of what was decoded, a channel on average, and of
             its mix to one channel.
     """
 
+    skipped_packets: int = 0
     skipped_seconds: float = 0.0
-    num_packets: int = 0
     notes: list[str] = field(default_factory=list)
     channel_energy: float = 0.0
     mixed_energy: float = 0.0
@@ -48,7 +48,7 @@ class Remarks:
 
     def add_skipped(self, at: float, *, num_packets: int = 0, silence: float = 0.0) -> None:
         """Count packets that cannot be decoded, or seconds of silence that stand for what is not there."""
-        self.num_packets += num_packets
+        self.skipped_packets += num_packets
         self._silence += silence
         self.skipped_seconds += silence
         if at not in self._places[-1:]:
@@ -57,8 +57,8 @@ class Remarks:
 
     def describe(self) -> str:
         """All of it as text, "" if there is nothing to say."""
-        noun = "packet" if self.num_packets == 1 else "packets"
-        skipped = [f"{self.num_packets:,} {noun} that cannot be decoded"] if self.num_packets else []
+        noun = "packet" if self.skipped_packets == 1 else "packets"
+        skipped = [f"{self.skipped_packets:,} {noun} that cannot be decoded"] if self.skipped_packets else []
         if self._silence:
             skipped.append(f"{self._silence:.2f} s replaced by silence")
         if not skipped:

@@ -47,10 +47,8 @@ def decode_frames(file: AudioFile) -> Iterator[av.AudioFrame]:
             if track is None:
                 raise ValueError(f"{file.name} has no audio stream.")
             if (count := len(container.streams.audio)) > 1:
-                number, language = (
-                    1 + container.streams.audio.index(track),
-                    track.language or "of no language",
-                )
+                number = 1 + container.streams.audio.index(track)
+                language = track.language or "of no language"
                 about = f"number {number}, {track.codec_context.name}, {language}"
                 file.remarks.notes.append(f"Of its {count} audio tracks one was taken: {about}.")
             if container.format.name == "flac":
@@ -73,7 +71,7 @@ def convert_pcm(frame: av.AudioFrame) -> np.ndarray:
 def _read_first_frame(stream: BinaryIO) -> bytes:
     """What follows the ID3 tags, as much as an MP3 needs to state its length."""
     begin = stream.seek(0)
-    while (head := stream.read(200))[:3] == b"ID3":
+    while (head := stream.read(200))[:3] == b"ID3" and len(head) > 9:
         size = sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         begin = stream.seek(begin + 10 + size + (10 if head[5] & 16 else 0))
     return head
@@ -177,18 +175,17 @@ class _Decoding:
         except av.FFmpegError:
             stopped = True
         yield None
-        stream = self.file.stream
-        at, size = stream.tell(), stream.seek(0, os.SEEK_END)
-        if self.kind == "ogg" and not _ends_ogg(stream):
-            self.file.remarks.notes.append("Its Ogg stream has no end: it was cut off, or its writer was.")
         if self.kind == "aac":  # of which FFmpeg passes over what lies between packets
-            end = (begin or 0) + num_bytes
-        elif stopped:
-            end = at if at < size else end
-        elif self.kind not in ("wav", "aiff"):
-            return
+            self.note_rest((begin or 0) + num_bytes)
+        elif stopped or self.kind in ("wav", "aiff"):
+            self.note_rest(end)
+        elif self.kind == "ogg" and not _ends_ogg(self.file.stream):
+            self.file.remarks.notes.append("Its Ogg stream has no end: it was cut off, or its writer was.")
+
+    def note_rest(self, end: int) -> None:
+        """Note what was not read of the file, where so many bytes were."""
         self.file.note_unread_bytes(end)
-        if (stopped or self.kind == "aac") and _find_size_without_zeros(stream) > 2 * end:
+        if self.kind not in ("aiff", "wav") and _find_size_without_zeros(self.file.stream) > 2 * end:
             raise self.make_error()
 
     def skip(self, packet: av.Packet | None) -> None:
@@ -235,7 +232,7 @@ class _Decoding:
         missing = self.stated_seconds - self.position / self.rate
         slack = 0.5 if self.kind == "flac" else _SLACK  # samples
         if missing * self.rate > slack:
-            is_damaged = remarks.num_packets > self.num_failed or self.num_silent > 0  # before its end
+            is_damaged = remarks.skipped_packets > self.num_failed or self.num_silent > 0  # before its end
             is_cut = (missing - self.seconds_failed) * self.rate > slack and not is_damaged
             if self.kind == "flac" or (is_cut and self.kind != "matroska,webm"):
                 samples = round(missing * self.rate)
@@ -247,7 +244,7 @@ class _Decoding:
                 f"Of the {self.stated_seconds:.2f} s that it states {missing:.2f} s are missing."
             )
         decoded = (self.position - self.num_silent) / self.rate
-        if decoded < remarks.skipped_seconds or self.num_packets < remarks.num_packets:
+        if decoded < remarks.skipped_seconds or self.num_packets < remarks.skipped_packets:
             raise self.make_error()
 
     def make_error(self) -> ValueError:

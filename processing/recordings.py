@@ -26,7 +26,7 @@ from .signal_check import check_channels, check_signal
 COLUMNS = (
     *("file", "score", "probability_bonafide", "verdict", "withheld", "seconds", "num_windows"),
     *("num_withheld", "mean_score", "min_score", "min_start_seconds"),
-    *("skipped_seconds", "remark", "error"),
+    *("skipped_packets", "skipped_seconds", "remark", "error"),
 )
 
 
@@ -67,6 +67,7 @@ class Recording:
         windows = self.list_windows()
         summary |= {"seconds": self.seconds, "num_windows": len(windows), "withheld": windows[0]["withheld"]}
         summary |= {
+            "skipped_packets": self.remarks.skipped_packets,
             "skipped_seconds": self.remarks.skipped_seconds,
             "remark": self.remarks.describe() or None,
         }

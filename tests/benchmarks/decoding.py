@@ -31,6 +31,7 @@ import torchaudio
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from processing.audio import _read_by_ffmpeg, decode_audio  # noqa: E402
+from processing.audio_file import open_audio_file  # noqa: E402
 
 
 CLIP = 64_000  # samples: 4 s at 16 kHz
@@ -61,8 +62,8 @@ def whole_by_soundfile(path: Path) -> np.ndarray:
 
 def clip_by_pyav(path: Path) -> np.ndarray:
     """What a file takes that libsndfile refuses, on files that it would read."""
-    with path.open("rb") as stream:
-        blocks = _read_by_ffmpeg(stream, str(path), lambda rate: (0, CLIP))
+    with open_audio_file(path) as file:
+        blocks = _read_by_ffmpeg(file, lambda rate: (0, CLIP))
         return np.concatenate([mono for mono, _ in blocks])
 
 

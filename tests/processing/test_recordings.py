@@ -562,6 +562,7 @@ def test_what_is_skipped_stands_beside_the_score(countermeasure, tmp_path):
         lines = list(csv.DictReader(stream))
     assert [line["remark"] for line in lines] == [summary["remark"], ""]
     assert [float(line["skipped_seconds"]) for line in lines] == [summary["skipped_seconds"], 0]
+    assert [int(line["skipped_packets"]) for line in lines] == [damaged.remarks.skipped_packets, 0]
     first, _ = json.loads((tmp_path / "out" / "recordings.json").read_text())["recordings"]
     assert (first["skipped_seconds"], first["remark"]) == (summary["skipped_seconds"], summary["remark"])
 
