@@ -89,7 +89,7 @@ class EvaluationArguments:
     )
     score_columns: str | None = HfArg(
         default=None,
-        help="What the columns of --score_file are, where it does not say it: -,utterance,key,score, with "
+        help="What the columns of --score_file are, where it does not say it: _,utterance,key,score, with "
         "spoof,bonafide for a score of each class.",
     )
     protocol: str | None = HfArg(

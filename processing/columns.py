@@ -31,7 +31,7 @@ NAMES = {
 WORDS_OF_CLASS = {"score", "logit", "prob", "probability", "p", "is"}
 REMEDIES = {
     "score": "Name the columns in a first line or by --score_columns (--compare_columns for --compare): "
-    "utterance,key,score, or utterance,spoof,bonafide for a score of each class; - is a column that is not "
+    "utterance,key,score, or utterance,spoof,bonafide for a score of each class; _ is a column that is not "
     "needed. Say what keys mean that are numbers by --label_map 1=bonafide,0=spoof.",
     "key": "Name the columns in a first line: utterance,key.",
 }
@@ -51,7 +51,7 @@ def read_columns(
     Args:
         path: the file.
         needed: "score" or "key": what the file must hold beside the utterance.
-        names: what its columns are, "-" for one that is not needed. Without them its first line may name
+        names: what its columns are, "_" for one that is not needed. Without them its first line may name
             them. Otherwise the utterance comes first, and what the other columns hold tells them apart.
         keys: of labels by their spelling in small letters, see [`read_label_map`].
         layouts: the columns of protocols whose whole lines may stand before the score.
@@ -90,7 +90,7 @@ def read_columns(
         unused = [
             name.strip()
             for i, name in enumerate(names or fields)
-            if i not in columns.values() and name.strip() not in ("", "-")
+            if i not in columns.values() and _normalize(name) not in ("", "_")
         ]
         if names is not None and unused:
             raise ValueError(f"these names of columns are not known: {', '.join(unused)}")

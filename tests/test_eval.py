@@ -272,9 +272,9 @@ def test_score_file_alone_with_its_own_keys_and_default_folder(run, tmp_path):
 
 
 def test_csv_of_two_logits_and_numbers_for_keys(run, fails, tmp_path):
-    text = "clip;fake;real;y\n" + "".join(f"c{i};{i % 7};{i % 5 + 3 * (i % 2)};{i % 2}\n" for i in range(60))
-    (tmp_path / "a.csv").write_bytes(text.encode("utf-16"))
-    columns = ("--score_columns", "utterance,spoof,bonafide,key")
+    lines = [f"{i};c{i};{i % 7};{i % 5 + 3 * (i % 2)};{i % 2}\n" for i in range(60)]
+    (tmp_path / "a.csv").write_bytes("".join(["n;clip;fake;real;y\n", *lines]).encode("utf-16"))
+    columns = ("--score_columns", "_,utterance,spoof,bonafide,key")
 
     assert "by --score_columns" in fails("--score_file", tmp_path / "a.csv")
     assert "by --label_map 1=bonafide,0=spoof" in fails("--score_file", tmp_path / "a.csv", *columns)

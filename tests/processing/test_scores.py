@@ -187,7 +187,7 @@ def test_columns_are_told_by_a_header_between_any_delimiter_in_any_encoding(tmp_
         ("filename,score,label\nu1,2.5,1\nu2,-1,0\n", None, "1=bonafide,0=spoof"),
         ("u1 2.5 1\nu2 -1 0\n", None, "1=bonafide,0=spoof"),
         ("u1 2.5 human\nu2 -1 Deepfake\n", None, "human=bonafide,deepfake=spoof"),
-        ("Output, u1, 1, 2.5\nOutput, u2, 0, -1\n", "-,utterance,key,score", "1=bonafide,0=spoof"),
+        ("Output, u1, 1, 2.5\nOutput, u2, 0, -1\n", "_,utterance,key,score", "1=bonafide,0=spoof"),
         ("path;p;y\nu1;2.5;real\nu2;-1;fake\n", "utterance,score,key", None),
         ("filename,score,is_spoof\nu1,2.5,0\nu2,-1,1\n", None, None),
         ("filename,bonafide,score\nu1,True,2.5\nu2,False,-1\n", None, None),
