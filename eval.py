@@ -23,7 +23,13 @@ from metrics.costs import AsvErrorRates
 from metrics.statistics import MIN_TRIALS, Bootstrap
 from processing.collation import AudioCollator
 from processing.command_line import ArgumentParser, count_workers, keep_freed_memory, share_out_cores
-from processing.corpora import CorpusArguments, load_corpus, read_protocol, take_readable_splits
+from processing.corpora import (
+    CorpusArguments,
+    choose_split,
+    load_corpus,
+    read_protocol,
+    take_readable_splits,
+)
 from processing.models import Countermeasure, load_countermeasure, set_decision_threshold
 from processing.recordings import (
     choose_hop,
@@ -37,6 +43,7 @@ from processing.recordings import (
 from processing.report import (
     REMEDY_OF_MODEL,
     describe_comparison,
+    describe_left_out,
     describe_results,
     describe_split,
 )
@@ -81,7 +88,8 @@ class EvaluationArguments:
 
     model: str | None = HfArg(default=None, help="Folder or Hub id of a trained model.")
     split: str | None = HfArg(
-        default=None, help="Split of the corpus or protocol; may be a slice of a corpus; default: eval."
+        default=None,
+        help="Split of the corpus or protocol; may be a slice of a corpus; default: the only one, or eval.",
     )
     score_file: str | None = HfArg(
         default=None,
@@ -205,7 +213,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "
             "it, and give the folder."
         )
-    split = args.split or "eval"
+    split = choose_split(corpus, args.split)
     corpus, splits = take_readable_splits(
         corpus, {split: split}, allow_unreadable=corpus_args.allow_unreadable
     )
@@ -221,6 +229,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     lines += [
         f"Model: {about['model']}, {countermeasure.model.num_parameters():,} parameters",
         f"Corpus: {describe_split(corpus, split, count_classes(evaluation.trials))}",
+        *describe_left_out(corpus),
         f"ASV scores: {', '.join(evaluation.asv_files) or 'none, so there will be no t-DCF'}",
     ]
     state.print("\n".join(lines))
@@ -261,7 +270,7 @@ def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> Non
         corpus = make_scored_corpus(scored, file=file, split=args.split)
     else:
         corpus = read_protocol(Path(args.protocol), keys)
-    split = args.split or ("eval" if len(corpus.splits) > 1 else [*corpus.splits][0])
+    split = choose_split(corpus, args.split)
     if split not in corpus.splits:
         raise ValueError(
             f"{args.protocol or file} has no split {split!r}, only {', '.join(corpus.splits)}. Choose one by "
@@ -302,7 +311,7 @@ def score_files(args: EvaluationArguments) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     if num_others:
         noun = "file" if num_others == 1 else "files"
-        print(f"Skipped: {num_others:,} {noun} without the ending of an audio file.")
+        print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
     print(describe_columns(extractor, threshold, hop))
     recordings = []
     try:

@@ -33,7 +33,7 @@ from processing.em import EMError, EMSettings
 from processing.files import strip_folder
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
-from processing.report import describe_results, describe_split
+from processing.report import describe_left_out, describe_results, describe_split
 from processing.run_settings import check_same_settings, describe_settings, record_start
 from processing.trainer_arguments import check_trainer_arguments
 from processing.training import GradientArguments, build_trainer
@@ -193,7 +193,7 @@ class Run:
             "missing": corpus.missing,
             "unreadable": corpus.unreadable,
         }
-        known = {"note": corpus.note, "base_model": base_model}
+        known = {"left_out": corpus.left_out, "note": corpus.note, "base_model": base_model}
         record |= {"splits": specs, "counts": counts, **{k: v for k, v in known.items() if v}}
         origin = describe_training(corpus.name, settings["started_from"])
         return recipe, record | {"origin": origin, "settings": settings}
@@ -324,6 +324,7 @@ def announce(run: Run, corpus: Corpus, specs: dict[str, str], counts: dict[str, 
         lines.append(f"Reduced on the demo corpus: {key} {value} instead of {run.recipe.training.get(key)}")
     lines += [f"From the command line: {key} {value}" for key, value in run.overrides.items()]
     lines += [f"Corpus: {describe_split(corpus, specs[role], of)}" for role, of in counts.items()]
+    lines += describe_left_out(corpus)
     if "eval" not in specs:
         lines.append("There is no eval split: only the dev EER, by which the model is chosen, will be known.")
     lines += [

@@ -2,19 +2,17 @@
 the organisers' ASV system for dev and eval."""
 
 from .corpus_names import CORPORA
-from .trials import Layout
+from .layout import Layout
 
 
 LA = Layout(
     name=CORPORA["asvspoof2019-la"],
     columns=("speaker_id", "utterance_id", "-", "attack", "key"),
     protocols={
-        "train": "ASVspoof2019.LA.cm.train.trn.txt",
-        "dev": "ASVspoof2019.LA.cm.dev.trl.txt",
-        "eval": "ASVspoof2019.LA.cm.eval.trl.txt",
+        "train": "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.train.trn.txt",
+        "dev": "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.dev.trl.txt",
+        "eval": "ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm.eval.trl.txt",
     },
-    folders=("", "LA", "LA/LA"),
-    protocol_folders=("ASVspoof2019_LA_cm_protocols",),
-    audio_folders={split: (f"ASVspoof2019_LA_{split}/flac",) for split in ("train", "dev", "eval")},
+    audio_folders={split: f"ASVspoof2019_LA_{split}/flac" for split in ("train", "dev", "eval")},
     asv_scores=("ASVspoof2019_LA_asv_scores/ASVspoof2019.LA.asv.{split}.gi.trl.scores.txt",),
 )

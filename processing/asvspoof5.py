@@ -1,7 +1,7 @@
 """ASVspoof 5 track 1, countermeasures without ASV."""
 
 from .corpus_names import CORPORA
-from .trials import Layout
+from .layout import Layout
 
 
 ASVSPOOF5 = Layout(
@@ -15,12 +15,6 @@ ASVSPOOF5 = Layout(
         "dev": "ASVspoof5.dev.track_1.tsv",
         "eval": "ASVspoof5.eval.track_1.tsv",
     },
-    folders=("", "ASVspoof5"),
-    protocol_folders=("", "ASVspoof5_protocols"),
-    audio_folders={
-        "train": ("ASVspoof5_train/flac_T", "flac_T"),
-        "dev": ("ASVspoof5_dev/flac_D", "flac_D"),
-        "eval": ("ASVspoof5_eval/flac_E_eval", "flac_E_eval"),
-    },
+    audio_folders={"train": "flac_T", "dev": "flac_D", "eval": "flac_E_eval"},
     breakdowns=("codec",),
 )

@@ -1,27 +1,46 @@
-"""Labelled recordings that come without an ASVspoof protocol: a folder in the `datasets` audiofolder layout,
-or a data set on the Hub with an audio column and a label column."""
+"""Labelled recordings that come without an ASVspoof protocol: in folders that are named for labels, beside a
+`metadata.csv`, or in a data set in one of the formats of `datasets`, on the Hub or downloaded."""
 
+import dataclasses
 import os
+import posixpath
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Audio, ClassLabel, Dataset, DatasetBuilder, Value, load_dataset_builder
+from datasets import (
+    Audio,
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    DatasetInfo,
+    Features,
+    Value,
+    load_dataset_builder,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetNotFoundError
-from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+from huggingface_hub import snapshot_download
 
-from .trials import FEATURES, KEY_OF_LABEL, KEYS, Corpus, as_word, check_trials
-
-
-# What PyAV decodes besides the endings that `datasets` takes for audio, and would skip without a word.
-MORE_EXTENSIONS = [".m4a", ".aac", ".mp4", ".mka", ".webm", ".wma", ".amr", ".3gp"]
-AUDIO_EXTENSIONS = frozenset([*AudioFolder.EXTENSIONS, *MORE_EXTENSIONS])
-SPLIT_NAMES = {"validation": "dev", "test": "eval"}  # `datasets` name: ours
+from .folder_tree import AUDIO_EXTENSIONS, FolderTree, describe_endings, join, list_above, open_tree
+from .layout import report_missing
+from .trials import FEATURES, KEY_OF_LABEL, KEYS, Corpus, as_word, check_trials, complete_trials
 
 
+SPLITS = {  # ours by what they are called, in any case
+    **dict.fromkeys(["train", "training"], "train"),
+    **dict.fromkeys(["dev", "development", "val", "valid", "validation"], "dev"),
+    **dict.fromkeys(["eval", "evaluation", "test", "testing"], "eval"),
+}
+METADATA = {
+    "metadata.csv": lambda path: pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig"),
+    "metadata.jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
+    "metadata.parquet": pd.read_parquet,
+}
 # What a column may be called, in any case, by what it holds; `--<role>_column` names it.
 GUESSES = {
     "audio": ("audio",),
@@ -33,13 +52,58 @@ GUESSES = {
 Columns = Mapping[str, str | None]  # names of columns by the roles in GUESSES; what is not given is guessed
 
 
-def load_folder(data_dir: Path, columns: Columns, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
+def load_folder(
+    tree: FolderTree,
+    columns: Columns,
+    keys: Mapping[str, str] = KEY_OF_LABEL,
+    *,
+    allow_missing: bool = False,
+) -> Corpus:
     """
-    Load a folder in the audiofolder layout: `<split>/<label>/<file>`, `<label>/<file>`, or any tree with a
-    `metadata.csv` of `file_name` and a label column. Errors: see [`load_hub`].
+    Load a folder of recordings. A folder at any level that is named for a label labels all that is below it,
+    and the path from there is the attack; one that is named for a split makes that split. Without any, there
+    is one split, "train". A `metadata.csv` lists the recordings below it by `file_name`, and may label them.
+
+    Raises:
+        FileNotFoundError: recordings that are listed but have no file.
+        ValueError: no recordings, or some without a label; else as [`load_hub`].
     """
-    builder = load_dataset_builder("audiofolder", data_dir=str(data_dir))
-    return _to_corpus(builder, str(data_dir), columns, keys)
+    table, files, left_out = _list_recordings(tree)
+    if table.empty:
+        raise ValueError(
+            f"{tree.root} holds no recordings, but {describe_endings(tree.list_others())}. "
+            "Expected is <split>/<label>/<file>, or a metadata.csv of file_name and a label column."
+        )
+    audio = columns.get("audio") if columns.get("audio") in files else "audio"
+    names = _read_folder_names(table[audio], keys, tree.root)
+    if names["split"].any():
+        left_out["recordings in no folder that is named for a split"] = int((names["split"] == "").sum())
+        names = names[names["split"] != ""]
+        table = table.loc[names.index]
+    for role in ("label", "attack"):
+        name = columns.get(role) or next((c for c in table if c.lower() in GUESSES[role]), role)
+        if name in table:
+            table[name] = table[name].fillna(names[role])
+        elif columns.get(role) is None:
+            table[name] = names[role]
+        if role == "label" and name in table and table[name].isna().any():
+            raise ValueError(_describe_unlabelled(tree, table.loc[table[name].isna(), audio], keys))
+    recordings = {join(folder, name) for folder, names in tree.recordings.items() for name in names}
+    splits, missing = {}, {}
+    for split in sorted(names["split"].unique(), key=[*SPLITS, ""].index):
+        ours, source = SPLITS.get(split, "train"), f"{tree.root}, split {split or 'train'}"
+        if ours in missing:
+            raise _double_split(tree.root, split, ours)
+        listed = table[names["split"] == split]
+        present = listed[audio].map(lambda path: path in recordings or (tree.root / path).is_file())
+        where = str(tree.root)
+        report_missing(listed[audio], present, source=source, where=where, allow_missing=allow_missing)
+        missing[ours], listed = int((~present).sum()), listed[present]
+        if len(listed):
+            rows = _make_dataset(listed, files, tree.root.resolve())
+            splits[ours] = _to_rows(rows, source, columns, keys, are_there=True)
+    left_out = {reason: number for reason, number in left_out.items() if number}
+    return Corpus(str(tree.root), splits, missing, left_out=left_out)
 
 
 def load_hub(
@@ -49,18 +113,30 @@ def load_hub(
     configuration: str | None = None,
 ) -> Corpus:
     """
-    Load a data set of the Hub by its id, and by the name of its configuration where it has several.
+    Load a data set of the Hub by its id, and by the name of its configuration where it has several; or one
+    that was downloaded or saved to the folder `dataset_id`.
 
     Raises:
         FileNotFoundError: no such data set, or recordings that are listed but have no file.
         ValueError: no recordings, columns that cannot be guessed, labels spelt otherwise, or an utterance
             listed twice.
     """
+    if any(Path(dataset_id, name).is_file() for name in ("dataset_dict.json", "state.json")):
+        saved = load_from_disk(dataset_id)
+        splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
+        return _to_corpus(splits, dataset_id, columns, keys)
     try:
         builder = load_dataset_builder(dataset_id, configuration)
     except DatasetNotFoundError as error:
         raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
-    return _to_corpus(builder, dataset_id, columns, keys)
+    if isinstance(builder, FolderBasedBuilder):
+        if configuration is None:  # it would take splits from the names of files, and drop the others
+            tree = open_tree(Path(snapshot_download(dataset_id, repo_type="dataset")))
+            return dataclasses.replace(load_folder(tree, columns, keys), name=dataset_id)
+        builder.BASE_FEATURE = UndecodedAudio
+        builder.EXTENSIONS = [*AUDIO_EXTENSIONS]
+    builder.download_and_prepare()
+    return _to_corpus(builder.as_dataset(), dataset_id, columns, keys)
 
 
 class UndecodedAudio(Audio):
@@ -70,40 +146,140 @@ class UndecodedAudio(Audio):
         return {"bytes": None, "path": value} if isinstance(value, str) else value
 
 
-def _to_corpus(builder: DatasetBuilder, name: str, columns: Columns, keys: Mapping[str, str]) -> Corpus:
-    if isinstance(builder, FolderBasedBuilder):
-        builder.BASE_FEATURE = UndecodedAudio
-        builder.EXTENSIONS = [*builder.EXTENSIONS, *MORE_EXTENSIONS]
-    builder.download_and_prepare()
-    if empty := [split for split, info in builder.info.splits.items() if not info.num_examples]:
-        raise ValueError(
-            f"{name} holds no recordings for {' and '.join(empty)}. Expected is <split>/<label>/<file>, or a "
-            "metadata.csv of file_name and a label column."
-        )
+def _list_recordings(tree: FolderTree) -> tuple[pd.DataFrame, list[str], Counter]:
+    """
+    All recordings, those that metadata list first: their path below the root, "audio", and what metadata say;
+    which columns are paths; and how many files are left out, by reason.
+    """
+    tables, files = [pd.DataFrame({"audio": pd.Series(dtype="str")})], ["audio"]
+    paths = [path for name in METADATA for path in tree.find(name)]
+    for path in paths:
+        table, folder = _read_metadata(tree.root / path), posixpath.dirname(path)
+        names = {column: column.removesuffix("file_name").rstrip("_") or "audio" for column in table}
+        names = {column: name for column, name in names.items() if column.endswith("file_name")}
+        for column in names:
+            below = table[column].str.replace("\\", "/")
+            table[column] = [posixpath.normpath(posixpath.join(folder, file)) for file in below]
+        tables.append(table.rename(columns=names))
+        files += names.values()
+    listed, unlisted = pd.concat(tables, ignore_index=True), []
+    left_out, known = Counter(tree.left_out), set(listed["audio"])
+    covered = {posixpath.dirname(path) for path in paths}
+    for folder, names in tree.recordings.items():
+        here = [join(folder, name) for name in names]
+        if covered.isdisjoint(list_above(folder)):
+            unlisted += here
+        else:
+            left_out["recordings that no metadata list"] += len(set(here) - known)
+    others = [name for name in tree.list_others() if name not in METADATA]
+    left_out[f"files without the ending of an audio file ({describe_endings(others)})"] = len(others)
+    return pd.concat([listed, pd.DataFrame({"audio": unlisted})], ignore_index=True), files, left_out
+
+
+def _read_metadata(path: Path) -> pd.DataFrame:
+    """A table of metadata as text, "" where it has no value."""
+    try:
+        table = METADATA[path.name](path)
+    except (ValueError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{path} does not parse: {error}") from error
+    if "file_name" not in table:
+        raise ValueError(f"{path} has no column file_name; its columns are {', '.join(map(str, table))}.")
+    return table.astype("object").where(table.notna(), "").map(str)
+
+
+def _read_folder_names(paths: pd.Series, keys: Mapping[str, str], root: Path) -> pd.DataFrame:
+    """What the folders of each path are named for: split, label (NaN if none is) and attack, "" if none."""
+    found = {}
+    folders = paths.map(posixpath.dirname)
+    for folder in folders.unique():
+        parts = [part.strip().casefold() for part in folder.split("/")]
+        labels = [i for i, part in enumerate(parts) if part in keys]
+        if len({keys[parts[i]] for i in labels}) > 1:
+            raise ValueError(
+                f"{root / folder} lies below a folder that is named for bona fide and one for spoof. Rename "
+                "one, or list the recordings in a metadata.csv of file_name and label."
+            )
+        split = next((part for part in parts if part in SPLITS), "")
+        label, attack = None, ""
+        if labels:
+            label = folder.split("/")[labels[0]]
+            below = zip(parts[labels[0] :], folder.split("/")[labels[0] :], strict=True)
+            attack = "/".join(name for part, name in below if part not in keys and part not in SPLITS)
+        found[folder] = (split, label, attack)
+    return pd.DataFrame([found[f] for f in folders], columns=["split", "label", "attack"], index=paths.index)
+
+
+def _describe_unlabelled(tree: FolderTree, paths: pd.Series, keys: Mapping[str, str]) -> str:
+    """What was found instead of labels, and what to do."""
+    counts = paths.map(posixpath.dirname).replace("", ".").value_counts()
+    folders = ", ".join(f"{name!r} ({count:,}x)" for name, count in counts[:10].items())
+    tables = [name for name in tree.list_others() if name.lower().endswith((".csv", ".tsv", ".txt", ".json"))]
+    text = (
+        f"{tree.root}: {len(paths):,} recordings lie in no folder that is named for their label; the first "
+        f"is {paths.iloc[0]}. Labels must be spelt {'/'.join(keys)} (in any case), but found were {folders}. "
+        "Say what others mean with --label_map LABEL=bonafide,OTHER=spoof, or list the recordings in a "
+        "metadata.csv of file_name and label."
+    )
+    return f"{text} {tables[0]} is not read." if tables else text
+
+
+def _make_dataset(table: pd.DataFrame, files: list[str], root: Path) -> Dataset:
+    """A table of recordings as `datasets` has it, audio as paths."""
+    arrays, features = {}, {}
+    for name, values in table.items():
+        if name in files:
+            paths = pa.array([os.path.join(root, path) for path in values.fillna("")], pa.string())
+            nothing = pa.nulls(len(paths), pa.binary())
+            arrays[name] = pa.StructArray.from_arrays([nothing, paths], names=["bytes", "path"])
+            features[name] = Audio(decode=False)
+        else:
+            arrays[name] = pa.array(values, pa.string(), from_pandas=True)
+            features[name] = Value("string")
+    features = Features(features)
+    return Dataset(pa.table(arrays, schema=features.arrow_schema), info=DatasetInfo(features=features))
+
+
+def _to_corpus(
+    datasets: Mapping[str, Dataset], name: str, columns: Columns, keys: Mapping[str, str]
+) -> Corpus:
     splits = {}
-    for split, rows in builder.as_dataset().items():
-        ours = SPLIT_NAMES.get(split, split)
+    for split, rows in datasets.items():
+        ours = SPLITS.get(split.casefold(), split)
         if ours in splits:
-            raise ValueError(f"{name} has both a {split} and a {ours} split. Rename one of them.")
+            raise _double_split(name, split, ours)
+        if not len(rows):
+            raise ValueError(f"{name} holds no recordings for {split}.")
         splits[ours] = _to_rows(rows, f"{name}, split {split}", columns, keys)
     return Corpus(name, splits)
 
 
-def _to_rows(rows: Dataset, source: str, columns: Columns, keys: Mapping[str, str]) -> Dataset:
+def _double_split(name: str | Path, split: str, ours: str) -> ValueError:
+    return ValueError(f"{name} has both a {split} and another {ours} split. Rename one of them.")
+
+
+def _to_rows(
+    rows: Dataset, source: str, columns: Columns, keys: Mapping[str, str], *, are_there: bool = False
+) -> Dataset:
     """The rows of one split with the columns of `trials.FEATURES`; audio bytes are not touched."""
     found = {role: _find_column(rows, source, role, columns.get(role)) for role in GUESSES}
     try:
+        if are_there and not isinstance(rows.features[found["audio"]], Audio):
+            raise TypeError("a column of text beside those of files")
         rows = rows.cast_column(found["audio"], Audio(decode=False))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError) as error:
         raise _column_error(rows, source, "audio", f"column {found['audio']} holds no audio") from error
-    paths = _find_recordings(rows, source, found["audio"])
+    paths = _find_recordings(rows, source, found["audio"], are_there)
     texts = {role: _read_column(rows, name) for role, name in found.items() if name and role != "audio"}
     words = {role: text.map(as_word) for role, text in texts.items()}
-    trials = pd.DataFrame({"key": _read_keys(texts["label"], source, found["label"], keys)})
-    trials["speaker_id"] = words.get("speaker", "-")
-    trials["attack"] = words.get("attack", pd.Series("-", trials.index)).replace("-", "unknown")
-    trials["attack"] = trials["attack"].mask(trials["key"] == "bonafide", "-")
-    trials["utterance_id"] = words["id"] if "id" in words else _name_utterances(paths, trials["key"])
+    known = {
+        column: words[role]
+        for role, column in (("speaker", "speaker_id"), ("attack", "attack"))
+        if role in words
+    }
+    keys = _read_keys(texts["label"], source, found["label"], keys)
+    trials = complete_trials(pd.DataFrame({**known, "key": keys}))
+    names = _name_utterances(paths, trials["key"])
+    trials["utterance_id"] = words["id"].mask(texts["id"] == "", names) if "id" in words else names
     check_trials(trials, f"{source} (utterance ids can be given by --id_column)")
     trials["label"] = trials["key"].map(KEYS.index)
 
@@ -155,16 +331,18 @@ def _read_keys(labels: pd.Series, source: str, name: str, keys: Mapping[str, str
         raise ValueError(
             f"{source}: the labels in column {name} must be spelt {'/'.join(keys)} (in any case), "
             f"but found were {', '.join(f'{label!r} ({count:,}x)' for label, count in counts)}. Say what "
-            f"they mean with --label_map {labels.value_counts().index[0]}=bonafide,…=spoof, or name another "
-            "column with --label_column."
+            "others mean with --label_map LABEL=bonafide,OTHER=spoof, or name another column with "
+            "--label_column."
         )
     return found
 
 
-def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:
+def _find_recordings(rows: Dataset, source: str, name: str, are_there: bool) -> list[str | None]:
     """Path of each recording, which must be a file unless the data set holds the recording itself."""
     audio = rows.with_format("arrow")[:][name]  # in chunks, memory-mapped: never to be combined
     paths = pc.struct_field(audio, "path").to_pylist()
+    if are_there:
+        return paths
     embedded = pc.struct_field(audio, "bytes").is_valid().to_pylist()
     absent = [
         path
@@ -180,6 +358,15 @@ def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:
 
 
 def _name_utterances(paths: list[str | None], keys: pd.Series) -> pd.Series:
-    """File names without ending; qualified by the key where the same name stands under both labels."""
-    names = pd.Series([as_word(Path(path).stem) if path else f"row{i}" for i, path in enumerate(paths)])
-    return names if names.is_unique else keys + "-" + names
+    """
+    File names without ending; where one stands in several folders, the paths from the folder above all; of
+    recordings that lie in no folder, keys and names.
+    """
+    paths = [path or f"row{i}" for i, path in enumerate(paths)]
+    names = pd.Series([os.path.splitext(os.path.basename(path))[0] for path in paths])
+    if not names.is_unique:
+        common = os.path.commonpath([os.path.dirname(path) for path in paths])
+        names = pd.Series([path[len(common) :].replace(os.sep, "/").lstrip("/") for path in paths])
+        stems = names.map(lambda name: os.path.splitext(name)[0])
+        names = next((ids for ids in (stems, names) if ids.is_unique), keys + "-" + stems)
+    return names.map(as_word)

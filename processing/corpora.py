@@ -13,6 +13,7 @@ from .asvspoof5 import ASVSPOOF5
 from .audio_folder import GUESSES, load_folder, load_hub
 from .columns import is_header_line, read_columns
 from .corpus_names import DEMO, DEMO_NOTE
+from .folder_tree import ARCHIVE_EXTENSIONS, FolderTree, open_tree
 from .in_the_wild import IN_THE_WILD
 from .readable import leave_out_unreadable
 from .text_tables import read_first_line
@@ -116,31 +117,42 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
     columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
     keys = read_label_map(arguments.label_map)
     folder = data_dir or Path(name).expanduser()
-    if not folder.is_dir():
+    if not folder.is_dir() and not (folder.is_file() and folder.name.lower().endswith(ARCHIVE_EXTENSIONS)):
         is_path = folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
         if data_dir is not None or is_path or folder.exists():
             raise FileNotFoundError(f"There is no folder {folder}.")
         return load_hub(name, columns, keys, arguments.dataset_config)
-    found = [name] if name in LAYOUTS else _recognize_layouts(folder)
+    tree = open_tree(folder)
+    found = [name] if name in LAYOUTS else _recognize_layouts(tree)
     if len(found) > 1:
         raise ValueError(
             f"{folder} holds several corpora: {', '.join(found)}. Say which one is meant with --dataset "
             f"NAME, e.g. --dataset {found[0]} --data_dir {folder}."
         )
     if found:
-        layout, options = LAYOUTS[found[0]], (*(f"{role}_column" for role in GUESSES), "label_map")
-        if unused := [option for option in options if getattr(arguments, option) is not None]:
+        layout = LAYOUTS[found[0]]
+        if unused := [role for role, column in columns.items() if column is not None]:
             raise ValueError(
-                f"--{unused[0]} has no effect on {layout.name.title}, whose protocols say it. Leave it out."
+                f"--{unused[0]}_column has no effect on {layout.name.title}, whose protocols say it."
             )
-        return layout.load(folder, allow_missing=arguments.allow_missing)
-    return load_folder(folder, columns, keys)
+        return layout.load(tree, allow_missing=arguments.allow_missing)
+    is_data_set = any(name.endswith((".parquet", ".arrow")) for name in tree.list_others())
+    if is_data_set and not tree.recordings:
+        return load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)
+    try:
+        return load_folder(tree, columns, keys, allow_missing=arguments.allow_missing)
+    except ValueError as error:
+        for layout in LAYOUTS.values():
+            if layout.is_near(tree):
+                absence = layout.describe_absence(tree)
+                raise FileNotFoundError(f"{absence} Nor are its recordings labelled: {error}") from error
+        raise
 
 
-def _recognize_layouts(folder: Path) -> list[str]:
+def _recognize_layouts(tree: FolderTree) -> list[str]:
     """Names of the corpora in a folder. Protocols of several may lie beside the audio of one: it is that."""
-    roots = {name: root for name, layout in LAYOUTS.items() if (root := layout.find_root(folder))}
-    return [name for name, root in roots.items() if LAYOUTS[name].has_audio(root)] or [*roots]
+    found = [name for name, layout in LAYOUTS.items() if layout.find_protocols(tree)]
+    return [name for name in found if LAYOUTS[name].has_audio(tree)] or found
 
 
 def read_protocol(path: Path, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
@@ -167,8 +179,8 @@ def read_protocol(path: Path, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
             f"first line of any other file must name its columns: utterance,key. Here it is {first!r}."
         )
     splits = layout.split_trials(layout.read_protocol(path), path)
-    is_official = path.name in layout.protocols.values()
-    return Corpus(layout.name.title if is_official else path.name, splits, breakdowns=layout.breakdowns)
+    name = layout.name.title if layout.is_official(path) else path.name
+    return Corpus(name, splits, breakdowns=layout.breakdowns)
 
 
 def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
@@ -177,6 +189,11 @@ def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
     if split_args.eval_split == "eval" and "eval" not in corpus.splits:
         del specs["eval"]
     return specs
+
+
+def choose_split(corpus: Corpus, split: str | None) -> str:
+    """The split that is asked for, else the only one, else "eval"."""
+    return split or (next(iter(corpus.splits)) if len(corpus.splits) == 1 else "eval")
 
 
 def take_split(corpus: Corpus, spec: str) -> Dataset:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from .corpus_names import CORPORA
+from .layout import Layout
 from .text_tables import read_table
-from .trials import Layout, as_word, check_trials
+from .trials import as_word, check_trials
 
 
 KEY_OF_LABEL = {"bona-fide": "bonafide", "spoof": "spoof"}
@@ -35,8 +36,6 @@ IN_THE_WILD = InTheWild(
     name=CORPORA["in-the-wild"],
     columns=("file", "speaker", "label"),
     protocols={"eval": "meta.csv"},
-    folders=("", "release_in_the_wild"),
-    protocol_folders=("",),
-    audio_folders={"eval": ("",)},
+    audio_folders={"eval": ""},
     is_csv=True,
 )

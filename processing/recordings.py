@@ -16,8 +16,8 @@ from transformers import SequenceFeatureExtractor
 
 from .audio import decode_audio, decode_windows, estimate_seconds
 from .audio_file import Remarks
-from .audio_folder import AUDIO_EXTENSIONS
 from .files import write_figure, write_text
+from .folder_tree import FolderTree, read_tree
 from .models import Countermeasure
 from .scoring import score_batch
 from .signal_check import check_channels, check_signal
@@ -104,9 +104,9 @@ def find_recordings(paths: Iterable[Path]) -> tuple[list[Path], int]:
     """
     found, num_others = {}, 0  # by absolute path
     for path in paths:
-        inside = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else []
-        audio = [file for file in inside if file.suffix.lower() in AUDIO_EXTENSIONS]
-        num_others += len(inside) - len(audio)
+        tree = read_tree(path) if path.is_dir() else FolderTree(path)
+        audio = [path / folder / name for folder, names in tree.recordings.items() for name in names]
+        num_others += len(tree.list_others()) + tree.left_out.total()
         for file in audio or [path]:
             found.setdefault(os.path.abspath(file), file)
     return list(found.values()), num_others

@@ -38,6 +38,11 @@ def describe_split(corpus: "Corpus", spec: str, counts: Mapping[str, int]) -> st
     return f"{describe_corpus(corpus.name)} {spec}, {sum(counts.values()):,} trials ({described})"
 
 
+def describe_left_out(corpus: "Corpus") -> list[str]:
+    """A line for each reason why files of the corpus folder are not used."""
+    return [f"Left out: {count:,} {reason}" for reason, count in corpus.left_out.items()]
+
+
 def make_title(results: Mapping) -> str:
     """Corpus, split and counts of results in words."""
     names = ("num_bonafide", "num_spoof", "num_missing", "num_unreadable")

@@ -72,7 +72,8 @@ def evaluate_corpus(
         "score": SCORE_OF_MODEL,
         **evaluate_trials(trials, scores, asv=asv, breakdowns=corpus.breakdowns, bootstrap=bootstrap),
     }
-    return {**results, "note": corpus.note} if corpus.note else results
+    known = {"left_out": corpus.left_out, "note": corpus.note}
+    return results | {name: value for name, value in known.items() if value}
 
 
 def evaluate_trials(

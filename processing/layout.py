@@ -1,0 +1,247 @@
+"""A named corpus as its makers lay it out, found in a folder however it was unpacked or converted."""
+
+import csv
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from transformers.utils import logging
+
+from .corpus_names import CorpusName
+from .folder_tree import FolderTree, join, read_tree
+from .text_tables import read_first_line, read_table
+from .trials import KEYS, SUBSET_OF_NAME, Corpus, check_trials, make_rows
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """
+    A named corpus: protocols, and folders of recordings. A new corpus is one of these, a
+    [`~processing.corpus_names.CorpusName`], and a line in [`~processing.corpora.LAYOUTS`].
+
+    Attributes:
+        name: of the corpus.
+        columns: what the fields of a protocol line are, in order; see [`read_table`]. One called `subset`
+            tells the split of each trial.
+        protocols: the official path of the protocol, by split. Its name tells it wherever it lies; one that
+            does not begin with ASVspoof must also lie in a folder of the official name, and begin as one.
+        audio_folders: the official folder of the recordings of each split, "" for that of the protocol.
+        breakdowns: see [`Corpus`].
+        asv_scores: patterns of the ASV score files of a `{split}`, below the folder above the protocol's.
+        is_csv: protocols are CSV, with the columns as header.
+    """
+
+    name: CorpusName
+    columns: tuple[str, ...]
+    protocols: Mapping[str, str]
+    audio_folders: Mapping[str, str]
+    breakdowns: tuple[str, ...] = ()
+    asv_scores: tuple[str, ...] = ()
+    is_csv: bool = False
+
+    def find_protocols(self, tree: FolderTree) -> dict[str, str]:
+        """
+        The protocols that there are below a folder, by split. Of several, it is the one the least deep.
+
+        Raises:
+            ValueError: there are several equally deep.
+        """
+        found = {}
+        for split, protocol in self.protocols.items():
+            above, name = posixpath.split(protocol)
+            lines = {path: read_first_line(tree.root / path) for path in tree.find(name)}
+            if not name.startswith("ASVspoof"):
+                end = f"/{posixpath.basename(above)}/{name}" if above else f"/{name}"
+                lines = {k: line for k, line in lines.items() if f"/{k}".endswith(end) and self.matches(line)}
+            # Keys that lack columns, which stand as "-", are the last choice.
+            ranks = sorted((line.startswith("-"), path.count("/"), path) for path, line in lines.items())
+            if len(ranks) > 1 and ranks[0][:2] == ranks[1][:2]:
+                raise ValueError(
+                    f"{tree.root} holds {self.name.title} several times: {ranks[0][2]} and {ranks[1][2]}. "
+                    "Give the folder of one of them."
+                )
+            if ranks:
+                found[split] = ranks[0][2]
+        return found
+
+    def has_audio(self, tree: FolderTree) -> bool:
+        """Whether there are the official folders of recordings, if these have a name."""
+        return any(not name or _list_named(tree.recordings, name) for name in self.audio_folders.values())
+
+    def is_near(self, tree: FolderTree) -> bool:
+        """Whether there are official folders, of recordings or of protocols, that no other corpus has."""
+        paths = {*self.protocols.values(), *self.audio_folders.values()}
+        folders = [*tree.recordings, *tree.others]
+        return any(_list_named(folders, path) for path in paths if "_" in path.split("/")[0])
+
+    def find_asv_scores(self, protocol: Path, split: str) -> tuple[Path, ...]:
+        """The ASV score files of a split, where all of them are there."""
+        patterns = [pattern.format(split=split) for pattern in self.asv_scores]
+        found = [next(protocol.parents[1].glob(pattern), None) for pattern in patterns]
+        return tuple(found) if all(found) else ()
+
+    def matches(self, first_line: str) -> bool:
+        """Whether a file that begins so is one of the corpus's protocols, by header or number of fields."""
+        if self.is_csv:
+            return tuple(next(csv.reader([first_line]), ())) == self.columns
+        return len(first_line.split()) == len(self.columns)
+
+    def read_protocol(self, path: Path) -> pd.DataFrame:
+        """The trials of a protocol. A column `file` names their recordings, if not `<utterance_id>.flac`."""
+        has_subsets = "subset" in self.columns
+        values = {"key": KEYS, "subset": SUBSET_OF_NAME} if has_subsets else {"key": KEYS}
+        trials = read_table(path, self.columns, values=values)
+        if has_subsets:
+            trials["subset"] = trials["subset"].map(SUBSET_OF_NAME)
+        check_trials(trials, str(path))
+        return trials
+
+    def is_official(self, path: Path) -> bool:
+        """Whether a protocol has the official name, and so lists the official trials."""
+        return any(path.name == Path(protocol).name for protocol in self.protocols.values())
+
+    def split_trials(self, trials: pd.DataFrame, path: Path) -> dict[str, pd.DataFrame]:
+        """The trials of a protocol by split: "all" if neither a column nor an official name tells it."""
+        if "subset" in trials:
+            found = dict(tuple(trials.groupby("subset")))
+            return {name: found[name].drop(columns="subset") for name in self.protocols if name in found}
+        splits = (split for split, protocol in self.protocols.items() if path.name == Path(protocol).name)
+        return {next(splits, "all"): trials}
+
+    def load(self, folder: Path | FolderTree, *, allow_missing: bool = False) -> Corpus:
+        """
+        Load the splits whose protocols are there; recordings that these do not list are left out.
+
+        Args:
+            folder: that of the corpus as it was unpacked, or any above it.
+            allow_missing: leave listed utterances without audio out, and count them, instead of raising.
+
+        Raises:
+            FileNotFoundError: no protocol, or recordings that are listed but not there.
+            ValueError: protocols that do not parse, or of which there are several.
+        """
+        tree = folder if isinstance(folder, FolderTree) else read_tree(folder)
+        protocols = self.find_protocols(tree)
+        if not protocols:
+            raise FileNotFoundError(self.describe_absence(tree))
+        splits, missing, places, notes = {}, {}, [], []
+        for path in dict.fromkeys(protocols.values()):  # one may list several splits
+            listed = self.read_protocol(tree.root / path)
+            files = listed.get("file", listed["utterance_id"] + ".flac")
+            official = next(self.audio_folders[split] for split in protocols if protocols[split] == path)
+            folders = self._choose_folders(tree, official, posixpath.dirname(path))
+            places.append(str(tree.root / (folders[0] if folders else official)))
+            listed["file"] = _find_files(tree, files, folders, official)
+            present = listed["file"].notna()
+            if converted := (listed["file"].dropna().map(posixpath.basename) != files[present]).sum():
+                notes.append(
+                    f"{converted:,} recordings listed in {Path(path).name} were converted from their format."
+                )
+            where = places[-1] + (f" and {len(folders) - 1:,} more folders" if len(folders) > 1 else "")
+            report_missing(files, present, source=tree.root / path, where=where, allow_missing=allow_missing)
+            for split, trials in self.split_trials(listed, tree.root / path).items():
+                here = trials[trials["file"].notna()]
+                missing[split] = len(trials) - len(here)
+                if len(here):
+                    paths = str(tree.root.resolve()) + os.sep + here["file"]
+                    splits[split] = make_rows(here.drop(columns="file"), paths)
+        if not splits:
+            raise FileNotFoundError(
+                f"{', '.join(places)} holds none of the audio files that the protocols list."
+            )
+        left_out = tree.left_out.copy()
+        left_out["recordings that no protocol lists"] = tree.num_recordings - sum(map(len, splits.values()))
+        scores = {split: self.find_asv_scores(tree.root / protocols[split], split) for split in splits}
+        return Corpus(
+            self.name.title,
+            splits,
+            missing,
+            left_out=dict(+left_out),
+            note=" ".join(notes),
+            breakdowns=self.breakdowns,
+            asv_score_files={split: files for split, files in scores.items() if files},
+        )
+
+    def _choose_folders(self, tree: FolderTree, official: str, protocol_folder: str) -> list[str]:
+        """
+        Where the recordings of a protocol are looked for: what is named as the official folder, else what is
+        below the protocol's, else anywhere but in the folder of another ASVspoof corpus.
+        """
+        if named := _list_named(tree.recordings, official):
+            return named
+        own = "".join(self.name.title.split()[:2])  # ASVspoof2019
+        candidates = [
+            folder for folder in tree.recordings if {own, *re.findall(r"ASVspoof\d+", folder)} == {own}
+        ]
+        start = f"{protocol_folder}/".lstrip("/")
+        return [folder for folder in candidates if f"{folder}/".startswith(start)] or candidates
+
+    def describe_absence(self, tree: FolderTree) -> str:
+        """Why a folder is none of this corpus, and how to make it one."""
+        names = ", ".join(dict.fromkeys(self.protocols.values()))
+        header = f" with the header {','.join(self.columns)}" if self.is_csv else ""
+        return (
+            f"{tree.root} is not an {self.name.title} folder: there is no {names}{header} in it. Give the "
+            f"folder in which it is unpacked. Download it from {self.name.source}."
+        )
+
+
+def report_missing(
+    files: pd.Series, present: pd.Series, *, source: Path | str, where: str, allow_missing: bool
+) -> None:
+    """A FileNotFoundError for listed `files` that are not `present`; only a warning where that is allowed."""
+    if not present.all():
+        message = (
+            f"{(~present).sum():,} of the {len(files):,} utterances listed in {source} have no audio file in "
+            f"{where}; the first is {files[~present].iloc[0]}."
+        )
+        if not allow_missing:
+            raise FileNotFoundError(f"{message} Complete the corpus, or leave them out with --allow_missing.")
+        logger.warning("%s They are left out, and the count goes into the results.", message)
+
+
+def _list_named(folders: Iterable[str], official: str) -> list[str]:
+    """Folders in one whose name begins as the official one: the archive's parts have a number after it."""
+    start = "/" + official.split("/")[0]
+    return [folder for folder in folders if official and start in f"/{folder}"]
+
+
+def _find_files(tree: FolderTree, listed: pd.Series, folders: list[str], official: str) -> pd.Series:
+    """
+    The path of each listed file, NaN where there is none. Of several endings and folders, it is rather the
+    listed ending, the official folder, the one the least deep.
+
+    Raises:
+        ValueError: two that fit equally well.
+    """
+    stems = listed.map(lambda name: os.path.splitext(name)[0])
+    wanted = dict(zip(stems, listed, strict=True))
+    found: dict[str, str] = {}
+    ranks: dict[str, tuple] = {}
+    ties: dict[str, str] = {}
+    for folder in folders:
+        is_other = not f"/{folder}".endswith(f"/{official}")
+        depth = folder.count("/")
+        for name in tree.recordings[folder]:
+            stem = os.path.splitext(name)[0]
+            if stem not in wanted:
+                continue
+            rank = (name != wanted[stem], is_other, depth)
+            if stem not in found or rank < ranks[stem]:
+                found[stem], ranks[stem] = join(folder, name), rank
+                ties.pop(stem, None)
+            elif rank == ranks[stem]:
+                ties[stem] = join(folder, name)
+    for stem, path in ties.items():
+        raise ValueError(
+            f"{tree.root} holds utterance {stem} several times: {found[stem]} and {path}. Move all but one "
+            "version of the recordings out of the folder, or give the folder of one."
+        )
+    return stems.map(found)
