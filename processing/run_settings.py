@@ -45,7 +45,7 @@ def describe_settings(
 ) -> dict:
     """
     All that must not change while a run is trained: the arguments, this project's own ones by name, but for
-    those of `MAY_CHANGE`; the number of processes; and of "train" and "dev", given by name and rows, the
+    those of `MAY_CHANGE`; the number of devices; and of "train" and "dev", given by name and rows, the
     trials and the bytes of their audio.
     """
     patterns = [pattern for group in MAY_CHANGE.values() for pattern in group]
@@ -54,7 +54,7 @@ def describe_settings(
         for name, value in {**args.to_dict(), **own_args}.items()
         if not any(fnmatch(name, pattern) for pattern in patterns)
     }
-    settings["num_processes"] = args.world_size
+    settings["num_devices"] = args.world_size * max(1, args.n_gpu)
     for role, (name, rows) in splits.items():
         trials = list_trials(rows)
         listed = trials[["utterance_id", "key"]].to_csv(index=False)

@@ -30,17 +30,21 @@ SUPPORTED = {
     "fsdp": ([None, False], _WHOLE_WEIGHTS),
     "deepspeed": ([None], _WHOLE_WEIGHTS),
 }
+COUNTS = "gradient_accumulation_steps", "per_device_eval_batch_size", "eval_accumulation_steps"
 
 
 def check_trainer_arguments(args: TrainingArguments) -> None:
     """
-    ValueError: a value that is not in `SUPPORTED`, or one with which a Trainer of a stand-in cannot be put
-    together, such as an optimizer of a package that is not installed, or a schedule with arguments that it
-    does not take.
+    ValueError: a value that is not in `SUPPORTED`, a count of 0, or one with which a Trainer of a stand-in
+    cannot be put together, such as an optimizer of a package that is not installed, or a schedule with
+    arguments that it does not take.
     """
     for name, (values, reason) in SUPPORTED.items():
         if (value := getattr(args, name)) not in values:
             raise ValueError(f"--{name} {value} is not supported: {reason}. Leave it out.")
+    for name in COUNTS:
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise ValueError(f"--{name} {value}: at least 1 is needed.")
     args, model, data = copy.copy(args), nn.Linear(1, 1), [0]
     part = "arguments of transformers' Trainer"
     with tempfile.TemporaryDirectory() as args.output_dir:

@@ -186,7 +186,7 @@ class AntiSpoofingTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor:
         # What the loss of an optimizer step is divided by: each utterance counts as much as it weighs.
-        weights = weigh_classes(self.model.config).to(device)
+        weights = normalize_class_weights(self.model.config).to(device)
         counts = [weights[batch["labels"].to(device)].sum() for batch in batch_samples]
         num_items = sum(counts, start=torch.zeros((), device=device))
         if self.args.average_tokens_across_devices:
@@ -232,7 +232,7 @@ class EpochCallback(TrainerCallback):
         self.collator.epoch.fill_(int(state.epoch or 0))
 
 
-def weigh_classes(config: PreTrainedConfig) -> torch.Tensor:
+def normalize_class_weights(config: PreTrainedConfig) -> torch.Tensor:
     """Weight of each class in the loss over the mean of the weights, (num_labels,)."""
     names = [config.id2label[index] for index in range(config.num_labels)]
     weights = config.class_weights or dict.fromkeys(names, 1.0)
@@ -254,7 +254,7 @@ def make_metrics(config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[st
         is_bonafide = labels == int(config.label2id["bonafide"])
         eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
         logits, labels = torch.from_numpy(logits).float(), torch.from_numpy(labels)
-        loss = F.cross_entropy(logits, labels, weight=weigh_classes(config))
+        loss = F.cross_entropy(logits, labels, weight=normalize_class_weights(config))
         counts = {"num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}
         return {"eer": eer, "loss": float(loss), **counts}
 

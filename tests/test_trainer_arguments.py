@@ -129,6 +129,7 @@ REFUSED = [
     ("debug", "tpu_metrics_debug", "of TPUs"),
     ("fsdp", "full_shard", "the whole weights"),
     ("deepspeed", "zero.json", "deepspeed"),
+    ("per_device_eval_batch_size", 0, "at least 1 is needed"),
     ("parallelism_config", "x", "invalid"),
     ("activation_checkpointing", True, "not possible with rawnet2"),
     ("gradient_checkpointing", True, "not possible with rawnet2"),
