@@ -28,11 +28,25 @@ class CountermeasureConfig(PreTrainedConfig):
     decision_threshold: float | None = None
 
     def __post_init__(self, **kwargs):
+        if self.id2label is None and self.label2id is not None:
+            self.id2label = {int(index): label for label, index in self.label2id.items()}
         if self.id2label is None and "num_labels" not in kwargs:
             self.id2label = dict(enumerate(self.labels_by_default))
         if self.id2label is not None and self.label2id is None:
-            self.label2id = {label: int(index) for index, label in self.id2label.items()}
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        if self.label2id is not None:
+            self.label2id = {label: int(index) for label, index in self.label2id.items()}
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs) -> "CountermeasureConfig":
+        """As in [`PreTrainedConfig`]; given labels and class weights replace the file's before the check."""
+        given = {
+            name: kwargs.pop(name) for name in ("id2label", "label2id", "class_weights") if name in kwargs
+        }
+        if given.keys() & {"id2label", "label2id"}:
+            given = {"id2label": None, "label2id": None, **given}
+        return super().from_dict({**config_dict, **given}, **kwargs)
 
     def check_at_least(self, smallest: float, *fields: str) -> None:
         """Raise a `ValueError` if a field, or one of its numbers, is smaller or NaN, or it has none."""
@@ -58,11 +72,15 @@ class CountermeasureConfig(PreTrainedConfig):
                 f"between 0 and half the sampling rate, {self.sampling_rate / 2} Hz."
             )
 
+    def validate_labels(self):
+        if self.label2id != {label: index for index, label in self.id2label.items()}:
+            raise ValueError(f"id2label {self.id2label} and label2id {self.label2id} contradict each other.")
+
     def validate_class_weights(self):
         if self.class_weights is not None and set(self.class_weights) != set(self.id2label.values()):
             raise ValueError(
                 f"class_weights {self.class_weights} must give a weight to each of the labels "
-                f"{', '.join(self.id2label.values())}, by name."
+                f"{', '.join(self.id2label.values())}, by name; None weighs them equally."
             )
 
 

@@ -4,7 +4,6 @@ Attention Networks", ICASSP 2022)."""
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
@@ -12,6 +11,7 @@ from transformers.utils import can_return_tuple
 from .configuration_aasist import AasistConfig
 from .loss import weighted_cross_entropy
 from .micro_batch import run_in_micro_batches
+from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 from .sinc import SincBank
 
 
@@ -203,13 +203,11 @@ class AasistBranch(nn.Module):
         )
 
 
-class AasistPreTrainedModel(PreTrainedModel):
+class AasistPreTrainedModel(CountermeasurePreTrainedModel):
     """Weight initialisation and loading of AASIST."""
 
     config_class = AasistConfig
     base_model_prefix = "aasist"
-    main_input_name = "input_values"
-    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
 
     def _init_weights(self, module: nn.Module) -> None:
         # As the authors: PyTorch's own initialisation, Xavier's for the energies, normal for other nodes.
@@ -266,6 +264,7 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        attention_mask: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
         """
@@ -273,11 +272,13 @@ class AasistForAudioClassification(AasistPreTrainedModel):
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return what `convolve` returns.
+            attention_mask: accepted where it marks no padding.
             num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
         """
+        refuse_padding(attention_mask)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if self.training or output_hidden_states or input_values.device.type != "cpu":

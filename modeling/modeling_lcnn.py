@@ -4,7 +4,6 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
@@ -12,6 +11,7 @@ from .configuration_lcnn import LCNNConfig
 from .cqt import CQT
 from .lfcc import LFCC
 from .loss import weighted_cross_entropy
+from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 
 
 def max_feature_map(hidden: torch.Tensor) -> torch.Tensor:
@@ -33,14 +33,12 @@ class LCNNBlock(nn.Module):
         return self.norm(F.max_pool2d(max_feature_map(self.conv(hidden)), self.pool_size))
 
 
-class LCNNPreTrainedModel(PreTrainedModel):
+class LCNNPreTrainedModel(CountermeasurePreTrainedModel):
     """Weight initialisation and loading of LCNN."""
 
     config_class = LCNNConfig
     base_model_prefix = "lcnn"
     _keep_in_fp32_modules_strict = ["front_end"]
-    main_input_name = "input_values"
-    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
 
     def _init_weights(self, module: nn.Module) -> None:
         # PyTorch's own initialisation, and not the library's normal(0, 0.02).
@@ -95,6 +93,7 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        attention_mask: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
         """
@@ -103,11 +102,13 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return the front end's output (batch, 1, bins, frames) and each
                 block's (batch, channels, bins, frames).
+            attention_mask: accepted where it marks no padding.
             num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
         """
+        refuse_padding(attention_mask)
         if input_values.shape[-1] != self.config.num_samples:
             raise ValueError(
                 f"The waveforms have {input_values.shape[-1]} samples, but this network takes "

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
@@ -16,6 +15,7 @@ from .configuration_lfcc_gmm import LFCCGMMConfig
 from .float32 import Float32Module
 from .lfcc import LFCC
 from .loss import weighted_cross_entropy
+from .modeling_countermeasure import CountermeasurePreTrainedModel
 
 
 # Frames whose log-densities under all components are held at a time: 2 MiB for 512 components on a CPU, where
@@ -160,13 +160,13 @@ def _expand(
     return powers, density, total, largest + total.log()
 
 
-class LFCCGMMPreTrainedModel(PreTrainedModel):
+class LFCCGMMPreTrainedModel(CountermeasurePreTrainedModel):
     """Initialisation and loading of LFCC-GMM."""
 
     config_class = LFCCGMMConfig
     base_model_prefix = "lfcc_gmm"
     _keep_in_fp32_modules_strict = ["gmms", "lfcc"]
-    main_input_name = "input_values"
+    accepts_loss_kwargs = False  # it has no parameters
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (LFCC, DiagonalGMM)):

@@ -4,13 +4,13 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_rawnet2 import RawNet2Config
 from .loss import weighted_cross_entropy
 from .micro_batch import run_in_micro_batches
+from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 from .sinc import SincBank
 
 
@@ -56,13 +56,11 @@ class RawNet2Block(nn.Module):
         return self.scaling(F.max_pool1d(hidden, POOL_SIZE))
 
 
-class RawNet2PreTrainedModel(PreTrainedModel):
+class RawNet2PreTrainedModel(CountermeasurePreTrainedModel):
     """Weight initialisation and loading of RawNet2."""
 
     config_class = RawNet2Config
     base_model_prefix = "rawnet2"
-    main_input_name = "input_values"
-    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
 
     def _init_weights(self, module: nn.Module) -> None:
         # PyTorch's own initialisation, which the authors trained from, and not the library's normal(0, 0.02).
@@ -108,6 +106,7 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         input_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        attention_mask: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
         """
@@ -115,11 +114,13 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return what `convolve` returns.
+            attention_mask: accepted where it marks no padding.
             num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
         """
+        refuse_padding(attention_mask)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if self.training or output_hidden_states or input_values.device.type != "cpu":

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
@@ -15,6 +15,7 @@ from transformers.utils import can_return_tuple
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
 from .loss import weighted_cross_entropy
 from .micro_batch import run_in_micro_batches
+from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 
 
 class AttentivePooling(nn.Module):
@@ -31,13 +32,11 @@ class AttentivePooling(nn.Module):
         return (weights * hidden).sum(dim=1)
 
 
-class Wav2Vec2AntiSpoofingPreTrainedModel(PreTrainedModel):
+class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
     """Weight initialisation and loading of the anti-spoofing model on wav2vec 2.0."""
 
     config_class = Wav2Vec2AntiSpoofingConfig
     base_model_prefix = "wav2vec2_antispoofing"
-    main_input_name = "input_values"
-    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -57,8 +56,9 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
     """
     An encoder of the wav2vec 2.0 family with a classification head: mean over time, linear layer, GELU,
     dropout, linear layer. `config.num_trainable_layers` of its topmost blocks are trained; what lies below,
-    the trunk, is frozen: it stays in eval mode and is run without autograd. Each call of `train` or `eval`
-    sees to that, whatever was done to the parameters before.
+    the trunk, is frozen when the model is made or loaded. After that `requires_grad` of the parameters
+    decides, as a user or an adapter sets it: a part of the trunk that needs no gradients stays in eval mode,
+    and a trunk that needs none is run without autograd.
 
     The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
     is which.
@@ -80,17 +80,26 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
         self.post_init()
-        self.train(self.training)
+        self.freeze()
 
     def train(self, mode: bool = True) -> "Wav2Vec2AntiSpoofingForAudioClassification":
-        """As in `nn.Module`, but what is frozen stays in eval mode and without gradients."""
+        """As in `nn.Module`, but parts of the trunk that need no gradients stay in eval mode."""
         super().train(mode)
-        for module in self.frozen_modules():  # gradients, too: `from_pretrained` gives them to all parameters
-            module.eval().requires_grad_(False)
+        for module in self.frozen_modules():
+            module.train(mode and _needs_gradients(module))
         return self
 
+    def freeze(self) -> None:
+        """Take gradients from the modules that the config says are frozen."""
+        for module in self.frozen_modules():
+            module.eval().requires_grad_(False)
+
+    def freeze_feature_encoder(self) -> None:
+        """Take gradients from the convolutional feature encoder, as transformers' models of the family do."""
+        self.encoder.feature_extractor._freeze_parameters()
+
     def frozen_modules(self) -> list[nn.Module]:
-        """Modules of the encoder that are not trained, in the order in which data flows."""
+        """Modules of the encoder that the config says are not trained, in the order in which data flows."""
         config, body = self.config, self.encoder.encoder
         modules = []
         if not config.train_feature_encoder:
@@ -118,6 +127,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         trunk_states: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        attention_mask: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> SequenceClassifierOutput:
         """
@@ -127,11 +137,13 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return the first block's input and all blocks' outputs, each
                 (batch, frames, hidden_size); the last one after the final layer norm. Needs `input_values`.
+            attention_mask: accepted where it marks no padding.
             num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
         """
+        refuse_padding(attention_mask)
         if (input_values is None) == (trunk_states is None):
             raise ValueError("Give either input_values or trunk_states.")
         if output_hidden_states is None:
@@ -171,7 +183,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             input where no block is frozen; with a weighted sum of layers the states below it as well. If
             nothing but their mean over time matters, that mean as the only frame.
         """
-        with torch.no_grad() if self.config.has_frozen_trunk else nullcontext():
+        is_trained = not self.config.has_frozen_trunk or any(map(_needs_gradients, self.frozen_modules()))
+        with nullcontext() if is_trained else torch.no_grad():
             input_values = input_values.to(self.projector.weight.dtype)
             convolve = self.encoder.feature_extractor
             if input_values.device.type == "cpu" and not torch.is_grad_enabled():
@@ -213,6 +226,10 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         if first < stop == len(body.layers) and self._norm_is_last:
             states[-1] = body.layer_norm(states[-1])
         return states
+
+
+def _needs_gradients(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 __all__ = ["Wav2Vec2AntiSpoofingForAudioClassification", "Wav2Vec2AntiSpoofingPreTrainedModel"]

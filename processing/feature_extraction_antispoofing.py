@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor
-from transformers.utils import TensorType, logging
+from transformers.utils import PaddingStrategy, TensorType, logging
 
 
 logger = logging.get_logger(__name__)
@@ -30,6 +30,9 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         do_normalize (`bool`, *optional*, defaults to `False`):
             Whether the crop is brought to zero mean and unit variance before it is padded, as
             `Wav2Vec2FeatureExtractor` does.
+        return_attention_mask (`bool`, *optional*):
+            Whether an `attention_mask` is added; by default with `num_samples=None` only. With a number of
+            samples nothing of the input counts as padding, so that the mask is 1 everywhere.
     """
 
     model_input_names = ["input_values"]
@@ -42,10 +45,17 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         do_normalize: bool = False,
         feature_size: int = 1,
         padding_value: float = 0.0,
+        return_attention_mask: bool | None = None,
         **kwargs,
     ):
+        if return_attention_mask is None:
+            return_attention_mask = num_samples is None
         super().__init__(
-            feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs
+            feature_size=feature_size,
+            sampling_rate=sampling_rate,
+            padding_value=padding_value,
+            return_attention_mask=return_attention_mask,
+            **kwargs,
         )
         if num_samples is not None and num_samples < 1:
             raise ValueError(f"num_samples must be at least 1 or None, not {num_samples}.")
@@ -62,20 +72,36 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         raw_speech: np.ndarray | Sequence[float] | Sequence[np.ndarray] | Sequence[Sequence[float]],
         sampling_rate: int | None = None,
         return_tensors: str | TensorType | None = None,
+        *,
+        padding: bool | str | PaddingStrategy = True,
+        max_length: int | None = None,
+        truncation: bool | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        device: str | None = None,
     ) -> BatchFeature:
         """
         Args:
             raw_speech: one mono waveform (samples,) or a list of them; floating point, amplitude in [-1, 1].
             sampling_rate: of `raw_speech`, in Hz; checked, never converted.
-            return_tensors: `"pt"` or `"np"`; lists of arrays otherwise.
+            return_tensors: `"pt"` or `"np"`, the default.
+            padding, max_length, pad_to_multiple_of: with `num_samples=None` as in
+                [`SequenceFeatureExtractor.pad`]; otherwise any that leave `num_samples` as they are.
+            truncation: `True` cuts waveforms to their first `max_length` samples; what is then shorter than
+                `num_samples` is filled up. `False` refuses waveforms that would be cropped.
+            return_attention_mask: instead of the extractor's own setting.
+            device: where tensors are put.
 
         Returns:
             `input_values`, float32, (batch, num_samples); with `num_samples=None` (batch, longest) and
             `attention_mask` of the same shape, 1 where there is signal.
 
         Raises:
-            ValueError: another sampling rate, several channels, integer samples, no samples, NaN or infinity.
+            ValueError: another sampling rate, several channels, integer samples, no samples, NaN or infinity;
+                arguments that ask for another length than `num_samples`.
         """
+        if device is not None and return_tensors != "pt":
+            raise ValueError(f"device {device} is for tensors: pass return_tensors='pt', too.")
         if sampling_rate is None:
             logger.warning_once(
                 f"Pass sampling_rate to {type(self).__name__}: without it, audio that was not sampled at "
@@ -89,11 +115,26 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
             )
         waveforms = self._list_waveforms(raw_speech)
         waveforms = [self._check_waveform(waveform, index) for index, waveform in enumerate(waveforms)]
-        if self.num_samples is None:
-            features = self._pad_to_longest(waveforms)
-        else:
-            features = {"input_values": [self._crop_or_pad(waveform) for waveform in waveforms]}
-        return BatchFeature(features, tensor_type=return_tensors)
+        if truncation:
+            waveforms = [waveform[:max_length] for waveform in waveforms]
+        features = self.pad(
+            {"input_values": [self._crop_or_pad(waveform) for waveform in waveforms]},
+            padding=padding,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            return_attention_mask=return_attention_mask,
+            return_tensors=return_tensors,
+        )
+        if self.num_samples is not None:
+            is_cut, is_filled = truncation is not False, padding not in (False, "do_not_pad")
+            asked = [n for n in map(len, waveforms) if not (is_cut if n > self.num_samples else is_filled)]
+            for length in (*asked, len(features["input_values"][0])):
+                if length != self.num_samples:
+                    raise ValueError(
+                        f"padding, truncation, max_length or pad_to_multiple_of ask for {length} samples; "
+                        f"this model takes {self.num_samples}. Leave them out."
+                    )
+        return features if device is None else features.to(device)
 
     def _list_waveforms(self, raw_speech) -> list:
         if len(raw_speech) == 0:
@@ -126,6 +167,8 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
 
     def _crop_or_pad(self, waveform: np.ndarray) -> np.ndarray:
         waveform = self._normalize(waveform[: self.num_samples])
+        if self.num_samples is None:
+            return waveform
         if self.padding == "repeat":
             return np.resize(waveform, self.num_samples)
         return np.pad(waveform, (0, self.num_samples - len(waveform)))
@@ -134,12 +177,6 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         if not self.do_normalize:
             return waveform
         return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
-
-    def _pad_to_longest(self, waveforms: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
-        longest = max(len(waveform) for waveform in waveforms)
-        masks = [(np.arange(longest) < len(waveform)).astype(np.int64) for waveform in waveforms]
-        padded = [np.pad(self._normalize(waveform), (0, longest - len(waveform))) for waveform in waveforms]
-        return {"input_values": padded, "attention_mask": masks}
 
 
 __all__ = ["AntiSpoofingFeatureExtractor"]

@@ -68,7 +68,7 @@ def with_batch_statistics(model: PreTrainedModel, waveforms: torch.Tensor) -> No
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(waveforms * torch.logspace(-1, 1, len(waveforms))[:, None])
-    model.eval()
+    model.eval().config.decision_threshold = -0.25  # which training mode has removed
 
 
 def untrained(system: str) -> tuple[PreTrainedModel, AntiSpoofingFeatureExtractor]:

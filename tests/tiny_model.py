@@ -13,7 +13,9 @@ def save_tiny_model(folder: Path, **settings) -> Path:
     """Save a model with the config of `TINY_RECIPE` and `settings`, and its feature extractor."""
     model_settings = {k: v for k, v in TINY_RECIPE["model"].items() if k != "model_type"}
     torch.manual_seed(0)
-    model = RawNet2ForAudioClassification(RawNet2Config(**model_settings, **settings))
+    config = RawNet2Config(**model_settings, **settings)
+    threshold = config.decision_threshold
+    model = RawNet2ForAudioClassification(config)
     # Batch statistics of noise and tones of many levels, without which the network hardly sees its input.
     time = torch.arange(8000) / 16_000
     level = torch.logspace(-2, 0, 32)[:, None]
@@ -24,6 +26,7 @@ def save_tiny_model(folder: Path, **settings) -> Path:
     with torch.no_grad():
         model.train()(torch.cat([0.3 * level * noise, level * tones]))
         model.classifier.weight *= 10
+    config.decision_threshold = threshold  # which training mode has removed
     model.eval().save_pretrained(folder)
     AntiSpoofingFeatureExtractor(num_samples=8000).save_pretrained(folder)
     return folder

@@ -1,0 +1,113 @@
+"""What the models of all countermeasures have: labels that are asked for when weights are loaded, the scores'
+threshold, and what of a model is trained."""
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from .configuration_countermeasure import CountermeasureConfig
+
+
+logger = logging.get_logger(__name__)
+# What says where and how a config is fetched, of the arguments of `from_pretrained`.
+HUB_ARGUMENTS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+)
+
+
+class CountermeasurePreTrainedModel(PreTrainedModel):
+    """Base of the countermeasures' models. Their last layer is `classifier`, unless they have none."""
+
+    main_input_name = "input_values"
+    accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """
+        As in [`PreTrainedModel`]; the config says how the logits are to be labelled, by `id2label` or
+        otherwise. The labels of the weights in another order permute the last layer. Others make a new one,
+        without a decision threshold, as another number of labels does, with `ignore_mismatched_sizes`.
+
+        Raises:
+            ValueError: other labels than those of the weights, without `ignore_mismatched_sizes`.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if pretrained_model_name_or_path is not None:
+            hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+            # Of the model that an adapter is for, `name_or_path` is the one that was read.
+            saved = cls.config_class.from_pretrained(model.config.name_or_path, **hub_arguments)
+            model._follow_labels(list_labels(saved), is_replaced=kwargs.get("ignore_mismatched_sizes", False))
+        if model._hf_peft_config_loaded:  # by which it is decided what is trained
+            model.config.decision_threshold = None
+        else:
+            model.freeze()
+        return loaded
+
+    def _follow_labels(self, saved: list[str], *, is_replaced: bool) -> None:
+        """Make the last layer that of the config's labels, from one of the saved labels."""
+        labels, classifier = list_labels(self.config), getattr(self, "classifier", None)
+        if labels == saved:
+            return
+        if sorted(labels) == sorted(saved):
+            for parameter in () if classifier is None else classifier.parameters():
+                parameter.data = parameter.data[[saved.index(label) for label in labels]]
+            return
+        if not is_replaced:
+            raise ValueError(
+                f"The weights are of the labels {', '.join(saved)}, not of {', '.join(labels)}. Pass "
+                "ignore_mismatched_sizes=True for a new last layer, which has to be trained; to keep the "
+                "trained one under other names, load it without them and set config.id2label and label2id."
+            )
+        logger.warning(
+            f"The weights are of the labels {', '.join(saved)}: for {', '.join(labels)} the last layer is "
+            "new and has to be trained."
+        )
+        self.config.decision_threshold = None
+        if classifier is not None:
+            classifier.reset_parameters()
+
+    def freeze(self) -> None:
+        """Take gradients from what the config says is not trained; `from_pretrained` gives them to all."""
+
+    def train(self, mode: bool = True) -> "CountermeasurePreTrainedModel":
+        """As in `nn.Module`; the decision threshold does not survive training, which changes the weights."""
+        if mode:
+            self.config.decision_threshold = None
+        return super().train(mode)
+
+    @torch.no_grad()
+    def set_decision_threshold(self, threshold: float) -> None:
+        """
+        Set above which score an utterance is bona fide. The bias of the last layer is shifted, half for each
+        label, so that this is 0: then the higher logit, which `pipeline` names, is the verdict. A model
+        without a last layer keeps its scores, and the config has the threshold.
+        """
+        if hasattr(self, "classifier"):
+            for label, shift in (("bonafide", -threshold / 2), ("spoof", threshold / 2)):
+                self.classifier.bias[self.config.label2id[label]] += shift
+            threshold = 0.0
+        self.config.decision_threshold = threshold
+
+
+def list_labels(config: CountermeasureConfig) -> list[str]:
+    """Labels in the order of the logits."""
+    return [config.id2label[index] for index in range(config.num_labels)]
+
+
+def refuse_padding(attention_mask: torch.Tensor | None) -> None:
+    """Raise a `ValueError` if a mask marks padding, of a model that takes waveforms of one length."""
+    if attention_mask is not None and not attention_mask.all():
+        raise ValueError(
+            "attention_mask marks padding, but this model uses no mask: bring the waveforms to one length by "
+            "its own feature extractor."
+        )
+
+
+__all__ = ["CountermeasurePreTrainedModel", "list_labels", "refuse_padding"]
