@@ -28,7 +28,8 @@ class Asvspoof5Track1(evaluate.Metric):
     """
     Args:
         predictions (list of float): score of each trial, higher = more bona fide.
-        references (list of str): key of each trial, "bonafide" or "spoof".
+        references (list of str, or of int): key of each trial, "bonafide" or "spoof", or a class index.
+        id2label (dict or list): what each class index means, as in a model's config or a `ClassLabel`.
 
     Returns:
         min_dcf (float): the primary metric of the challenge; 1 is as good as no countermeasure.
@@ -53,8 +54,8 @@ class Asvspoof5Track1(evaluate.Metric):
     def _info(self):
         return make_info(__doc__, self.__doc__, CITATION)
 
-    def _compute(self, predictions, references):
-        bonafide, spoof = split_by_key(predictions, references)
+    def _compute(self, predictions, references, id2label=None):
+        bonafide, spoof = split_by_key(predictions, references, id2label)
         value, threshold = min_dcf(bonafide, spoof)
         return {
             "min_dcf": value,

@@ -26,12 +26,22 @@ def check_scores(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray]
     return check_class("bona fide", bonafide_scores), check_class("spoof", spoof_scores)
 
 
-def split_by_key(predictions, references) -> tuple[np.ndarray, np.ndarray]:
+def split_by_key(predictions, references, id2label=None) -> tuple[np.ndarray, np.ndarray]:
     """
-    Scores of the bona fide and of the spoofed trials, from the score and the key, "bonafide" or "spoof", of
-    each. ValueError: another key, or not one key per score.
+    Scores of the bona fide and of the spoofed trials, from the score and the key of each: "bonafide" or
+    "spoof", or an integer, of which `id2label`, a mapping or a list, says what it means. ValueError: another
+    key, integers without `id2label` or the reverse, or not one key per score.
     """
     scores, keys = np.asarray(predictions, dtype=np.float64), np.asarray(references)
+    if np.issubdtype(keys.dtype, np.integer) != (id2label is not None):
+        raise ValueError(
+            "Integer references and id2label go together: say by id2label={0: 'bonafide', 1: 'spoof'} or "
+            "otherwise what the integers mean, as a model's config does; without them leave it out."
+        )
+    if id2label is not None:
+        names = id2label if hasattr(id2label, "items") else dict(enumerate(id2label))
+        names = {int(index): name for index, name in names.items()}
+        keys = np.array([names.get(int(key), int(key)) for key in keys], dtype=object)
     if scores.shape != keys.shape:
         raise ValueError(f"There are {scores.size} scores, but {keys.size} keys; one per trial is expected.")
     is_bonafide, is_spoof = keys == "bonafide", keys == "spoof"
@@ -116,6 +126,19 @@ def equal_error_rate(bonafide_scores, spoof_scores) -> tuple[float, float]:
     bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
     eer, *rejected = find_equal_error(*count_rejected(bonafide, spoof))
     return eer, find_threshold(bonafide, spoof, *rejected)
+
+
+def equal_error_range(bonafide_scores, spoof_scores) -> tuple[float, float]:
+    """
+    The EER threshold, and the lowest score above it: any threshold from the one up to the other decides
+    alike. Where the scores separate the classes, this is the gap between them. Without a score above it, both
+    are the threshold.
+
+    Args and errors as [`det_curve`].
+    """
+    scores = np.concatenate(check_scores(bonafide_scores, spoof_scores))
+    _, threshold = equal_error_rate(bonafide_scores, spoof_scores)
+    return threshold, float(min(scores[scores > threshold], default=threshold))
 
 
 def find_threshold(

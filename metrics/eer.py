@@ -26,7 +26,8 @@ class EqualErrorRate(evaluate.Metric):
     """
     Args:
         predictions (list of float): score of each trial, higher = more bona fide.
-        references (list of str): key of each trial, "bonafide" or "spoof".
+        references (list of str, or of int): key of each trial, "bonafide" or "spoof", or a class index.
+        id2label (dict or list): what each class index means, as in a model's config or a `ClassLabel`.
 
     Returns:
         eer (float): as a fraction, not per cent; 0 is perfect, 0.5 is chance.
@@ -53,8 +54,8 @@ class EqualErrorRate(evaluate.Metric):
     def _info(self):
         return make_info(__doc__, self.__doc__, CITATION)
 
-    def _compute(self, predictions, references):
-        bonafide, spoof = split_by_key(predictions, references)
+    def _compute(self, predictions, references, id2label=None):
+        bonafide, spoof = split_by_key(predictions, references, id2label)
         eer, threshold = equal_error_rate(bonafide, spoof)
         counts = {"num_bonafide": len(bonafide), "num_spoof": len(spoof)}
         return {"eer": eer, "threshold": threshold, **counts, **describe_scores(bonafide, spoof)}

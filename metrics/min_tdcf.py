@@ -30,7 +30,8 @@ class MinimumTandemDetectionCost(evaluate.Metric):
     """
     Args:
         predictions (list of float): CM score of each trial, higher = more bona fide.
-        references (list of str): key of each trial, "bonafide" or "spoof".
+        references (list of str, or of int): key of each trial, "bonafide" or "spoof", or a class index.
+        id2label (dict or list): what each class index means, as in a model's config or a `ClassLabel`.
         asv_scores (list of float), asv_keys (list of str): scores of the ASV system on the same corpus and
             split, and the key of each, "target", "nontarget" or "spoof"; it works at its EER threshold. Or:
         p_miss_asv, p_fa_asv, p_fa_spoof_asv (float): its error rates as fractions: targets rejected,
@@ -63,6 +64,7 @@ class MinimumTandemDetectionCost(evaluate.Metric):
         self,
         predictions,
         references,
+        id2label=None,
         asv_scores=None,
         asv_keys=None,
         p_miss_asv=None,
@@ -76,7 +78,7 @@ class MinimumTandemDetectionCost(evaluate.Metric):
                 "Give either asv_scores and asv_keys, or all of p_miss_asv, p_fa_asv and p_fa_spoof_asv."
             )
         asv = _from_keys(asv_scores, asv_keys) if from_scores else AsvErrorRates(*rates)
-        bonafide, spoof = split_by_key(predictions, references)
+        bonafide, spoof = split_by_key(predictions, references, id2label)
         results = {}
         for form in FORMS:
             results[f"min_tdcf_{form}"], results[f"threshold_{form}"] = min_tdcf(bonafide, spoof, asv, form)

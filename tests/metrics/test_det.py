@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metrics import costs
-from metrics.det import describe_scores, det_curve, equal_error_rate, split_by_key
+from metrics.det import describe_scores, det_curve, equal_error_range, equal_error_rate, split_by_key
 
 
 ASV = costs.AsvErrorRates(p_miss=0.0245810, p_fa=0.0246047, p_fa_spoof=0.7606525)
@@ -271,3 +271,18 @@ def test_error_rate_that_only_ties_raise_above_half_is_not_called_inverted():
     assert equal_error_rate(bonafide, spoof)[0] > 0.5
 
     assert not describe_scores(bonafide, spoof)["looks_inverted"]
+
+
+@pytest.mark.parametrize(
+    ("bonafide", "spoof", "expected"),
+    [
+        ([3.0, 5.0, 4.0], [-1.0, 0.5], (0.5, 3.0)),  # separated: the gap
+        ([1.0, 4.0], [2.0, 0.0], (1.0, 2.0)),
+        ([2.0, 2.0], [2.0], (2.0, 2.0)),  # nothing is above
+    ],
+)
+def test_thresholds_with_the_eer_end_at_the_next_score(bonafide, spoof, expected):
+    start, end = equal_error_range(bonafide, spoof)
+
+    assert (start, end) == expected
+    assert start == equal_error_rate(bonafide, spoof)[1]

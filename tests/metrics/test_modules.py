@@ -102,6 +102,34 @@ def test_tdcf_refuses_unknown_asv_keys(modules, keys, message):
         modules["min_tdcf"].compute(predictions=SCORES, references=KEYS, asv_scores=[1.0, 2.0], asv_keys=keys)
 
 
+@pytest.mark.parametrize(
+    "id2label", [{0: "spoof", 1: "bonafide"}, {"0": "spoof", "1": "bonafide"}, ["spoof", "bonafide"]]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_take_class_indices_with_what_they_mean(modules, name, id2label):
+    asv = {"p_miss_asv": 0.02, "p_fa_asv": 0.03, "p_fa_spoof_asv": 0.7} if name == "min_tdcf" else {}
+
+    results = modules[name].compute(
+        predictions=SCORES, references=np.array([1, 1, 0, 0]), id2label=id2label, **asv
+    )
+
+    assert results == modules[name].compute(predictions=SCORES, references=KEYS, **asv)
+
+
+@pytest.mark.parametrize(
+    ("references", "given", "message"),
+    [
+        ([1, 1, 0, 0], {}, "id2label"),
+        (KEYS, {"id2label": ["spoof", "bonafide"]}, "go together"),
+        ([1, 1, 0, 2], {"id2label": ["spoof", "bonafide"]}, "not '2'"),
+        ([1, 1, 0, 0], {"id2label": ["fake", "real"]}, "not 'real'"),
+    ],
+)
+def test_modules_refuse_references_whose_meaning_is_not_said(modules, references, given, message):
+    with pytest.raises(ValueError, match=message):
+        modules["eer"].compute(predictions=SCORES, references=references, **given)
+
+
 @pytest.mark.parametrize("name", ["eer", "asvspoof5"])
 @pytest.mark.parametrize(
     ("scores", "keys", "message"),
