@@ -49,6 +49,7 @@ from processing.report import (
 )
 from processing.results import (
     SCORE_OF_MODEL,
+    choose_decision_threshold,
     compare_scores,
     describe_countermeasure,
     describe_environment,
@@ -256,7 +257,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     finish_evaluation(evaluation, results, about["model"], scores, folder)
     checkpoint.remove()
     if args.set_decision_threshold:
-        change_threshold(countermeasure, results["eer_threshold"])
+        change_threshold(countermeasure, choose_decision_threshold(evaluation.trials, scores))
     card = countermeasure.folder / "README.md"
     if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")

@@ -54,6 +54,12 @@ class Evaluation:
         return None if official == self.results["num_trials"] else official
 
     @property
+    def eer_thresholds(self) -> tuple[float, float]:
+        """The first of the thresholds that have the EER, and the next score, where they end."""
+        start = self.results.get("eer_threshold", math.nan)
+        return start, self.results.get("eer_threshold_end", start)
+
+    @property
     def plots(self) -> list[Path]:
         return sorted(self.folder.glob("*.png"))
 
@@ -263,10 +269,16 @@ class RunFolder:
     def find_threshold(self) -> tuple[str | None, str] | None:
         """Corpus and split whose EER threshold is the decision threshold, as far as the folder tells."""
         threshold, dev = self.config.get("decision_threshold"), (self.corpus, self.split("dev"))
-        thresholds = {found.trials: found.results.get("eer_threshold") for found in self.evaluations}
-        if self.training and thresholds.get(dev) in (None, threshold):  # train.py sets it so
+        if threshold is None:
+            return None
+        thresholds = {found.trials: found.eer_thresholds for found in self.evaluations}
+        start, end = thresholds.get(dev, (threshold, threshold))
+        if self.training and (start <= threshold < end or threshold == start):  # by train.py
             return dev
-        return next((trials for trials, found in thresholds.items() if found == threshold), None)
+        for trials, (start, end) in thresholds.items():
+            if threshold in (start, (start + end) / 2):  # by eval.py; older versions took the first
+                return trials
+        return None
 
     def evaluation(self, corpus: str, split: str) -> Evaluation | None:
         """The evaluation on a corpus's split, by the names in `results.json`."""

@@ -26,7 +26,7 @@ from metrics.costs import (
     min_cost,
     tdcf_cost,
 )
-from metrics.det import check_scores, describe_scores, equal_error_rate
+from metrics.det import check_scores, describe_scores, equal_error_range, equal_error_rate
 from metrics.statistics import (
     MIN_SPEAKERS,
     MIN_TRIALS,
@@ -99,9 +99,10 @@ def evaluate_trials(
     """
     trials = trials.assign(score=np.asarray(scores, dtype=np.float64))
     bonafide, spoof = classes = check_scores(*_split_classes(trials, "score"))
-    eer, threshold = equal_error_rate(*classes)
+    eer, _ = equal_error_rate(*classes)
+    threshold, end = equal_error_range(*classes)
     results = {"num_trials": len(trials), "num_bonafide": len(bonafide), "num_spoof": len(spoof)}
-    results |= {"eer": eer, "eer_threshold": threshold}
+    results |= {"eer": eer, "eer_threshold": threshold, "eer_threshold_end": end}
     costs = _list_costs(asv, classes)
     results |= dict.fromkeys(TDCF_FORMS)
     for name, cost in costs.items():
@@ -119,6 +120,11 @@ def evaluate_trials(
     for name in ("attack", *breakdowns):
         results[f"per_{name}"] = _break_down(trials, name, bootstrap)
     return results
+
+
+def choose_decision_threshold(trials: pd.DataFrame, scores: np.ndarray) -> float:
+    """The middle of the thresholds that have the EER: of the gap, where the classes are separated."""
+    return sum(equal_error_range(*_split_classes(trials.assign(score=scores), "score"))) / 2
 
 
 def compare_scores(

@@ -17,6 +17,7 @@ from .collation import AudioCollator
 from .files import move_model, write_text
 from .models import align_weights
 from .results import (
+    choose_decision_threshold,
     describe_environment,
     describe_model,
     evaluate_corpus,
@@ -31,9 +32,10 @@ def save_and_evaluate(
     trainer: Trainer, collator: AudioCollator, corpus: Corpus, splits: dict[str, tuple[str, Dataset]]
 ) -> list[dict]:
     """
-    Save the model, score dev and eval in float32 with what was saved, and write scores, results and plots.
-    The dev EER threshold becomes the `decision_threshold` of the config. The files of the model appear in
-    the Trainer's folder when they are complete, the config last.
+    Save the model, with its scores shifted so that the dev EER threshold is the decision threshold 0 (see
+    `set_decision_threshold` of the models), score dev and eval in float32 with what was saved, and write
+    scores, results and plots. The files of the model appear in the Trainer's folder when they are complete,
+    the config last.
 
     `splits` are, by "dev" and "eval", how the split is called and its rows. Returns the results of each, on
     the main process.
@@ -45,16 +47,17 @@ def save_and_evaluate(
         collator.feature_extractor.save_pretrained(unfinished)
     trainer.accelerator.wait_for_everyone()
     model = align_weights(AutoModelForAudioClassification.from_pretrained(unfinished))
+    batches = Batches(trainer.args.per_device_eval_batch_size, trainer.args.dataloader_num_workers)
+    _, rows = splits["dev"]
+    scores = score_rows(model, collator, rows, batches=batches, description="Scoring dev for the threshold")
+    model.set_decision_threshold(choose_decision_threshold(list_trials(rows), scores.numpy()))
+    if trainer.is_world_process_zero():
+        model.save_pretrained(unfinished)
     all_results = []
     for role, (spec, rows) in splits.items():
         started = time.time()
-        scores = score_rows(
-            model,
-            collator,
-            rows,
-            batches=Batches(trainer.args.per_device_eval_batch_size, trainer.args.dataloader_num_workers),
-            description=f"Scoring {role}",
-        ).numpy()
+        description = f"Scoring {role}"
+        scores = score_rows(model, collator, rows, batches=batches, description=description).numpy()
         if not trainer.is_world_process_zero():
             continue
         seconds = {"seconds": round(time.time() - started, 1)}
@@ -62,8 +65,6 @@ def save_and_evaluate(
         asv, asv_files = find_asv_rates(corpus, spec, trials)
         results = evaluate_corpus(corpus, spec, trials, scores, asv=asv)
         if role == "dev":
-            model.config.decision_threshold = results["eer_threshold"]
-            model.config.save_pretrained(unfinished)
             move_model(unfinished, folder)
         results |= {"asv_score_files": asv_files, **describe_model(folder), **seconds}
         write_results(folder / "results" / role, results, trials, {results["model"]: scores})

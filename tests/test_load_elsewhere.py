@@ -1,7 +1,6 @@
 """A saved model in an environment and a folder where this package is not: the scores of the evaluation
 here."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +56,7 @@ def rawnet2(moved) -> Evaluated:
     """The trained model, with the scores of `train.py`'s own evaluation."""
     lines = (moved / "results" / "eval" / "scores.txt").read_text().splitlines()
     scores = {line.split()[0]: float(line.split()[3]) for line in lines}
-    dev = json.loads((moved / "results" / "dev" / "results.json").read_text())
-    return Evaluated(moved, scores, dev["eer_threshold"])
+    return Evaluated(moved, scores, 0.0)
 
 
 def with_batch_statistics(model: PreTrainedModel, waveforms: torch.Tensor) -> None:
@@ -139,6 +137,27 @@ def test_every_architecture_gives_its_scores_where_this_package_is_not(
     elsewhere, la_corpus, tmp_path, system
 ):
     check_scores(elsewhere, evaluated(tmp_path, system, la_corpus), la_corpus)
+
+
+SCRIPT_WITH_OTHER_ORDER = """
+import sys
+import torch
+from transformers import AutoModelForAudioClassification as Auto
+
+waveform = torch.sin(torch.arange(8000.0))[None]
+for labels in ({0: "spoof", 1: "bonafide"}, {"0": "bonafide", "1": "spoof"}):
+    model = Auto.from_pretrained(sys.argv[1], id2label=labels, trust_remote_code=True)
+    logits = model(waveform).logits[0]
+    print(float(logits[model.config.label2id["bonafide"]] - logits[model.config.label2id["spoof"]]))
+"""
+
+
+def test_code_that_travels_permutes_the_labels(elsewhere, moved):
+    process = elsewhere.run(SCRIPT_WITH_OTHER_ORDER, moved)
+
+    assert process.returncode == 0, process.stderr
+    score, permuted = map(float, process.stdout.split())
+    assert score == pytest.approx(permuted, abs=1e-6) and abs(score) > 1e-3
 
 
 def test_pipeline_needs_no_remote_code_where_this_package_is_imported(moved, la_corpus):

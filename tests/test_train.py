@@ -13,7 +13,7 @@ import torch
 import yaml
 from conftest import TINY_RECIPE
 from safetensors.torch import load_file, save_file
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 import train
 from metrics.det import equal_error_rate
@@ -75,10 +75,26 @@ def test_score_file_has_the_protocols_trials_and_gives_the_reported_eer(
     assert (results["corpus"], results["split"]) == ("ASVspoof 2019 LA", split)
 
 
-def test_decision_threshold_is_the_dev_eer_threshold(trained):
+def test_scores_are_shifted_so_that_the_dev_eer_threshold_is_0_and_pipeline_gives_the_verdict(
+    trained, la_corpus
+):
     config = json.loads((trained / "config.json").read_text())
+    dev = results_of(trained, "dev")
+    lines = [line.split() for line in (trained / "results" / "dev" / "scores.txt").read_text().splitlines()]
+    files = [la_corpus / "ASVspoof2019_LA_dev" / "flac" / f"{line[0]}.flac" for line in lines]
 
-    assert config["decision_threshold"] == results_of(trained, "dev")["eer_threshold"]
+    answers = pipeline("audio-classification", model=str(trained))(
+        [soundfile.read(file, dtype="float32")[0] for file in files]
+    )
+
+    assert config["decision_threshold"] == 0
+    assert dev["eer_threshold"] < 0 < dev["eer_threshold_end"]
+    # the middle of the gap, or of the two scores, to what the shift rounds
+    assert dev["eer_threshold"] + dev["eer_threshold_end"] == pytest.approx(0, abs=1e-5)
+    scores = [float(line[3]) for line in lines]
+    verdicts = ["bonafide" if score > 0 else "spoof" for score in scores]
+    assert [answer[0]["label"] for answer in answers] == verdicts
+    assert {*verdicts} == {"bonafide", "spoof"}
 
 
 def test_saved_weights_are_those_of_the_lowest_dev_eer(trained):
@@ -90,6 +106,8 @@ def test_saved_weights_are_those_of_the_lowest_dev_eer(trained):
     checkpoint = load_file(trained / f"checkpoint-{best['step']}" / "model.safetensors")
 
     assert best["eval_eer"] == results_of(trained, "dev")["eer"]
+    shifts = saved.pop("classifier.bias") - checkpoint.pop("classifier.bias")  # by the threshold
+    assert abs(shifts.sum()) < 1e-6 < abs(shifts[0])
     assert all(torch.equal(saved[name], checkpoint[name]) for name in checkpoint)
 
 
@@ -133,7 +151,13 @@ def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, 
     best = min(history, key=lambda entry: entry["eval_eer"])
     lines = (tmp_path / "run" / "results" / "dev" / "scores.txt").read_text().splitlines()
     is_bonafide = np.array([line.split()[2] == "bonafide" for line in lines])
-    margins = np.array([float(line.split()[3]) for line in lines]) * np.where(is_bonafide, 1, -1)
+    saved, checkpoint = (
+        AutoModelForAudioClassification.from_pretrained(tmp_path / "run" / each).classifier.bias.detach()
+        for each in ("", f"checkpoint-{best['step']}")
+    )
+    shift = float((saved - checkpoint) @ torch.tensor([-1.0, 1.0]))  # of the scores; spoof comes first
+    scores = np.array([float(line.split()[3]) for line in lines]) - shift
+    margins = scores * np.where(is_bonafide, 1, -1)
     losses, weights = np.log1p(np.exp(-margins)), np.where(is_bonafide, 1, 2)
     assert best["eval_loss"] == pytest.approx(np.average(losses, weights=weights), abs=2e-6)
 
@@ -212,7 +236,8 @@ def test_training_goes_on_from_a_saved_models_folder(tmp_path, trained, la_corpu
     )
 
     before, after = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path / "next"))
-    parameters = [name for name in before if "running_" not in name and "num_batches" not in name]
+    changed = ("running_", "num_batches", "classifier.bias")  # which the threshold on dev shifts
+    parameters = [name for name in before if not any(part in name for part in changed)]
     assert all(torch.equal(before[name], after[name]) for name in parameters)
     digest = hashlib.sha256((trained / "model.safetensors").read_bytes()).hexdigest()
     record = json.loads((tmp_path / "next" / "training.json").read_text())

@@ -62,7 +62,8 @@ def test_run_leaves_a_model_scores_results_and_record(run):
         path.name for path in folder.iterdir()
     }
     results = json.loads((folder / "results" / "dev" / "results.json").read_text())
-    assert json.loads((folder / "config.json").read_text())["decision_threshold"] == results["eer_threshold"]
+    threshold = json.loads((folder / "config.json").read_text())["decision_threshold"]
+    assert threshold == pytest.approx((results["eer_threshold"] + results["eer_threshold_end"]) / 2, abs=1e-6)
     assert json.loads((folder / "training.json").read_text())["num_parameters"] == 2 * 3 * (1 + 10 + 10)
     assert "Model: lfcc-gmm, 126 parameters" in output
 

@@ -124,6 +124,69 @@ def test_one_channel_with_a_channel_axis_is_accepted(extractor):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        {"padding": "max_length", "max_length": 900, "truncation": True},
+        {"padding": True, "pad_to_multiple_of": 64},
+        {"padding": "longest", "max_length": 400, "truncation": True, "return_attention_mask": False},
+    ],
+)
+def test_whole_utterances_take_the_arguments_of_transformers(arguments):
+    waveforms = [noise(300), noise(700)]
+    settings = {"sampling_rate": 16000, "return_tensors": "pt", **arguments}
+
+    batch = AntiSpoofingFeatureExtractor(num_samples=None)(waveforms, **settings)
+
+    reference = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    expected = reference(waveforms, **settings)
+    assert [*batch] == [*expected]
+    assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_length": 400, "truncation": True},
+        {"max_length": 400, "truncation": True, "padding": "max_length", "return_attention_mask": True},
+        {"max_length": 400, "truncation": True, "return_tensors": "pt", "device": "cpu"},
+    ],
+)
+def test_truncated_audio_is_filled_up_to_the_length_of_the_model(arguments):
+    waveform = noise(700)
+
+    batch = AntiSpoofingFeatureExtractor(num_samples=1000)(waveform, sampling_rate=16000, **arguments)
+
+    values = np.asarray(batch["input_values"])
+    np.testing.assert_array_equal(values, [[waveform[i % 400] for i in range(1000)]])
+    if "return_attention_mask" in arguments:
+        assert (np.asarray(batch["attention_mask"]) == 1).all()
+    else:
+        assert "attention_mask" not in batch
+
+
+@pytest.mark.parametrize(
+    ("length", "arguments", "asked"),
+    [
+        (700, {"padding": False}, 700),
+        (700, {"padding": "do_not_pad"}, 700),
+        (1100, {"truncation": False}, 1100),
+        (700, {"padding": "max_length", "max_length": 2000}, 2000),
+        (700, {"pad_to_multiple_of": 256}, 1024),
+    ],
+)
+def test_arguments_that_ask_for_another_length_are_refused(length, arguments, asked):
+    extractor = AntiSpoofingFeatureExtractor(num_samples=1000)
+
+    with pytest.raises(ValueError, match=f"ask for {asked} samples; this model takes 1000"):
+        extractor(noise(length), sampling_rate=16000, **arguments)
+
+
+def test_device_is_for_tensors(extractor):
+    with pytest.raises(ValueError, match="pass return_tensors='pt'"):
+        extractor(noise(10), sampling_rate=16000, device="cpu")
+
+
+@pytest.mark.parametrize(
     ("waveform", "message"),
     [
         (np.zeros((2, 100), np.float32), r"shape \(2, 100\).*one channel"),
