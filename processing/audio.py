@@ -38,7 +38,8 @@ _ENDING_FORMATS = {
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does not state its length
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header
 _MADE_UP_BYTES = 10**9  # so are sizes from here on, if not half of it is there
-_SIZES = r"(\d+) \(should be (\d+)\)"
+_SIZES = re.compile(r"(data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")
+_RIFF_SLACK = 64  # bytes: whether the size of a whole RF64 or W64 counts its own head is often wrong
 _BLOCK_FRAMES = 2**16  # decoded at once, so that of all channels only this much is ever held
 
 
@@ -168,14 +169,13 @@ def _open_soundfile(file: AudioFile) -> sf.SoundFile:
     except TypeError as error:  # soundfile takes any name in .raw for a file without a header
         raise sf.SoundFileRuntimeError(str(error)) from error
     # Of a WAV, AIFF or AU shorter than its header says, libsndfile takes what is there; only its log tells.
-    found = re.search(rf"(?:data|SSND|Data Size|riff|Riff size) *: {_SIZES}", sound.extra_info)
-    stated, there = map(int, found.groups()) if found else (0, 0)
-    if there < stated < _PLACEHOLDER_BYTES:
+    found = _SIZES.search(sound.extra_info)
+    stated, there = map(int, found.groups()[1:]) if found else (0, 0)
+    slack = _RIFF_SLACK if found and found[1] in ("riff", "Riff size") else 0
+    if there + slack < stated < _PLACEHOLDER_BYTES:
         whole = re.search(r"(?:RIFF|FORM) *: (\d+)", sound.extra_info)
         if not (_MADE_UP_BYTES <= stated > 2 * there or (whole and int(whole[1]) < stated)):
-            raise ValueError(
-                f"{file.name} was cut off: of {stated} bytes of samples {there} are there. Fetch it again."
-            )
+            raise ValueError(f"{file.name} was cut off: of {stated} bytes {there} are there. Fetch it again.")
         file.remarks.notes.append(
             f"The header states {stated:,} bytes of samples, {there:,} are there: taken for a placeholder."
         )

@@ -180,7 +180,9 @@ class _Decoding:
         elif stopped or self.kind in ("wav", "aiff"):
             self.note_rest(end)
         elif self.kind == "ogg" and not _ends_ogg(self.file.stream):
-            self.file.remarks.notes.append("Its Ogg stream has no end: it was cut off, or its writer was.")
+            self.file.remarks.notes.append(
+                "Its last Ogg page does not mark the end or is not whole: the file was probably cut off."
+            )
 
     def note_rest(self, end: int) -> None:
         """Note what was not read of the file, where so many bytes were."""
@@ -240,8 +242,9 @@ class _Decoding:
                     f"{self.file.name} was cut off: {samples} samples are missing. Fetch it again."
                 )
             remarks.skipped_seconds += missing
+            stated = f"{self.stated_seconds:.2f} s"
             remarks.notes.append(
-                f"Of the {self.stated_seconds:.2f} s that it states {missing:.2f} s are missing."
+                f"The file states a length of {stated}, of which {missing:.2f} s are missing."
             )
         decoded = (self.position - self.num_silent) / self.rate
         if decoded < remarks.skipped_seconds or self.num_packets < remarks.skipped_packets:

@@ -368,7 +368,7 @@ def test_samples_that_are_not_finite_are_an_error(tmp_path, value, rate, subtype
         decode_audio(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.flac", "a.mp3", "a.m4a", "a.mp4"])
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.flac", "a.mp3", "a.m4a", "a.mp4", "a.wv"])
 @pytest.mark.parametrize("kept", [0.4, 0.8])
 def test_file_that_was_cut_off_is_an_error_not_a_shorter_signal(tmp_path, name, kept):
     path = write(tmp_path / name)

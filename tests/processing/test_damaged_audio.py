@@ -115,7 +115,7 @@ def test_damage_in_the_middle_is_skipped_as_by_ffmpeg_and_remarked(sound, tmp_pa
     assert abs(len(samples) - rate * remarks.skipped_seconds - len(expected)) < 1100
     np.testing.assert_allclose(samples[:rate], expected[:rate], atol=1e-4)
     assert 0 < remarks.skipped_seconds < 2.1  # two pages of Opus
-    assert "replaced by silence, at " in remarks.describe() or name == "a.ts"
+    assert re.search("replaced by silence, (at|in)", remarks.describe())
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.m4a", "a.mka", "a.ogg", "a.opus", "a.ts", "a.webm", "a.wma"])
@@ -232,7 +232,9 @@ def test_length_behind_a_large_picture_is_found(sound, tmp_path):
     assert len(whole) == RATE * SECONDS and remarks == Remarks()
 
 
-@pytest.mark.parametrize(("name", "remark"), [("a.webm", "0.[6-9]. s are missing"), ("a.ogg", "has no end")])
+@pytest.mark.parametrize(
+    ("name", "remark"), [("a.webm", "4.0. s, of which 0.[6-9]. s"), ("a.ogg", "cut off")]
+)
 def test_end_that_was_cut_off_a_stream_is_remarked(sound, tmp_path, name, remark):
     path = tmp_path / name
     path.write_bytes(sound[name][: int(0.8 * len(sound[name]))])
