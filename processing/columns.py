@@ -52,7 +52,7 @@ def read_columns(
         path: the file.
         needed: "score" or "key": what the file must hold beside the utterance.
         names: what its columns are, "_" for one that is not needed. Without them its first line may name
-            them. Otherwise the utterance comes first, and what the other columns hold tells them apart.
+            them, or else what they hold tells them apart. The utterance comes first where no name tells it.
         keys: of labels by their spelling in small letters, see [`read_label_map`].
         layouts: the columns of protocols whose whole lines may stand before the score.
 
@@ -113,8 +113,8 @@ def read_columns(
 def is_header_line(line: str) -> bool:
     """Whether a line names columns."""
     fields = split_line(line, find_delimiter(line))
-    known = set.union(*NAMES.values())
-    return not any(map(is_number, fields)) and any(_normalize(field) in known for field in fields)
+    known, names = set.union(*NAMES.values()), [*map(_normalize, fields)]
+    return not any(map(is_number, fields)) and any(name in known or "score" in name for name in names)
 
 
 def is_number(text: str) -> bool:
@@ -146,8 +146,12 @@ def _name_columns(
                 raise ValueError(f"{names[found[what]]!r} and {names[i]!r} could both be the {what} column")
             if what is not None:
                 found[what] = i
-    if "utterance_id" not in columns and [*names].count("") == 1:  # pandas writes an index so
-        columns["utterance_id"] = [*names].index("")
+    places = {*columns.values(), *classes.values()}
+    others = [i for i, name in enumerate(names) if "score" in _normalize(name) and i not in places]
+    if len(others) == 1 and len(classes) < 2:
+        columns.setdefault("score", others[0])
+    if 0 not in {*places, *columns.values()} and _normalize(names[0]) != "_":
+        columns.setdefault("utterance_id", 0)
     if len(classes) == 2 and "score" not in columns:
         columns |= classes
     elif len(classes) == 1 and "key" not in columns:

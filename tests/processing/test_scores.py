@@ -165,6 +165,7 @@ def test_file_that_cannot_be_understood_is_an_error_that_says_why(score_file, te
         "filename,score\nu1,2.5\nu2,-1\n",
         "filename, cm-score\nu1, 2.5\nu2, -1\n",
         ",score\nu1,2.5\nu2,-1\n",
+        "clip my_score_v2\nu1 2.5\nu2 -1\n",
         "file,score,fake_logit\nu1,2.5,-2.5\nu2,-1,1\n",
         ',Utterance ID,duration,Score\n0,u1,3.5,2.5\n1,"u2",4.5,-1\n',
         "filename,fake,real\nu1,0.5,3.0\nu2,0,-1\n",
@@ -206,6 +207,7 @@ def test_keys_are_told_by_a_header_or_the_user(score_file, text, columns, label_
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
+        ("_,score,_", "it cannot be told which column is the utterance"),
         ("utterance,score,kye", "these names of columns are not known: kye"),
         ("utterance,score", "it has 3 columns, but 2 are named"),
     ],
