@@ -2,10 +2,15 @@
 line before data are loaded."""
 
 import dataclasses
+import fnmatch
 import json
 
 import pytest
 from transformers import TrainingArguments
+
+from processing.run_settings import MAY_CHANGE
+from processing.training import GradientArguments
+from processing.training_lfcc_gmm import EMArguments
 
 
 # Two runs with other values than the defaults.
@@ -185,3 +190,12 @@ def test_argument_that_cannot_work_is_refused_in_one_line_before_data_are_loaded
     (line,) = [line for line in said.splitlines() if "error: " in line]
     assert message in line and "not-there" not in said
     assert "Traceback" not in said
+
+
+def test_what_may_change_when_a_run_goes_on_are_arguments():
+    groups = (TrainingArguments, GradientArguments, EMArguments)
+    names = [f.name for group in groups for f in dataclasses.fields(group)]
+
+    patterns = [pattern for group in MAY_CHANGE.values() for pattern in group]
+
+    assert [pattern for pattern in patterns if not fnmatch.filter(names, pattern)] == []
