@@ -39,6 +39,7 @@ _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does no
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header
 _MADE_UP_BYTES = 10**9  # so are sizes from here on, if not half of it is there
 _SIZES = re.compile(r"(data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")
+_FLAC_READ_AHEAD = 2**13  # bytes, of libsndfile at most
 _RIFF_SLACK = 64  # bytes: whether the size of a whole RF64 or W64 counts its own head is often wrong
 _BLOCK_FRAMES = 2**16  # decoded at once, so that of all channels only this much is ever held
 
@@ -226,7 +227,11 @@ def _read_by_soundfile(file: AudioFile, window: Window) -> Iterator[tuple[np.nda
                 raise sf.SoundFileRuntimeError(f"{wanted - len(mono)} samples are missing")
             yield mono, sound.samplerate
         if first < stop == sound.frames and sound.format in _ENDING_FORMATS:
-            file.note_unread_bytes(file.stream.tell())
+            end = file.stream.tell()
+            if sound.format == "FLAC":  # libsndfile has read ahead, perhaps into another file
+                begin = file.stream.seek(max(4, end - _FLAC_READ_AHEAD))
+                end = begin + len(file.stream.read(end - begin).partition(b"fLaC")[0])
+            file.note_unread_bytes(end)
 
 
 def _read_by_ffmpeg(file: AudioFile, window: Window, *, skip: int = 0) -> Iterator[tuple[np.ndarray, int]]:

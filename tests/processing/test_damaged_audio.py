@@ -276,7 +276,7 @@ def test_forms_of_wav_that_were_cut_off_are_errors(tmp_path, form, subtype):
 @pytest.mark.parametrize("form", ["WAV", "RF64", "AIFF", "AU", "CAF", "FLAC"])
 def test_what_follows_the_stated_end_is_left_unread_and_remarked(tmp_path, form):
     path = tmp_path / "a"
-    sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 2 * RATE), RATE, format=form)
+    sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, RATE // 10), RATE, format=form)
     whole, alone = decode(path)
     content = path.read_bytes()
     path.write_bytes(5 * content)
@@ -285,7 +285,7 @@ def test_what_follows_the_stated_end_is_left_unread_and_remarked(tmp_path, form)
 
     np.testing.assert_array_equal(samples, whole)
     unread = int(re.search(r"left unread: (.*)\.", remarks.describe())[1].replace(",", ""))
-    assert alone == Remarks() and 0 <= 4 * len(content) - unread < (10_000 if form == "FLAC" else 1)
+    assert alone == Remarks() and unread == 4 * len(content)
 
 
 def test_chunks_after_the_samples_of_a_wav_are_nothing_unread(sound, tmp_path):
