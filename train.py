@@ -1,43 +1,95 @@
 """Train a countermeasure: accelerate launch train.py --model rawnet2 [--data_dir LA] [any
 TrainingArguments]."""
 
+# ruff: noqa: E402  one who asks for help does not wait for the imports of a training
+
 import dataclasses
-import json
 import sys
-import time
 from dataclasses import dataclass
+
+from transformers.hf_argparser import HfArg
+
+from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, list_systems, load_recipe
+from processing.arguments import (
+    RANDOM,
+    ArgumentParser,
+    CorpusArguments,
+    EMArguments,
+    EMSettings,
+    GradientArguments,
+    SplitArguments,
+)
+
+
+@dataclass
+class ModelArguments:
+    """What is trained, beyond `TrainingArguments`."""
+
+    _argument_group_name = "model"
+
+    model: str = HfArg(
+        help=f"A system ({', '.join(list_systems())}), a YAML file, or a trained model's folder to go on "
+        "from."
+    )
+    base_model: str | None = HfArg(
+        default=None,
+        help="Where a system on a pretrained encoder takes the encoder's weights from: an id on "
+        f"the Hub, a folder, or {RANDOM!r} for random ones. Read once, before training.",
+    )
+    attn_implementation: str | None = HfArg(
+        default=None,
+        help="Attention of a pretrained encoder: sdpa, flash_attention_2 or eager (WavLM: eager).",
+    )
+    num_threads: int | None = HfArg(
+        default=None,
+        help="CPU threads of each process; without it, the cores are shared out over the processes.",
+    )
+
+
+# The project's own arguments. Those of transformers' Trainer, which come behind them, take long to import.
+OWN_ARGUMENTS = (ModelArguments, CorpusArguments, SplitArguments, GradientArguments, EMArguments)
+ABOUT = {"prog": "train.py", "usage": "%(prog)s --model MODEL [arguments]", "description": __doc__}
+
+
+def require_model(argv: list[str]) -> None:
+    """Print the help of the project's own arguments, or say that one is missing, unless a model is named."""
+    rest = (
+        "All of transformers' TrainingArguments, such as --output_dir, are arguments, too: train.py --model "
+        "MODEL --help shows them, and the values that the system sets."
+    )
+    parser = ArgumentParser(OWN_ARGUMENTS, epilog=rest, **ABOUT)
+    if parser.peek(argv, "model").model is None:
+        parser.parse(argv)
+
+
+if __name__ == "__main__":
+    require_model(sys.argv[1:])
+
+import json
+import time
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainingArguments, set_seed
-from transformers.hf_argparser import HfArg
 
 from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
-from hub_cards.recipe import MACHINE_ARGUMENTS, Recipe, find_recipe, list_systems, load_recipe
 from modeling import ARCHITECTURES, LFCCGMMConfig
-from processing.base_model import RANDOM
 from processing.checkpoints import find_checkpoint
 from processing.collation import AudioCollator, RecordingError, label_ids
-from processing.command_line import (
-    ArgumentParser,
-    TrainerArguments,
-    count_workers,
-    keep_freed_memory,
-    share_out_cores,
-)
-from processing.corpora import CorpusArguments, SplitArguments, load_corpus, split_specs, take_readable_splits
-from processing.em import EMError, EMSettings
+from processing.corpora import load_corpus, split_specs, take_readable_splits
+from processing.em import EMError
 from processing.files import strip_folder
+from processing.machine import count_workers, keep_freed_memory, share_out_cores
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
 from processing.report import describe_left_out, describe_results, describe_split
 from processing.run_settings import check_same_settings, describe_settings, record_start
-from processing.trainer_arguments import check_trainer_arguments
-from processing.training import GradientArguments, build_trainer
-from processing.training_lfcc_gmm import STATE_FOLDER, USED_ARGUMENTS, EMArguments
+from processing.trainer_arguments import TrainerArguments, check_trainer_arguments
+from processing.training import build_trainer
+from processing.training_lfcc_gmm import STATE_FOLDER, USED_ARGUMENTS
 from processing.training_record import save_and_evaluate, write_training_record
 from processing.trials import Corpus, count_classes, list_trials
 
@@ -64,31 +116,6 @@ ACCOUNT_ARGUMENTS = {
     "push_to_hub",
     *(f.name for f in dataclasses.fields(TrainingArguments) if "hub_" in f.name),
 }
-
-
-@dataclass
-class ModelArguments:
-    """What is trained, beyond `TrainingArguments`."""
-
-    _argument_group_name = "model"
-
-    model: str = HfArg(
-        help=f"A system ({', '.join(list_systems())}), a YAML file, or a trained model's folder to go on "
-        "from."
-    )
-    base_model: str | None = HfArg(
-        default=None,
-        help="Where a system on a pretrained encoder takes the encoder's weights from: an id on "
-        f"the Hub, a folder, or {RANDOM!r} for random ones. Read once, before training.",
-    )
-    attn_implementation: str | None = HfArg(
-        default=None,
-        help="Attention of a pretrained encoder: sdpa, flash_attention_2 or eager (WavLM: eager).",
-    )
-    num_threads: int | None = HfArg(
-        default=None,
-        help="CPU threads of each process; without it, the cores are shared out over the processes.",
-    )
 
 
 @dataclass
@@ -269,18 +296,14 @@ def parse_arguments(argv: list[str]) -> Run:
         ValueError, FileNotFoundError: a recipe that is not found or not valid; see [`Run.check`].
         SystemExit: an argument that is not known, with the nearest one, or not valid; `--help`.
     """
-    settings = (GradientArguments, EMArguments, TrainerArguments)
-    groups = (ModelArguments, CorpusArguments, SplitArguments, *settings)
-    parser = ArgumentParser(
-        groups, prog="train.py", usage="%(prog)s --model MODEL [arguments]", description=__doc__
-    )
+    require_model(argv)
+    parser = ArgumentParser((*OWN_ARGUMENTS, TrainerArguments), **ABOUT)
     parser.set_defaults(**DEFAULTS)
     early = parser.peek(argv, "model", "dataset", "data_dir", "optim", "lr_scheduler_type")
-    if early.model is None:
-        parser.parse(argv)  # which says so, or prints the help
     path, weights = find_recipe(early.model)
     recipe = load_recipe(path)
-    names = [f.name for group in (ModelArguments, *settings) for f in dataclasses.fields(group)]
+    settings = (ModelArguments, GradientArguments, EMArguments, TrainerArguments)
+    names = [f.name for group in settings for f in dataclasses.fields(group)]
     valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"} - ACCOUNT_ARGUMENTS
     recipe.check_training(valid - find_unused_arguments(recipe), str(path))
     recipe.drop_replaced(optim=early.optim, lr_scheduler_type=early.lr_scheduler_type)

@@ -111,7 +111,7 @@ def _measure_time(run: RunFolder, evaluation: Evaluation | None) -> dict | None:
 
 def _read_speakers(protocol: Path) -> dict[str, str]:
     """Speaker by utterance."""
-    from processing.corpora import read_protocol  # loads torch
+    from processing.layouts import read_protocol  # loads datasets
 
     speakers = {}
     for trials in read_protocol(protocol).splits.values():

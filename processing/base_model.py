@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
 from transformers.utils import logging
 
+from .arguments import RANDOM
 from .resuming import hash_tensors
 
 
 RECORD_NAME = "training.json"  # in the folder of a run
-RANDOM = "none"  # instead of a base model: random initial weights
 # What a config says of its file, and not of its model.
 FILE_KEYS = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
 IGNORED_ENCODER_KEYS = FILE_KEYS | {"id2label", "label2id"}  # these are of the base model's own head

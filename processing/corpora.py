@@ -1,88 +1,19 @@
-"""Name, folder or Hub id to corpus, the splits that training and evaluation use, and protocols without
-audio."""
+"""Name, folder or Hub id to corpus, and the splits that training and evaluation use."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset, ReadInstruction
-from transformers.hf_argparser import HfArg
 
-from . import asvspoof2019, asvspoof2021, demo
-from .asvspoof5 import ASVSPOOF5
+from . import asvspoof2019, demo
+from .arguments import CorpusArguments, SplitArguments
 from .audio_folder import GUESSES, load_folder, load_hub
-from .columns import is_header_line, read_columns
 from .corpus_names import DEMO, DEMO_NOTE
 from .folder_tree import ARCHIVE_EXTENSIONS, FolderTree, open_tree
-from .in_the_wild import IN_THE_WILD
+from .layouts import LAYOUTS
 from .readable import leave_out_unreadable
-from .text_tables import read_first_line
-from .trials import (
-    KEY_OF_LABEL,
-    Corpus,
-    check_trials,
-    complete_trials,
-    count_classes,
-    list_trials,
-    read_label_map,
-)
-
-
-LAYOUTS = {
-    "asvspoof2019-la": asvspoof2019.LA,
-    "asvspoof2021-la": asvspoof2021.LA,
-    "asvspoof2021-df": asvspoof2021.DF,
-    "asvspoof5": ASVSPOOF5,
-    "in-the-wild": IN_THE_WILD,
-}
-
-
-@dataclass
-class CorpusArguments:
-    """Which corpus, and how to read it."""
-
-    _argument_group_name = "corpus"
-
-    dataset: str | None = HfArg(
-        default=None,
-        help=f"Corpus: {', '.join([*LAYOUTS, DEMO])}, a folder, or the id of a data set on the Hub. "
-        "Without it, the layout of --data_dir decides; without both, the demo corpus is used.",
-    )
-    data_dir: str | None = HfArg(default=None, help="Folder of the corpus.")
-    allow_missing: bool = HfArg(
-        default=False, help="Leave out listed utterances without audio, and record their count."
-    )
-    allow_unreadable: bool = HfArg(
-        default=False, help="Leave out recordings that cannot be read, and record their count."
-    )
-    dataset_config: str | None = HfArg(
-        default=None, help="Configuration of a data set on the Hub that has several."
-    )
-    audio_column: str | None = HfArg(default=None, help="Audio column, where it cannot be guessed.")
-    label_column: str | None = HfArg(default=None, help="Label column, where it cannot be guessed.")
-    label_map: str | None = HfArg(
-        default=None,
-        help="What labels mean that are spelt otherwise: real=bonafide,deepfake=spoof,0=bonafide.",
-    )
-    id_column: str | None = HfArg(default=None, help="Column of the utterance id; default: file names.")
-    speaker_column: str | None = HfArg(default=None, help="Column of the speaker.")
-    attack_column: str | None = HfArg(default=None, help="Column of the attack.")
-
-    @property
-    def is_demo(self) -> bool:
-        """Whether the demo corpus is meant: by name, or because none is named."""
-        return self.dataset == DEMO or (self.dataset is None and self.data_dir is None)
-
-
-@dataclass
-class SplitArguments:
-    """Which splits of the corpus."""
-
-    _argument_group_name = "splits"
-
-    train_split: str = HfArg(default="train", help="Split to train on; may be a slice, train[:90%%].")
-    dev_split: str = HfArg(default="dev", help="Split for model choice; may be a slice, train[90%%:].")
-    eval_split: str = HfArg(default="eval", help="Split to evaluate on at the end, where there is one.")
+from .trials import Corpus, count_classes, list_trials, read_label_map
 
 
 def load_corpus(arguments: CorpusArguments) -> Corpus:
@@ -155,45 +86,12 @@ def _recognize_layouts(tree: FolderTree) -> list[str]:
     return [name for name in found if LAYOUTS[name].has_audio(tree)] or found
 
 
-def read_protocol(path: Path, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
-    """
-    Read a protocol by itself, for scoring by a score file alone: that of a named corpus, which its layout
-    tells, or any file whose first line names the columns of utterance and key, spelt as `keys` say. One under
-    another than an official name may list other trials, and goes by its own name. The splits are tables of
-    trials instead of rows.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no protocol {path}.")
-    first = read_first_line(path)
-    layout = next((layout for layout in LAYOUTS.values() if layout.matches(first)), None)
-    if is_header_line(first) and not (layout and layout.is_csv):
-        trials = complete_trials(read_columns(path, "key", keys=keys))
-        check_trials(trials, str(path))
-        return Corpus(path.name, {"all": trials})
-    if layout is None:
-        found = f"has {len(first.split())} fields in its first line" if first else "is empty"
-        known = ", ".join(f"{x.name.title} ({len(x.columns)})" for x in LAYOUTS.values() if not x.is_csv)
-        raise ValueError(
-            f"{path} {found}. The layouts known, by the number of fields of a line: {known}; and "
-            f"{IN_THE_WILD.name.title}, by the header {','.join(IN_THE_WILD.columns)}. The "
-            f"first line of any other file must name its columns: utterance,key. Here it is {first!r}."
-        )
-    splits = layout.split_trials(layout.read_protocol(path), path)
-    name = layout.name.title if layout.is_official(path) else path.name
-    return Corpus(name, splits, breakdowns=layout.breakdowns)
-
-
 def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
     """Our three splits and what they are called in the corpus; "eval" only where the corpus has it."""
     specs = {"train": split_args.train_split, "dev": split_args.dev_split, "eval": split_args.eval_split}
     if split_args.eval_split == "eval" and "eval" not in corpus.splits:
         del specs["eval"]
     return specs
-
-
-def choose_split(corpus: Corpus, split: str | None) -> str:
-    """The split that is asked for, else the only one, else "eval"."""
-    return split or (next(iter(corpus.splits)) if len(corpus.splits) == 1 else "eval")
 
 
 def take_split(corpus: Corpus, spec: str) -> Dataset:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers.utils import logging
 
+from .arguments import EMSettings
 from .files import write_whole
 from .kmeans import FrameSample, kmeans_clusters
 from .resuming import describe_difference, hash_tensors, read_on_main
@@ -33,24 +34,6 @@ STATE_NAME = "em_state.safetensors"
 
 class EMError(ValueError):
     """EM that cannot begin or go on, for a reason that lies in the frames, the settings or a kept state."""
-
-
-@dataclass(frozen=True)
-class EMSettings:
-    """Settings of [`train_gmm`]."""
-
-    num_iterations: int = 30  # at most
-    tolerance: float = 1e-4  # EM stops once an iteration gains less log-likelihood per frame, in nats
-    variance_floor: float = 1e-3  # smallest variance of a component, relative to the variance of all frames
-    sample_frames: int = 100_000  # drawn for the start by k-means++, about 200 a component
-    seed: int | None = 0  # of that draw and of k-means++; `None` starts from the mixture's own parameters
-
-    def __post_init__(self):
-        if self.num_iterations < 1 or not 0 <= self.variance_floor < 1:
-            raise ValueError(
-                f"num_iterations {self.num_iterations} must be at least 1, and variance_floor "
-                f"{self.variance_floor} from 0 to below 1."
-            )
 
 
 @dataclass

@@ -18,9 +18,9 @@ from transformers import (
     SequenceFeatureExtractor,
 )
 
+from .arguments import RANDOM
 from .base_model import (
     FILE_KEYS,
-    RANDOM,
     explain_errors,
     find_folder,
     follow_base_model,

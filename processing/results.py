@@ -7,13 +7,13 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from metrics.costs import (
@@ -213,11 +213,13 @@ def digest_config(folder: Path) -> str:
 
 
 def describe_environment() -> dict:
-    """Versions of the libraries and the hardware that a result was computed with."""
-    hardware = {"cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    if torch.cuda.is_available():
-        hardware["gpu"] = torch.cuda.get_device_name()
-        hardware["num_gpus"] = torch.cuda.device_count()
+    """Versions of the libraries and the hardware that a result was computed with: those of torch where it was
+    used, and not only scores were read."""
+    hardware = {"cpu": _cpu_name(), "cores": os.cpu_count()}
+    if torch := sys.modules.get("torch"):
+        hardware["threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            hardware |= {"gpu": torch.cuda.get_device_name(), "num_gpus": torch.cuda.device_count()}
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"versions": {"python": platform.python_version(), **versions}, "hardware": hardware}
 

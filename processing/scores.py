@@ -13,8 +13,8 @@ import pandas as pd
 
 from .audio_folder import AUDIO_EXTENSIONS
 from .columns import is_number, read_columns
-from .corpora import LAYOUTS
 from .files import write_text
+from .layouts import LAYOUTS
 from .text_tables import read_table, refuse_lines
 from .trials import KEY_OF_LABEL, KEYS, SUBSET_OF_NAME, Corpus, check_trials, complete_trials
 

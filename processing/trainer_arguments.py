@@ -33,6 +33,12 @@ SUPPORTED = {
 COUNTS = "gradient_accumulation_steps", "per_device_eval_batch_size", "eval_accumulation_steps"
 
 
+class TrainerArguments(TrainingArguments):
+    """[`TrainingArguments`] under a heading of their own, after the project's."""
+
+    _argument_group_name = "arguments of transformers' Trainer"
+
+
 def check_trainer_arguments(args: TrainingArguments) -> None:
     """
     ValueError: a value that is not in `SUPPORTED`, a count of 0, or one with which a Trainer of a stand-in

@@ -1,7 +1,6 @@
 """The trainer of a model; of training by gradient the crop, dev EER, and runs that go on after a kill."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,44 +21,16 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.hf_argparser import HfArg
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from metrics.det import equal_error_rate
 
+from .arguments import EMSettings, GradientArguments
 from .collation import AudioCollator
-from .em import EMSettings
 from .scores import compute_scores
 from .scoring import Batches
 from .training_lfcc_gmm import LFCCGMMTrainer
 from .trunk_cache import TrunkCollator, cache_trunk
-
-
-@dataclass
-class GradientArguments:
-    """What training by gradient can be told beside `TrainingArguments`."""
-
-    _argument_group_name = "training by gradient (all systems but lfcc-gmm)"
-
-    crop: str = HfArg(
-        default="start",
-        help="Where training crops: start or random.",
-        metadata={"choices": ["start", "random"]},
-    )
-    optimizer: str | None = HfArg(
-        default=None,
-        help="adam: torch.optim.Adam instead of --optim, its weight decay as an L2 term in the "
-        "gradient of every parameter.",
-        metadata={"choices": ["adam"]},
-    )
-    cache_frozen_trunk: bool = HfArg(
-        default=False,
-        help="Compute what the frozen part of the model gives of every utterance once, keep it on "
-        "disk, and train on that.",
-    )
-    early_stopping_patience: int | None = HfArg(
-        default=None, help="Stop after so many evaluations in a row without a lower dev EER."
-    )
 
 
 def build_trainer(

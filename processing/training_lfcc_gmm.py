@@ -1,7 +1,6 @@
 """Training of LFCC-GMM by expectation-maximisation, where the other systems are trained by gradient."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import torch
 from accelerate import PartialState
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import ProgressCallback, Trainer, TrainingArguments
-from transformers.hf_argparser import HfArg
+from transformers import ProgressCallback, Trainer
 
-from .em import EMError, EMSettings, load_state, train_gmm
+from .arguments import EMSettings
+from .em import EMError, load_state, train_gmm
 from .models import list_settings
 from .resuming import hash_rows
 
@@ -40,37 +39,6 @@ USED_ARGUMENTS = {
     "ddp_timeout",
     "resume_from_checkpoint",
 }
-
-
-@dataclass
-class EMArguments:
-    """Settings of EM beside its iterations (`num_train_epochs`) and its `seed`; see [`EMSettings`]."""
-
-    _argument_group_name = "lfcc-gmm only"
-    em_variance_floor: float = HfArg(
-        default=EMSettings.variance_floor,
-        help="lfcc-gmm: smallest variance of a component, relative to the variance of all frames.",
-    )
-    em_tolerance: float = HfArg(
-        default=EMSettings.tolerance,
-        help="lfcc-gmm: stop once an iteration gains less log-likelihood per frame, in nats.",
-    )
-    em_start_frames: int = HfArg(
-        default=EMSettings.sample_frames, help="lfcc-gmm: frames that are drawn for the start by k-means++."
-    )
-
-    def make_settings(self, args: TrainingArguments, *, is_new: bool = True) -> EMSettings:
-        """The settings of a run; `is_new`: from k-means++, and not from the mixtures that the model has."""
-        epochs = args.num_train_epochs
-        if epochs < 1 or epochs != int(epochs):
-            raise ValueError(f"num_train_epochs is {epochs}, but EM makes whole iterations, one at least.")
-        return EMSettings(
-            num_iterations=int(epochs),
-            tolerance=self.em_tolerance,
-            variance_floor=self.em_variance_floor,
-            sample_frames=self.em_start_frames,
-            seed=args.seed if is_new else None,
-        )
 
 
 class LFCCGMMTrainer(Trainer):

@@ -128,6 +128,11 @@ def list_trials(rows: Dataset) -> pd.DataFrame:
     return trials.rename(columns={"label": "key"})
 
 
+def choose_split(corpus: Corpus, split: str | None) -> str:
+    """The split that is asked for, else the only one, else "eval"."""
+    return split or (next(iter(corpus.splits)) if len(corpus.splits) == 1 else "eval")
+
+
 def count_classes(trials: pd.DataFrame) -> dict[str, int]:
     """Number of trials by key, "bonafide" first."""
     return {key: int((trials["key"] == key).sum()) for key in KEYS}

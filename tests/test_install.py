@@ -37,3 +37,18 @@ def test_script_runs_by_its_path_in_a_folder_with_modules_of_the_same_names(scri
 
     assert process.returncode == 0, process.stderr
     assert "--output_dir" in process.stdout
+
+
+def test_help_and_score_files_need_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('torch takes seconds to import')")
+    keys = ["bonafide", "spoof"] * 10
+    (tmp_path / "scores.txt").write_text("".join(f"u{i} {key} {i}\n" for i, key in enumerate(keys)))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    scored = ["eval.py", "--score_file", "scores.txt"]
+    for script, *arguments in (["train.py", "--help"], ["eval.py", "--help"], scored):
+        command = [sys.executable, ROOT / script, *arguments]
+        process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+
+    assert (tmp_path / "evaluation" / "scores" / "results.json").is_file()

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from processing.command_line import keep_freed_memory
+from processing.machine import keep_freed_memory
 from processing.results import describe_environment
 
 

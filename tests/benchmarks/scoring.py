@@ -24,8 +24,8 @@ from rawnet2 import PlainRawNet2
 
 from modeling import AntiSpoofingFeatureExtractor, RawNet2Config, RawNet2ForAudioClassification
 from processing.collation import AudioCollator
-from processing.command_line import keep_freed_memory
 from processing.corpora import CorpusArguments, load_corpus
+from processing.machine import keep_freed_memory
 from processing.results import describe_environment
 from processing.scoring import score_rows
 

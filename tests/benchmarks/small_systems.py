@@ -22,8 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import modeling  # noqa: F401  (registers the architectures)
 from processing.collation import AudioCollator
-from processing.command_line import keep_freed_memory
 from processing.corpora import CorpusArguments, load_corpus
+from processing.machine import keep_freed_memory
 from processing.models import load_countermeasure
 from processing.results import describe_environment
 from processing.scoring import score_rows

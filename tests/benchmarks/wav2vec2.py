@@ -37,8 +37,8 @@ from modeling import (
     Wav2Vec2AntiSpoofingForAudioClassification,
 )
 from processing.collation import AudioCollator, label_ids
-from processing.command_line import keep_freed_memory
 from processing.corpora import CorpusArguments, load_corpus
+from processing.machine import keep_freed_memory
 from processing.results import describe_environment
 from processing.scoring import Batches
 from processing.trunk_cache import TrunkCollator, cache_trunk

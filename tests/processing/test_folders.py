@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from datasets import Audio, Dataset, DatasetDict, Features, Value
 
-from processing.corpora import CorpusArguments, choose_split, load_corpus, take_split
+from processing.corpora import CorpusArguments, load_corpus, take_split
 from processing.folder_tree import AUDIO_EXTENSIONS, read_tree
-from processing.trials import Corpus, count_classes, list_trials
+from processing.trials import Corpus, choose_split, count_classes, list_trials
 
 
 LA = "LA_1 LA_E_1 - A07 spoof\nLA_2 LA_E_2 - - bonafide\n"

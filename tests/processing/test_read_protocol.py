@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from processing.asvspoof2019 import LA
-from processing.corpora import read_protocol
+from processing.layouts import read_protocol
 from processing.trials import Corpus, read_label_map
 
 

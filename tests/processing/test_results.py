@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from metrics.statistics import Bootstrap
-from processing.corpora import read_protocol
+from processing.layouts import read_protocol
 from processing.report import describe_caveats, describe_comparison, describe_results, make_title
 from processing.results import (
     compare_scores,

@@ -1,0 +1,272 @@
+"""
+What can be asked for on the command line, but for `TrainingArguments`, and the parser of it. Imports nothing
+that takes long, so that help and errors are there at once.
+"""
+
+import argparse
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArg, string_to_bool
+
+from .corpus_names import CORPORA, DEMO
+
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+RANDOM = "none"  # instead of a base model: random initial weights
+Direction = Literal["bonafide", "spoof"]
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of every argument that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class ArgumentParser(HfArgumentParser):
+    """
+    [`HfArgumentParser`] with defaults that are known only once some arguments have been read, and with errors
+    of one line that give the nearest name.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, formatter_class=HelpFormatter, **kwargs)
+        for action in self._actions:  # a flag without a default is true where it stands alone, as the others
+            if action.type is string_to_bool and action.nargs is None:
+                action.nargs, action.const = "?", True
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def peek(self, argv: list[str], *names: str) -> argparse.Namespace:
+        """Values of a few arguments, `None` where the command line does not give them."""
+        early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        early.error = self.error
+        for name in names:
+            early.add_argument(*(o for o in self._option_string_actions if o[2:].replace("-", "_") == name))
+        return early.parse_known_args(argv)[0]
+
+    def parse(self, argv: list[str]) -> tuple[tuple, dict]:
+        """
+        The dataclasses, and by name what of them the command line gives. Defaults that are text are converted
+        as if the command line gave them. An argument that is not known or not valid ends the program.
+        """
+        values, unknown = self.parse_known_args(argv)
+        if unknown:
+            options = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1, cutoff=0.5)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            self.error(f"unknown argument {unknown[0]}{hint}")
+        for action in self._actions:  # argparse does not check defaults
+            value = getattr(values, action.dest, None)
+            if action.choices and value is not None and value not in action.choices:
+                self.error(f"{action.dest} {value!r} is not one of {', '.join(map(str, action.choices))}")
+        options = {token.split("=")[0] for token in argv}
+        try:
+            groups = self.parse_dict(vars(values), allow_extra_keys=True)
+        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:  # of the dataclasses
+            self.error(str(error))
+        given = {}
+        for action in self._actions:
+            if options & set(action.option_strings):
+                given[action.dest] = getattr(values, action.dest)
+        for group in groups:  # JSON, which a dataclass reads when it is made
+            given |= {k: v for k, v in vars(group).items() if k in given and isinstance(v, dict)}
+        return groups, given
+
+
+@dataclass
+class CorpusArguments:
+    """Which corpus, and how to read it."""
+
+    _argument_group_name = "corpus"
+
+    dataset: str | None = HfArg(
+        default=None,
+        help=f"Corpus: {', '.join([*CORPORA, DEMO])}, a folder, or the id of a data set on the Hub. "
+        "Without it, the layout of --data_dir decides; without both, the demo corpus is used.",
+    )
+    data_dir: str | None = HfArg(default=None, help="Folder of the corpus.")
+    allow_missing: bool = HfArg(
+        default=False, help="Leave out listed utterances without audio, and record their count."
+    )
+    allow_unreadable: bool = HfArg(
+        default=False, help="Leave out recordings that cannot be read, and record their count."
+    )
+    dataset_config: str | None = HfArg(
+        default=None, help="Configuration of a data set on the Hub that has several."
+    )
+    audio_column: str | None = HfArg(default=None, help="Audio column, where it cannot be guessed.")
+    label_column: str | None = HfArg(default=None, help="Label column, where it cannot be guessed.")
+    label_map: str | None = HfArg(
+        default=None,
+        help="What labels mean that are spelt otherwise: real=bonafide,deepfake=spoof,0=bonafide.",
+    )
+    id_column: str | None = HfArg(default=None, help="Column of the utterance id; default: file names.")
+    speaker_column: str | None = HfArg(default=None, help="Column of the speaker.")
+    attack_column: str | None = HfArg(default=None, help="Column of the attack.")
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the demo corpus is meant: by name, or because none is named."""
+        return self.dataset == DEMO or (self.dataset is None and self.data_dir is None)
+
+
+@dataclass
+class SplitArguments:
+    """Which splits of the corpus."""
+
+    _argument_group_name = "splits"
+
+    train_split: str = HfArg(default="train", help="Split to train on; may be a slice, train[:90%%].")
+    dev_split: str = HfArg(default="dev", help="Split for model choice; may be a slice, train[90%%:].")
+    eval_split: str = HfArg(default="eval", help="Split to evaluate on at the end, where there is one.")
+
+
+@dataclass
+class GradientArguments:
+    """What training by gradient can be told beside `TrainingArguments`."""
+
+    _argument_group_name = "training by gradient (all systems but lfcc-gmm)"
+
+    crop: str = HfArg(
+        default="start",
+        help="Where training crops: start or random.",
+        metadata={"choices": ["start", "random"]},
+    )
+    optimizer: str | None = HfArg(
+        default=None,
+        help="adam: torch.optim.Adam instead of --optim, its weight decay as an L2 term in the "
+        "gradient of every parameter.",
+        metadata={"choices": ["adam"]},
+    )
+    cache_frozen_trunk: bool = HfArg(
+        default=False,
+        help="Compute what the frozen part of the model gives of every utterance once, keep it on "
+        "disk, and train on that.",
+    )
+    early_stopping_patience: int | None = HfArg(
+        default=None, help="Stop after so many evaluations in a row without a lower dev EER."
+    )
+
+
+@dataclass(frozen=True)
+class EMSettings:
+    """Settings of [`train_gmm`]."""
+
+    num_iterations: int = 30  # at most
+    tolerance: float = 1e-4  # EM stops once an iteration gains less log-likelihood per frame, in nats
+    variance_floor: float = 1e-3  # smallest variance of a component, relative to the variance of all frames
+    sample_frames: int = 100_000  # drawn for the start by k-means++, about 200 a component
+    seed: int | None = 0  # of that draw and of k-means++; `None` starts from the mixture's own parameters
+
+    def __post_init__(self):
+        if self.num_iterations < 1 or not 0 <= self.variance_floor < 1:
+            raise ValueError(
+                f"num_iterations {self.num_iterations} must be at least 1, and variance_floor "
+                f"{self.variance_floor} from 0 to below 1."
+            )
+
+
+@dataclass
+class EMArguments:
+    """Settings of EM beside its iterations (`num_train_epochs`) and its `seed`; see [`EMSettings`]."""
+
+    _argument_group_name = "lfcc-gmm only"
+    em_variance_floor: float = HfArg(
+        default=EMSettings.variance_floor,
+        help="lfcc-gmm: smallest variance of a component, relative to the variance of all frames.",
+    )
+    em_tolerance: float = HfArg(
+        default=EMSettings.tolerance,
+        help="lfcc-gmm: stop once an iteration gains less log-likelihood per frame, in nats.",
+    )
+    em_start_frames: int = HfArg(
+        default=EMSettings.sample_frames, help="lfcc-gmm: frames that are drawn for the start by k-means++."
+    )
+
+    def make_settings(self, args: "TrainingArguments", *, is_new: bool = True) -> EMSettings:
+        """The settings of a run; `is_new`: from k-means++, and not from the mixtures that the model has."""
+        epochs = args.num_train_epochs
+        if epochs < 1 or epochs != int(epochs):
+            raise ValueError(f"num_train_epochs is {epochs}, but EM makes whole iterations, one at least.")
+        return EMSettings(
+            num_iterations=int(epochs),
+            tolerance=self.em_tolerance,
+            variance_floor=self.em_variance_floor,
+            sample_frames=self.em_start_frames,
+            seed=args.seed if is_new else None,
+        )
+
+
+@dataclass
+class EvaluationArguments:
+    """What is evaluated, and how. A model on a corpus, a score file, or a model on recordings (--files)."""
+
+    _argument_group_name = "what is evaluated, and how"
+
+    model: str | None = HfArg(default=None, help="Folder or Hub id of a trained model.")
+    split: str | None = HfArg(
+        default=None,
+        help="Split of the corpus or protocol; may be a slice of a corpus; default: the only one, or eval.",
+    )
+    score_file: str | None = HfArg(
+        default=None,
+        help="Scores to evaluate: `utterance score`, `utterance [attack] key score`, CSV with a header, …",
+    )
+    score_columns: str | None = HfArg(
+        default=None,
+        help="What the columns of --score_file are, where it does not say it: _,utterance,key,score, with "
+        "spoof,bonafide for a score of each class.",
+    )
+    protocol: str | None = HfArg(
+        default=None,
+        help="Protocol of the scored trials, or any key file with a header; needed where the score file has "
+        "no keys.",
+    )
+    higher_is: Direction = HfArg(default="bonafide", help="What a higher score in --score_file means.")
+    compare: str | None = HfArg(
+        default=None, help="Score file of another system on the same trials, for a paired test."
+    )
+    compare_columns: str | None = HfArg(default=None, help="As --score_columns, of --compare.")
+    compare_higher_is: Direction = HfArg(default="bonafide", help="What a higher score in --compare means.")
+    files: list[str] | None = HfArg(default=None, help="Recordings, or folders of them, for --model.")
+    window_hop: float | None = HfArg(
+        default=None, help="Seconds from window to window in longer recordings; default: half a window."
+    )
+    plot_timeline: bool = HfArg(default=False, help="Plot the scores of each longer recording over its time.")
+    asv_score_file: str | None = HfArg(
+        default=None, help="ASV scores for the t-DCF; default: those in the corpus folder."
+    )
+    set_decision_threshold: bool = HfArg(
+        default=False,
+        help="Write the EER threshold of this evaluation into the config of --model, a folder, as the "
+        "threshold of its verdicts; to be done on a development set.",
+    )
+    output_dir: str | None = HfArg(
+        default=None, help="Where results go; default: beside a local model, else in evaluation/."
+    )
+    overwrite: bool = HfArg(default=False, help="Replace the results in --output_dir.")
+    batch_size: int = HfArg(default=32, help="Utterances at a time, on each process.")
+    num_workers: int | None = HfArg(
+        default=None, help="Processes that decode; default: 0 on a CPU, up to 8 for a GPU."
+    )
+    num_threads: int | None = HfArg(
+        default=None, help="CPU threads of each process; default: the cores, shared out over the processes."
+    )
+    num_resamples: int = HfArg(default=1000, help="Bootstrap resamples for the intervals; 0: no intervals.")
+    revision: str | None = HfArg(default=None, help="Branch, tag or commit of a Hub model.")
+    trust_remote_code: bool = HfArg(default=False, help="Run the code of a model of an unknown architecture.")
+    use_cpu: bool = HfArg(default=False, help="Do not use a GPU.")
+
+    @property
+    def mode(self) -> str:
+        """What is evaluated: "corpus" and "files" by a model, or a "score_file"."""
+        if self.score_file is not None:
+            return "score_file"
+        return "corpus" if self.files is None else "files"

@@ -1,0 +1,151 @@
+"""The trials of an evaluation, and results of scores on them, of a model or in anybody's score file. Imports
+no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from metrics.costs import AsvErrorRates
+from metrics.statistics import MIN_TRIALS, Bootstrap
+
+from .arguments import EvaluationArguments
+from .layouts import read_protocol
+from .report import REMEDY_OF_MODEL, describe_comparison, describe_results
+from .results import compare_scores, evaluate_corpus, evaluate_trials, find_asv_rates, write_results
+from .scores import make_scored_corpus, match_scores, read_scores
+from .trials import Corpus, choose_split, count_classes, read_label_map
+
+
+def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> None:
+    """Evaluate anybody's scores of the trials that the file itself or a protocol describes."""
+    file, keys = Path(args.score_file), read_label_map(label_map)
+    scored = read_scores(file, split_names(args.score_columns), keys)
+    if args.protocol is None:
+        corpus = make_scored_corpus(scored, file=file, split=args.split)
+    else:
+        corpus = read_protocol(Path(args.protocol), keys)
+    split = choose_split(corpus, args.split)
+    if split not in corpus.splits:
+        raise ValueError(
+            f"{args.protocol or file} has no split {split!r}, only {', '.join(corpus.splits)}. Choose one by "
+            "--split."
+        )
+    trials, source = corpus.splits[split], f"{args.protocol or file}, split {split}"
+    scores = match_scores(scored, trials, file=file, source=source, elsewhere=list_utterances(corpus))
+    if left_out := len(scored) - len(scores):
+        noun = "trial" if left_out == 1 else "trials"
+        print(f"Left out: scores of {left_out:,} {noun} in other splits of the protocol than {split}.")
+    evaluation = Evaluation.from_arguments(args, corpus, split, trials, keys)
+    folder = choose_output_dir(args, Path("evaluation") / file.stem)
+    how = "bona fide minus spoof, of the file" if "spoof" in scored else "as in the file"
+    if args.higher_is == "spoof":
+        scores, how = -scores, "negated: the file's higher is spoof"
+    results = evaluation.evaluate(scores) | {
+        "score_file": file.name,
+        "protocol": args.protocol and Path(args.protocol).name,
+        "score": how,
+    }
+    finish_evaluation(evaluation, results, file.stem, scores, folder)
+
+
+@dataclass
+class Evaluation:
+    """
+    The trials of a split and what their scores are held against: ASV error rates, with the files that these
+    are from, and the scores of another system. It is read before hours of scoring, so that errors come first.
+    """
+
+    args: EvaluationArguments
+    corpus: Corpus
+    split: str
+    trials: pd.DataFrame
+    asv: AsvErrorRates | None
+    asv_files: list[str]
+    other: np.ndarray | None = None
+
+    @property
+    def bootstrap(self) -> Bootstrap | None:
+        """How intervals are computed."""
+        return Bootstrap(self.args.num_resamples) if self.args.num_resamples else None
+
+    @classmethod
+    def from_arguments(
+        cls,
+        args: EvaluationArguments,
+        corpus: Corpus,
+        split: str,
+        trials: pd.DataFrame,
+        keys: Mapping[str, str],
+    ) -> "Evaluation":
+        """ValueError: ASV scores or compared scores of other trials, too few trials for a test."""
+        asv_file = args.asv_score_file and Path(args.asv_score_file)
+        evaluation = cls(args, corpus, split, trials, *find_asv_rates(corpus, split, trials, asv_file))
+        if args.compare is not None:
+            if min(count_classes(trials).values()) < MIN_TRIALS:
+                raise ValueError(
+                    f"--compare needs at least {MIN_TRIALS} bona fide and {MIN_TRIALS} spoofed trials."
+                )
+            where = {"source": f"{corpus.name} {split}", "elsewhere": list_utterances(corpus)}
+            file = Path(args.compare)
+            scored = read_scores(file, split_names(args.compare_columns), keys)
+            other = match_scores(scored, trials, file=file, **where)
+            evaluation.other = other if args.compare_higher_is == "bonafide" else -other
+        return evaluation
+
+    def evaluate(self, scores: np.ndarray) -> dict:
+        """Results of the scores (num_trials,)."""
+        options = {"asv": self.asv, "bootstrap": self.bootstrap}
+        results = evaluate_corpus(self.corpus, self.split, self.trials, scores, **options)
+        return {**results, "asv_score_files": self.asv_files}
+
+    def compare(self, results: dict, name: str, scores: np.ndarray) -> str:
+        """Add the paired test with the other system to the results of the named one, and describe it."""
+        options = {"asv": self.asv, "bootstrap": self.bootstrap}
+        of_other = evaluate_trials(self.trials, self.other, **options)
+        of_other |= {"corpus": self.corpus.name, "split": self.split}
+        differences = compare_scores(self.trials, scores, self.other, **options)
+        results["comparison"] = {"other": self.name_other, "other_results": of_other, **differences}
+        table = describe_results(of_other, "say --compare_higher_is spoof")
+        return f"{self.name_other}, {table}\n\n{describe_comparison(differences, (name, self.name_other))}"
+
+    @property
+    def name_other(self) -> str:
+        """What the system that is compared with is called."""
+        return f"{Path(self.args.compare).stem} (compared)"
+
+
+def split_names(columns: str | None) -> list[str] | None:
+    """The names of columns that an argument gives, if it does."""
+    return columns and columns.split(",")
+
+
+def list_utterances(corpus: Corpus) -> set[str]:
+    """Utterances of all splits, of which score files may hold more than is evaluated."""
+    return {utterance for rows in corpus.splits.values() for utterance in rows["utterance_id"]}
+
+
+def choose_output_dir(args: EvaluationArguments, default: Path) -> Path:
+    """Where results go; a FileExistsError if it holds some, and --overwrite is not given."""
+    folder = default if args.output_dir is None else Path(args.output_dir).expanduser()
+    for name in ("results.json", "recordings.json"):
+        if (folder / name).exists() and not args.overwrite:
+            raise FileExistsError(
+                f"{folder} holds results already. Replace them by --overwrite, or name another --output_dir."
+            )
+    return folder
+
+
+def finish_evaluation(
+    evaluation: Evaluation, results: dict, name: str, scores: np.ndarray, folder: Path
+) -> None:
+    """Compare, write and print the results of the named system."""
+    remedy = "say --higher_is spoof" if "score_file" in results else REMEDY_OF_MODEL
+    text, systems = describe_results(results, remedy), {name: scores}
+    if evaluation.other is not None:
+        text += f"\n\n{evaluation.compare(results, name, scores)}"
+        systems[evaluation.name_other] = evaluation.other
+    write_results(folder, results, evaluation.trials, systems)
+    print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")

@@ -1,0 +1,160 @@
+"""A trained model on a split of a corpus, or on a person's own recordings."""
+
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from .arguments import CorpusArguments, EvaluationArguments
+from .collation import AudioCollator
+from .corpora import load_corpus, take_readable_splits
+from .evaluation import Evaluation, choose_output_dir, finish_evaluation
+from .machine import count_workers, keep_freed_memory, share_out_cores
+from .models import Countermeasure, load_countermeasure, set_decision_threshold
+from .recordings import (
+    choose_hop,
+    describe_columns,
+    describe_recording,
+    find_recordings,
+    score_recordings,
+    write_recordings,
+    write_timelines,
+)
+from .report import describe_left_out, describe_split
+from .results import SCORE_OF_MODEL, choose_decision_threshold, describe_countermeasure, describe_environment
+from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_rows
+from .trials import choose_split, count_classes, list_trials, read_label_map
+
+
+def run_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> int:
+    """Evaluate a model on a corpus or score recordings with it, on this machine; returns the exit status."""
+    keep_freed_memory()
+    state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
+    share_out_cores(args.num_threads, state.device)
+    if args.mode == "files":
+        return score_files(args)
+    evaluate_model(args, corpus_args)
+    return 0
+
+
+def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> None:
+    """Score a split of a corpus with a model, from where a killed run was, and write all results."""
+    state, started = PartialState(), time.time()
+    num_workers = count_workers(state.device.type != "cpu") if args.num_workers is None else args.num_workers
+    batches = Batches(args.batch_size, num_workers)
+    with state.main_process_first():
+        countermeasure = load_model(args)
+        corpus = load_corpus(corpus_args)
+    if args.set_decision_threshold and countermeasure.revision:
+        raise ValueError(
+            f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "
+            "it, and give the folder."
+        )
+    split = choose_split(corpus, args.split)
+    corpus, splits = take_readable_splits(
+        corpus, {split: split}, allow_unreadable=corpus_args.allow_unreadable
+    )
+    rows = splits[split]
+    keys = read_label_map(corpus_args.label_map)
+    evaluation = Evaluation.from_arguments(args, corpus, split, list_trials(rows), keys)
+    name = re.sub(r"[^a-z0-9_]+", "-", f"{corpus.name} {split}".lower().replace(":", "_")).strip("-")
+    of_hub = Path("evaluation") / countermeasure.name.replace("/", "--")
+    beside = of_hub if countermeasure.revision else countermeasure.folder / "results"
+    folder = choose_output_dir(args, beside / name)
+    about = describe_countermeasure(countermeasure)
+    lines = [corpus.note] if corpus.note else []
+    lines += [
+        f"Model: {about['model']}, {countermeasure.model.num_parameters():,} parameters",
+        f"Corpus: {describe_split(corpus, split, count_classes(evaluation.trials))}",
+        *describe_left_out(corpus),
+        f"ASV scores: {', '.join(evaluation.asv_files) or 'none, so there will be no t-DCF'}",
+    ]
+    state.print("\n".join(lines))
+    identity = identify_scoring(countermeasure, corpus, split, rows, batches)
+    checkpoint = ScoringCheckpoint(folder / ".scoring.jsonl", identity, replace=args.overwrite)
+    scores = score_rows(
+        countermeasure.model,
+        AudioCollator(countermeasure.feature_extractor),
+        rows,
+        batches=batches,
+        checkpoint=checkpoint,
+        description=f"Scoring {corpus.name} {split}",
+    ).numpy()
+    state.destroy_process_group()  # its threads may abort a process that ends before them
+    if not state.is_main_process:
+        return
+    results = evaluation.evaluate(scores) | {
+        **about,
+        "num_processes": state.num_processes,
+        # After a kill, `seconds` are those of the last start, which found so many utterances scored.
+        "num_scored_before": checkpoint.num_scored_before,
+        "seconds": round(time.time() - started, 1),
+    }
+    finish_evaluation(evaluation, results, about["model"], scores, folder)
+    checkpoint.remove()
+    if args.set_decision_threshold:
+        change_threshold(countermeasure, choose_decision_threshold(evaluation.trials, scores))
+    card = countermeasure.folder / "README.md"
+    if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
+        print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
+
+
+def score_files(args: EvaluationArguments) -> int:
+    """Score recordings, a printed line each; returns 1 if one could not be read."""
+    if PartialState().num_processes > 1:
+        raise ValueError("--files is scored by one process: start it by `python eval.py`.")
+    files, num_others = find_recordings(Path(file).expanduser() for file in args.files)
+    countermeasure = load_model(args)
+    extractor = countermeasure.feature_extractor
+    if extractor.num_samples is None and (args.window_hop or args.plot_timeline):
+        raise ValueError(
+            f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
+        )
+    hop = choose_hop(extractor, args.window_hop)
+    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
+    folder = choose_output_dir(args, Path("evaluation") / time.strftime("files-%Y%m%d-%H%M%S"))
+    folder.mkdir(parents=True, exist_ok=True)
+    if num_others:
+        noun = "file" if num_others == 1 else "files"
+        print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
+    print(describe_columns(extractor, threshold, hop))
+    recordings = []
+    try:
+        for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
+            tqdm.write(describe_recording(recording.summarize(threshold)))
+            recordings.append(recording)
+    finally:  # what has been scored is kept, whatever ends the rest
+        about = {
+            **describe_countermeasure(countermeasure),
+            "score": SCORE_OF_MODEL,
+            "decision_threshold": threshold,
+            "window_hop_seconds": hop,
+            **describe_environment(),
+        }
+        write_recordings(folder, recordings, threshold, about)
+    if args.plot_timeline:
+        write_timelines(folder, recordings, extractor.num_samples / extractor.sampling_rate, threshold)
+    print(f"Written: {folder.resolve()}")
+    failed = sum(bool(recording.error) for recording in recordings)
+    if failed:
+        print(f"{failed:,} of {len(recordings):,} recordings could not be scored.", file=sys.stderr)
+    return int(failed > 0)
+
+
+def load_model(args: EvaluationArguments) -> Countermeasure:
+    """The trained model that the arguments name."""
+    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    return load_countermeasure(args.model, **options)
+
+
+def change_threshold(countermeasure: Countermeasure, threshold: float) -> None:
+    """Write the decision threshold into the model's config, and say what it was before."""
+    before = getattr(countermeasure.model.config, "decision_threshold", None)
+    set_decision_threshold(countermeasure.folder, threshold)
+    instead = "" if before is None else f" instead of {before:.4f}"
+    config = countermeasure.folder / "config.json"
+    print(f"Decision threshold: {threshold:.4f}, written into {config}{instead}")
