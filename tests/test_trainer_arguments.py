@@ -8,9 +8,8 @@ import json
 import pytest
 from transformers import TrainingArguments
 
+from processing.arguments import EMArguments, GradientArguments
 from processing.run_settings import MAY_CHANGE
-from processing.training import GradientArguments
-from processing.training_lfcc_gmm import EMArguments
 
 
 # Two runs with other values than the defaults.
