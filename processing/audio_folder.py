@@ -37,7 +37,9 @@ SPLITS = {  # ours by what they are called, in any case
     **dict.fromkeys(["eval", "evaluation", "test", "testing"], "eval"),
 }
 METADATA = {
-    "metadata.csv": lambda path: pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig"),
+    "metadata.csv": lambda path: pd.read_csv(
+        path, dtype="str", keep_default_na=False, encoding="utf-8-sig", index_col=False
+    ),
     "metadata.jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
     "metadata.parquet": pd.read_parquet,
 }
@@ -130,13 +132,27 @@ def load_hub(
     except DatasetNotFoundError as error:
         raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
     if isinstance(builder, FolderBasedBuilder):
-        if configuration is None:  # it would take splits from the names of files, and drop the others
-            tree = open_tree(Path(snapshot_download(dataset_id, repo_type="dataset")))
-            return dataclasses.replace(load_folder(tree, columns, keys), name=dataset_id)
+        below = builder.config.data_dir
+        if (
+            below or configuration is None
+        ):  # it would take splits from the names of files, and drop the others
+            is_local = Path(dataset_id).is_dir()
+            root = Path(dataset_id if is_local else snapshot_download(dataset_id, repo_type="dataset"))
+            return dataclasses.replace(
+                load_folder(open_tree(root / (below or "")), columns, keys), name=dataset_id
+            )
         builder.BASE_FEATURE = UndecodedAudio
         builder.EXTENSIONS = [*AUDIO_EXTENSIONS]
     builder.download_and_prepare()
-    return _to_corpus(builder.as_dataset(), dataset_id, columns, keys)
+    corpus = _to_corpus(builder.as_dataset(), dataset_id, columns, keys)
+    used = [file for files in builder.config.data_files.values() for file in files]
+    here = [
+        path
+        for ending in {Path(file).suffix for file in used}
+        for path in Path(dataset_id).rglob(f"*{ending}")
+    ]
+    left_out = {"files of data that `datasets` takes for no split": len(here) - len(used)}
+    return dataclasses.replace(corpus, left_out=left_out) if len(here) > len(used) else corpus
 
 
 class UndecodedAudio(Audio):
@@ -167,6 +183,12 @@ def _list_recordings(tree: FolderTree) -> tuple[pd.DataFrame, list[str], Counter
     covered = {posixpath.dirname(path) for path in paths}
     for folder, names in tree.recordings.items():
         here = [join(folder, name) for name in names]
+        try:
+            "".join(here).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{tree.root}: a name in {folder!r} is not UTF-8. Rename it: {names!r:.300}"
+            ) from error
         if covered.isdisjoint(list_above(folder)):
             unlisted += here
         else:

@@ -144,6 +144,7 @@ def unpack_archives(path: Path) -> FolderTree | None:
     if not folder.is_dir():
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
+        logger.warning("Unpacking the archives of %s into %s.", path, folder)
         for file in files:
             _unpack(file, partial / file.relative_to(root))
         partial.rename(folder)
@@ -157,7 +158,6 @@ def _unpack(file: Path, target: Path) -> None:
     if ending is None:
         shutil.copy(file, target)
         return
-    logger.warning("Unpacking %s.", file)
     options = {} if ending == ".zip" or not hasattr(tarfile, "data_filter") else {"filter": "data"}
     try:
         shutil.unpack_archive(file, target.with_name(target.name[: -len(ending)]), **options)

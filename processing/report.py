@@ -40,7 +40,7 @@ def describe_split(corpus: "Corpus", spec: str, counts: Mapping[str, int]) -> st
 
 def describe_left_out(corpus: "Corpus") -> list[str]:
     """A line for each reason why files of the corpus folder are not used."""
-    return [f"Left out: {count:,} {reason}" for reason, count in corpus.left_out.items()]
+    return [f"Left out, {reason}: {count:,}" for reason, count in corpus.left_out.items()]
 
 
 def make_title(results: Mapping) -> str:

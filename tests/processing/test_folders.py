@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 from datasets import Audio, Dataset, DatasetDict, Features, Value
 
+from processing.audio_folder import load_hub
 from processing.corpora import CorpusArguments, load_corpus, take_split
 from processing.folder_tree import AUDIO_EXTENSIONS, read_tree
 from processing.trials import Corpus, choose_split, count_classes, list_trials
@@ -385,6 +387,14 @@ def test_in_the_wild_is_found_however_it_was_sorted(tmp_path, meta, folders):
     assert list_files(corpus, tmp_path) == sorted([f"{folders[0]}/0.wav", f"{folders[1]}/1.wav"])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such name")
+def test_a_name_that_is_not_utf_8_is_told_with_its_folder(tmp_path):
+    root = make(tmp_path, "real/a.wav", "fake/b.wav")
+    os.rename(os.fsencode(root / "real" / "a.wav"), os.fsencode(root / "real") + b"/caf\xe9.wav")
+    with pytest.raises(ValueError, match=r"a name in 'real' is not UTF-8\. Rename it: .*caf"):
+        load(root)
+
+
 # Data sets of the Hub in a folder, and archives
 
 
@@ -416,6 +426,24 @@ def test_a_data_set_that_was_downloaded_or_saved_is_read(tmp_path, data_set, sav
     corpus = load_corpus(CorpusArguments(**{argument: str(tmp_path / "saved")}))
     assert describe(corpus) == {split: [("a", "-", "bonafide"), ("b", "unknown", "spoof")]}
     assert len(take_split(corpus, split)) == 2
+
+
+def test_files_of_data_for_which_there_is_no_split_are_counted(tmp_path, data_set):
+    for name in ("test-00000-of-00001", "mic"):
+        data_set.to_parquet(tmp_path / f"{name}.parquet")
+    corpus = load(tmp_path)
+    assert list(corpus.splits) == ["eval"]
+    assert corpus.left_out == {"files of data that `datasets` takes for no split": 1}
+
+
+def test_a_configuration_is_chosen_from_those_of_a_data_set(tmp_path):
+    root = make(
+        tmp_path, *(f"{name}/{file}" for name in ("one", "two") for file in ("real/a.wav", "fake/b.oga"))
+    )
+    configs = "".join(f"- config_name: {name}\n  data_dir: {name}\n" for name in ("one", "two"))
+    write(root / "README.md", f"---\nconfigs:\n{configs}---\n")
+    corpus = load_hub(str(root), {}, configuration="two")
+    assert list_files(corpus, root) == ["two/fake/b.oga", "two/real/a.wav"]
 
 
 def test_archives_in_place_of_recordings_are_unpacked_once(tmp_path):
