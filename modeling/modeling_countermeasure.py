@@ -41,8 +41,10 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if pretrained_model_name_or_path is not None:
             hub_arguments = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-            # Of the model that an adapter is for, `name_or_path` is the one that was read.
-            saved = cls.config_class.from_pretrained(model.config.name_or_path, **hub_arguments)
+            try:  # of the model that an adapter is for, `name_or_path` is the one that was read
+                saved = cls.config_class.from_pretrained(model.config.name_or_path, **hub_arguments)
+            except OSError:  # weights without a config, which was given
+                saved = model.config
             model._follow_labels(list_labels(saved), is_replaced=kwargs.get("ignore_mismatched_sizes", False))
         if model._hf_peft_config_loaded:  # by which it is decided what is trained
             model.config.decision_threshold = None

@@ -279,6 +279,16 @@ def test_other_labels_make_a_new_last_layer_where_that_is_asked_for(system, labe
     assert [*model.config.id2label.values()] == labels and model.config.decision_threshold is None
 
 
+def test_weights_without_a_config_have_the_labels_of_the_one_that_is_given(tmp_path):
+    config = AutoConfig.from_pretrained(save_model(tmp_path, "aasist"))
+    expected = AutoModelForAudioClassification.from_pretrained(tmp_path).state_dict()
+    (tmp_path / "config.json").unlink()
+
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path, config=config)
+
+    assert torch.equal(model.classifier.weight, expected["classifier.weight"])
+
+
 def test_class_weights_that_name_other_labels_are_refused(tmp_path):
     save_model(tmp_path, "aasist", class_weights={"spoof": 2.0, "bonafide": 1.0})
 
