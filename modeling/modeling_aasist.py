@@ -284,7 +284,7 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         if self.training or output_hidden_states or input_values.device.type != "cpu":
             hidden_states = self.convolve(input_values)
         else:
-            hidden_states = [run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values)]
+            hidden_states = [run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values, size=1)]
         readout = self.dropout(self.read_out(hidden_states[-1]))
         with torch.autocast(readout.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             logits = self.classifier(readout.to(self.classifier.weight.dtype))
@@ -297,11 +297,10 @@ class AasistForAudioClassification(AasistPreTrainedModel):
 
     def convolve(self, input_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Output of front end (batch, 1, bands, frames) and each block (batch, channels, bands, frames)."""
-        hidden = self.sinc(input_values)
-        hidden = hidden.abs() if hidden.requires_grad else hidden.abs_()  # no copy of the longest tensor
+        hidden = self.sinc.max_magnitudes(input_values, POOL_SIZE).transpose(1, 2)
         bands = hidden.shape[1] // POOL_SIZE
-        hidden = hidden[:, : bands * POOL_SIZE].unflatten(1, (1, bands, POOL_SIZE)).amax(3)
-        hidden = selu_(self.sinc_norm(pool_frames(hidden)))
+        hidden = hidden[:, : bands * POOL_SIZE].unflatten(1, (bands, POOL_SIZE)).amax(2).unsqueeze(1)
+        hidden = selu_(self.sinc_norm(hidden))
         hidden_states = (hidden,)
         for block in self.blocks:
             hidden = block(hidden)

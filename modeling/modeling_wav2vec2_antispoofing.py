@@ -188,7 +188,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             input_values = input_values.to(self.projector.weight.dtype)
             convolve = self.encoder.feature_extractor
             if input_values.device.type == "cpu" and not torch.is_grad_enabled():
-                features = run_in_micro_batches(convolve, input_values)
+                features = run_in_micro_batches(convolve, input_values, size=1)
             else:
                 features = convolve(input_values)
             states = self._run_blocks([self._embed(features)], 0, self.config.num_frozen_layers)

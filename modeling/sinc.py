@@ -1,6 +1,6 @@
 """A bank of sinc band-pass filters applied to the waveform (Ravanelli & Bengio, SLT 2018), with the fixed
 banks of the ASVspoof countermeasures: RawNet2 (Tak et al., ICASSP 2021) and AASIST (Jung et al., ICASSP
-2022)."""
+2022). The bank is one matrix product, whose result has the filters last in memory."""
 
 import torch
 from torch import nn
@@ -8,6 +8,10 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .configuration_sinc import SincFrontEndConfig
+
+
+SHIFTS = 16  # neighbouring frames that come from one window of the waveform
+PIECE_FRAMES = 2400  # that a CPU computes before it pools them, so that they stay in its caches
 
 
 def hertz_to_mel(frequency: torch.Tensor) -> torch.Tensor:
@@ -82,13 +86,38 @@ class SincBank(nn.Module):
             init.copy_(self.filters, sinc_filters(low, high, self.filter_length)[:, None])
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(batch, num_samples) to (batch, num_filters, num_samples - filter_length + 1)."""
+        """(batch, num_samples) to (batch, num_samples - filter_length + 1, num_filters)."""
+        return self.filter(waveform, self.make_matrix())
+
+    def max_magnitudes(self, waveform: torch.Tensor, pool_size: int) -> torch.Tensor:
+        """Largest magnitude of every `pool_size` frames: (batch, frames // pool_size, num_filters)."""
+        matrix = self.make_matrix()
+        frames = (waveform.shape[1] - self.filter_length + 1) // pool_size * pool_size
+        in_pieces = waveform.device.type == "cpu" and not matrix.requires_grad
+        step = SHIFTS * pool_size * max(1, PIECE_FRAMES // (SHIFTS * pool_size)) if in_pieces else frames
+        pieces = []
+        for start in range(0, frames, step):
+            stop = min(start + step, frames)
+            hidden = self.filter(waveform[:, start : stop + self.filter_length - 1], matrix)
+            hidden = hidden.abs() if hidden.requires_grad else hidden.abs_()  # no copy of the longest tensor
+            pieces.append(hidden.unflatten(1, (-1, pool_size)).amax(2))
+        return torch.cat(pieces, dim=1)
+
+    def make_matrix(self) -> torch.Tensor:
+        """The bank at each of `SHIFTS` shifts: (SHIFTS * num_filters, SHIFTS + filter_length - 1)."""
         if self.config.sinc_learnable:
             low = self.low.abs()  # an edge that training pushes through zero comes back from it
-            filters = sinc_filters(low, low + self.width.abs(), self.filter_length)[:, None]
+            filters = sinc_filters(low, low + self.width.abs(), self.filter_length)
         else:
-            filters = self.filters
-        return F.conv1d(waveform[:, None], filters.to(waveform.dtype))
+            filters = self.filters.squeeze(1)
+        return torch.cat([F.pad(filters, (shift, SHIFTS - 1 - shift)) for shift in range(SHIFTS)])
+
+    def filter(self, waveform: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        """(batch, num_samples) to (batch, num_samples - filter_length + 1, num_filters)."""
+        frames = waveform.shape[1] - self.filter_length + 1
+        windows = F.pad(waveform, (0, -frames % SHIFTS)).unfold(1, matrix.shape[1], SHIFTS)
+        hidden = F.linear(windows, matrix.to(waveform.dtype))  # (batch, windows, SHIFTS * num_filters)
+        return hidden.view(len(hidden), -1, self.config.sinc_filters)[:, :frames]
 
 
 __all__ = ["SincBank", "band_edges", "sinc_filters"]

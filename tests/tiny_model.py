@@ -21,7 +21,7 @@ def save_tiny_model(folder: Path, **settings) -> Path:
     level = torch.logspace(-2, 0, 32)[:, None]
     noise, tones = torch.randn(32, 8000), torch.sin(2 * torch.pi * torch.rand(32, 1) * 8000 * time)
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(torch.cat([0.3 * level * noise, level * tones]))

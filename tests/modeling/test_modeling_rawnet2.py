@@ -34,7 +34,7 @@ def warmed_up(model):
     """Batch norm statistics and affine parameters that are not their initial 0 and 1."""
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
+        if isinstance(module, torch.nn.BatchNorm2d):
             for tensor, low in (
                 (module.running_mean, -0.2),
                 (module.running_var, 0.5),
@@ -55,12 +55,12 @@ def test_feature_map_scaling_of_a_hand_worked_case():
     scaling = RawNet2FeatureMapScaling(2)
     scaling.linear.weight.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     scaling.linear.bias.data = torch.tensor([0.0, -1.0])
-    hidden = torch.tensor([[[1.0, 3.0], [0.0, 1.0]]])  # means 2 and 0.5, so s = sigmoid(2) and sigmoid(0)
+    hidden = torch.tensor([[[[1.0, 3.0]], [[0.0, 1.0]]]])  # means 2 and 0.5, so s = sigmoid(2) and sigmoid(0)
 
     output = scaling(hidden)
 
     s = 1 / (1 + np.exp(-2))
-    torch.testing.assert_close(output, torch.tensor([[[2 * s, 4 * s], [0.5, 1.0]]], dtype=torch.float32))
+    torch.testing.assert_close(output, torch.tensor([[[[2 * s, 4 * s]], [[0.5, 1.0]]]], dtype=torch.float32))
 
 
 def test_residual_block_of_a_hand_worked_case():
@@ -74,13 +74,13 @@ def test_residual_block_of_a_hand_worked_case():
     block.scaling.linear.bias.data.zero_()
     for norm in (block.norm1, block.norm2):
         norm.running_var.fill_(1 - norm.eps)
-    hidden = torch.tensor([[[1.0, -1.0, 2.0, -3.0, -2.0, -4.0, 7.0]]])
+    hidden = torch.tensor([[[[1.0, -1.0, 2.0, -3.0, -2.0, -4.0, 7.0]]]])
 
     output = block(hidden)
 
     # After lrelu: 1 -0.3 2 -0.9 -0.6 -1.2 7; doubled, lrelu: 2 -0.18 4 -0.54 -0.36 -0.72 14; plus 1 plus the
     # input: 4 -0.18 7 | -2.54 -1.36 -3.72 | 22 is left over. Pooled 7, -1.36; times 0.5 plus 0.5.
-    torch.testing.assert_close(output, torch.tensor([[[4.0, -0.18]]]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(output, torch.tensor([[[[4.0, -0.18]]]]), atol=1e-6, rtol=0)
 
 
 def test_block_without_pre_activation_convolves_its_input_itself():
@@ -93,7 +93,8 @@ def test_block_without_pre_activation_convolves_its_input_itself():
     inner = F.conv1d(inner, block.conv2.weight, block.conv2.bias, padding=1)
     summed = inner + F.conv1d(hidden, block.shortcut.weight, block.shortcut.bias)
 
-    torch.testing.assert_close(block(hidden), block.scaling(F.max_pool1d(summed, 3)))
+    expected = block.scaling(F.max_pool1d(summed, 3).unsqueeze(2))
+    torch.testing.assert_close(block(hidden.unsqueeze(2)), expected)
 
 
 def test_only_blocks_after_the_first_have_a_pre_activation(small_model):
@@ -192,6 +193,34 @@ def test_gradient_reaches_every_parameter(small_model):
         if p.grad is None or (p.grad.abs().max() == 0 and not name.endswith("conv1.bias"))
     ]
     assert without == []
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradient_equals_finite_differences_in_float64(small_model, training):
+    model = warmed_up(small_model).double().train(training)
+    waveforms = torch.randn(4, 8000, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    parameters = list(model.parameters())
+    directions = [torch.randn_like(parameter) for parameter in parameters]
+
+    def loss_at(step: float) -> torch.Tensor:
+        moved = [p + step * direction for p, direction in zip(parameters, directions, strict=True)]
+        named = dict(zip(dict(model.named_parameters()), moved, strict=True))
+        return torch.func.functional_call(model, named, (waveforms, torch.tensor([0, 1, 0, 1]))).loss
+
+    gradients = torch.autograd.grad(loss_at(0.0), parameters)
+    slope = sum((g * direction).sum() for g, direction in zip(gradients, directions, strict=True))
+
+    with torch.no_grad():
+        expected = (loss_at(1e-7) - loss_at(-1e-7)) / 2e-7
+    torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_exported_network_gives_the_same_logits(small_model):
+    model, waveforms = warmed_up(small_model), torch.randn(2, 8000)
+
+    exported = torch.export.export(model, (waveforms,)).module()
+
+    torch.testing.assert_close(exported(waveforms)["logits"], model(waveforms).logits)
 
 
 def test_eval_mode_does_not_depend_on_the_rest_of_the_batch(small_model):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch.nn import functional as F
 
 from modeling.configuration_sinc import SincFrontEndConfig
 from modeling.sinc import SincBank, band_edges
@@ -97,7 +98,17 @@ def test_convolution_equals_numpy_correlation():
     output = bank(torch.from_numpy(waveform).float()[None])
 
     expected = [np.correlate(waveform, taps, mode="valid") for taps in bank.filters[:, 0].double().numpy()]
-    np.testing.assert_allclose(output[0].double(), expected, atol=1e-5)
+    np.testing.assert_allclose(output[0].T.double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [500, 6001])  # one piece of frames, several
+def test_largest_magnitudes_are_those_of_the_convolution(num_samples):
+    bank, waveform = make_bank(3, 33), torch.randn(2, num_samples)
+
+    pooled = bank.max_magnitudes(waveform, 3)
+
+    expected = F.max_pool1d(F.conv1d(waveform[:, None], bank.filters).abs(), 3).transpose(1, 2)
+    torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=0)
 
 
 def test_learnable_bank_starts_as_the_fixed_one_and_has_gradients():
@@ -120,6 +131,6 @@ def test_learnable_bank_follows_its_edges():
         bank.width.fill_(500 / 16000)
     impulse = torch.zeros(1, 257)
     impulse[0, 128] = 1.0
-    response = bank(impulse)[0, 0].detach().double().flip(0)
+    response = bank(impulse)[0, :, 0].detach().double().flip(0)
 
     np.testing.assert_allclose(response, taps_by_formula(3000, 3500, 129, 16000), atol=1e-6)
