@@ -15,10 +15,22 @@ from torch import nn
 from modeling import RawNet2Config, RawNet2ForAudioClassification
 
 
+class PlainNorm(nn.Module):
+    """Batch normalisation of (batch, channels, frames)."""
+
+    def __init__(self, norm: nn.BatchNorm2d):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x.unsqueeze(2)).squeeze(2)
+
+
 class PlainBlock(nn.Module):
     def __init__(self, block):
         super().__init__()
-        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
+        self.norm1, self.conv1 = block.norm1 and PlainNorm(block.norm1), block.conv1
+        self.norm2, self.conv2 = PlainNorm(block.norm2), block.conv2
         self.shortcut, self.linear = block.shortcut, block.scaling.linear
         self.activation, self.pool, self.mean = nn.LeakyReLU(0.3), nn.MaxPool1d(3), nn.AdaptiveAvgPool1d(1)
 
@@ -40,24 +52,24 @@ class PlainRawNet2(nn.Module):
         self.length = model.config.sinc_filter_length
         edges = np.linspace(0, model.config.sinc_max_frequency, model.config.sinc_filters + 1)
         self.edges = edges / model.config.sampling_rate
-        self.first_norm, self.norm, self.gru = model.sinc_norm, model.norm, model.gru
+        self.first_norm, self.norm, self.gru = PlainNorm(model.sinc_norm), PlainNorm(model.norm), model.gru
         self.embedding, self.classifier = model.embedding, model.classifier
         self.blocks = nn.ModuleList(PlainBlock(block) for block in model.blocks)
         self.selu = nn.SELU()
 
     def forward(self, x):
         time_axis = np.arange(-(self.length - 1) / 2, (self.length - 1) / 2 + 1)
-        bank = torch.zeros(len(self.edges) - 1, self.length)
+        bank = torch.zeros(len(self.edges) - 1, self.length, device=x.device)
         for k in range(len(self.edges) - 1):
             low, high = self.edges[k], self.edges[k + 1]
             taps = 2 * high * np.sinc(2 * high * time_axis) - 2 * low * np.sinc(2 * low * time_axis)
-            bank[k] = torch.tensor(np.hamming(self.length) * taps)
+            bank[k] = torch.from_numpy(np.hamming(self.length) * taps)
         x = nn.functional.conv1d(x.unsqueeze(1), bank.unsqueeze(1))
         x = self.selu(self.first_norm(nn.functional.max_pool1d(torch.abs(x), 3)))
         for block in self.blocks:
             x = block(x)
-        x, _ = self.gru(self.selu(self.norm(x)).permute(0, 2, 1))
-        return self.classifier(self.embedding(x[:, -1]))
+        x, _ = self.gru(self.selu(self.norm(x)).permute(2, 0, 1))
+        return self.classifier(self.embedding(x[-1]))
 
 
 if __name__ == "__main__":
