@@ -221,7 +221,7 @@ def _find_files(tree: FolderTree, listed: pd.Series, folders: list[str], officia
     Raises:
         ValueError: two that fit equally well.
     """
-    stems = listed.map(lambda name: os.path.splitext(name)[0])
+    stems = listed.map(lambda name: name.rpartition(".")[0] or name)  # os.path.splitext takes long
     wanted = dict(zip(stems, listed, strict=True))
     found: dict[str, str] = {}
     ranks: dict[str, tuple] = {}
@@ -230,7 +230,7 @@ def _find_files(tree: FolderTree, listed: pd.Series, folders: list[str], officia
         is_other = not f"/{folder}".endswith(f"/{official}")
         depth = folder.count("/")
         for name in tree.recordings[folder]:
-            stem = os.path.splitext(name)[0]
+            stem = name.rpartition(".")[0] or name
             if stem not in wanted:
                 continue
             rank = (name != wanted[stem], is_other, depth)
