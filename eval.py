@@ -24,6 +24,7 @@ ONLY_WITH = {
     **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),
     **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
     **dict.fromkeys(["batch_size", "revision", "trust_remote_code", "use_cpu"], {"corpus", "files"}),
+    **dict.fromkeys(["bf16", "tf32", "torch_compile"], {"corpus", "files"}),
 }
 
 

@@ -263,6 +263,9 @@ class EvaluationArguments:
     revision: str | None = HfArg(default=None, help="Branch, tag or commit of a Hub model.")
     trust_remote_code: bool = HfArg(default=False, help="Run the code of a model of an unknown architecture.")
     use_cpu: bool = HfArg(default=False, help="Do not use a GPU.")
+    bf16: bool = HfArg(default=False, help="Compute the network in bfloat16, by autocast; default: float32.")
+    tf32: bool = HfArg(default=False, help="Compute the network in TF32, on an Ampere or newer GPU.")
+    torch_compile: bool = HfArg(default=False, help="Compile the network by torch.compile.")
 
     @property
     def mode(self) -> str:

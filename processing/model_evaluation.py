@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from .corpora import load_corpus, take_readable_splits
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_countermeasure, set_decision_threshold
+from .precision import Precision
 from .recordings import (
     choose_hop,
     describe_columns,
@@ -69,6 +71,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     lines = [corpus.note] if corpus.note else []
     lines += [
         f"Model: {about['model']}, {countermeasure.model.num_parameters():,} parameters",
+        f"Precision: {', '.join(countermeasure.precision.describe()) or 'float32'}",
         f"Corpus: {describe_split(corpus, split, count_classes(evaluation.trials))}",
         *describe_left_out(corpus),
         f"ASV scores: {', '.join(evaluation.asv_files) or 'none, so there will be no t-DCF'}",
@@ -148,7 +151,15 @@ def score_files(args: EvaluationArguments) -> int:
 def load_model(args: EvaluationArguments) -> Countermeasure:
     """The trained model that the arguments name."""
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-    return load_countermeasure(args.model, **options)
+    countermeasure = load_countermeasure(args.model, **options)
+    if args.torch_compile and countermeasure.feature_extractor.num_samples is None:
+        raise ValueError(
+            f"{args.model} scores whole recordings, and would be compiled for each length: leave "
+            "--torch_compile out."
+        )
+    precision = Precision(bf16=args.bf16, tf32=args.tf32, torch_compile=args.torch_compile)
+    precision.apply(countermeasure.model, PartialState().device)
+    return replace(countermeasure, precision=precision)
 
 
 def change_threshold(countermeasure: Countermeasure, threshold: float) -> None:

@@ -30,6 +30,7 @@ from .base_model import (
 )
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 from .files import write_text
+from .precision import Precision
 from .resuming import describe_difference
 from .trials import KEYS
 
@@ -47,6 +48,7 @@ class Countermeasure:
     revision: str | None  # commit on the Hub; `None` for a folder
     model: PreTrainedModel
     feature_extractor: SequenceFeatureExtractor
+    precision: Precision = Precision()  # of its scores
 
 
 def build_model(

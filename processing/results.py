@@ -200,8 +200,10 @@ def describe_model(folder: Path) -> dict:
 
 
 def describe_countermeasure(countermeasure: "Countermeasure") -> dict:
-    """What [`describe_model`] says, by the name of a loaded model, and its commit on the Hub."""
+    """What [`describe_model`] says, by the name of a loaded model, its commit on the Hub, and what of its
+    precision is not float32."""
     about = {**describe_model(countermeasure.folder), "model": countermeasure.name}
+    about |= countermeasure.precision.describe()
     return {**about, "revision": countermeasure.revision} if countermeasure.revision else about
 
 
