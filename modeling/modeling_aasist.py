@@ -45,6 +45,13 @@ def selu_(hidden: torch.Tensor) -> torch.Tensor:
     return SeluOnCPU.apply(hidden)
 
 
+def put_channels_last(hidden: torch.Tensor) -> torch.Tensor:
+    """The channels last in memory where a GPU trains: its batch normalisation is faster there."""
+    if hidden.device.type == "cpu" or not hidden.requires_grad:
+        return hidden
+    return hidden.contiguous(memory_format=torch.channels_last)
+
+
 def pool_frames(hidden: torch.Tensor) -> torch.Tensor:
     """Max-pooling by 3 of the frames of (batch, channels, bands, frames)."""
     if hidden.requires_grad:
@@ -72,10 +79,10 @@ class AasistBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, bands, frames) to (batch, out_channels, bands, frames // 3)."""
-        residual = hidden if self.shortcut is None else self.shortcut(hidden)
+        residual = hidden if self.shortcut is None else put_channels_last(self.shortcut(hidden))
         if self.norm1 is not None:
             hidden = selu_(self.norm1(hidden))
-        hidden = self.conv1(hidden)  # (batch, out_channels, bands + 1, frames)
+        hidden = put_channels_last(self.conv1(hidden))  # (batch, out_channels, bands + 1, frames)
         hidden = selu_(self.norm2(hidden))
         hidden = self.conv2(hidden).add_(residual)
         return pool_frames(hidden)
