@@ -16,6 +16,7 @@ from .sinc import SincBank
 
 
 POOL_SIZE = 3  # of the max-pooling after the bank (bands and frames) and in every block (frames)
+PIECE_FRAMES = 1536  # that a CPU takes through a block at a time where there is no autograd: 5 MiB per tensor
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # Klambauer et al., NeurIPS 2017
 
 
@@ -86,6 +87,15 @@ class AasistBlock(nn.Module):
         hidden = selu_(self.norm2(hidden))
         hidden = self.conv2(hidden).add_(residual)
         return pool_frames(hidden)
+
+    def forward_in_pieces(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The same in pieces of frames, each with three frames more on both sides for the kernels."""
+        parts = []
+        for start in range(0, hidden.shape[3] // POOL_SIZE * POOL_SIZE, PIECE_FRAMES):
+            before = min(start, POOL_SIZE)
+            part = self(hidden[..., start - before : start + PIECE_FRAMES + POOL_SIZE])
+            parts.append(part[..., before // POOL_SIZE :][..., : PIECE_FRAMES // POOL_SIZE])
+        return torch.cat(parts, dim=3)
 
 
 class GraphAttention(nn.Module):
@@ -291,7 +301,7 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         if self.training or output_hidden_states or input_values.device.type != "cpu":
             hidden_states = self.convolve(input_values)
         else:
-            hidden_states = [run_in_micro_batches(lambda part: self.convolve(part)[-1], input_values, size=1)]
+            hidden_states = [run_in_micro_batches(self.convolve_in_pieces, input_values, size=1)]
         readout = self.dropout(self.read_out(hidden_states[-1]))
         with torch.autocast(readout.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             logits = self.classifier(readout.to(self.classifier.weight.dtype))
@@ -304,15 +314,26 @@ class AasistForAudioClassification(AasistPreTrainedModel):
 
     def convolve(self, input_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Output of front end (batch, 1, bands, frames) and each block (batch, channels, bands, frames)."""
-        hidden = self.sinc.max_magnitudes(input_values, POOL_SIZE).transpose(1, 2)
-        bands = hidden.shape[1] // POOL_SIZE
-        hidden = hidden[:, : bands * POOL_SIZE].unflatten(1, (bands, POOL_SIZE)).amax(2).unsqueeze(1)
-        hidden = selu_(self.sinc_norm(hidden))
+        hidden = self.front_end(input_values)
         hidden_states = (hidden,)
         for block in self.blocks:
             hidden = block(hidden)
             hidden_states += (hidden,)
         return hidden_states
+
+    def convolve_in_pieces(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Output of the last block, on a CPU without autograd."""
+        hidden = self.front_end(input_values)
+        for block in self.blocks:
+            hidden = block.forward_in_pieces(hidden)
+        return hidden
+
+    def front_end(self, input_values: torch.Tensor) -> torch.Tensor:
+        """(batch, num_samples) to (batch, 1, bands, frames)."""
+        hidden = self.sinc.max_magnitudes(input_values, POOL_SIZE).transpose(1, 2)
+        bands = hidden.shape[1] // POOL_SIZE
+        hidden = hidden[:, : bands * POOL_SIZE].unflatten(1, (bands, POOL_SIZE)).amax(2).unsqueeze(1)
+        return selu_(self.sinc_norm(hidden))
 
     def read_out(self, hidden: torch.Tensor) -> torch.Tensor:
         """Output of the encoder (batch, channels, bands, frames) to (batch, 5 * heterogeneous_graph_size)."""
