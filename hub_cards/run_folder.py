@@ -272,13 +272,12 @@ class RunFolder:
         if threshold is None:
             return None
         thresholds = {found.trials: found.eer_thresholds for found in self.evaluations}
-        start, end = thresholds.get(dev, (threshold, threshold))
-        if self.training and (start <= threshold < end or threshold == start):  # by train.py
-            return dev
-        for trials, (start, end) in thresholds.items():
-            if threshold in (start, (start + end) / 2):  # by eval.py; older versions took the first
+        for trials in sorted(thresholds, key=lambda trials: trials != dev):
+            start, end = thresholds[trials]
+            if threshold in (start, (start + end) / 2):  # older versions took the first
                 return trials
-        return None
+        # train.py shifts the scores so that it is 0, but for their rounding.
+        return dev if self.training and (threshold == 0 or dev not in thresholds) else None
 
     def evaluation(self, corpus: str, split: str) -> Evaluation | None:
         """The evaluation on a corpus's split, by the names in `results.json`."""

@@ -15,7 +15,7 @@ from .collation import AudioCollator
 from .corpora import load_corpus, take_readable_splits
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
 from .machine import count_workers, keep_freed_memory, share_out_cores
-from .models import Countermeasure, load_countermeasure, set_decision_threshold
+from .models import Countermeasure, load_countermeasure, write_decision_threshold
 from .precision import Precision
 from .recordings import (
     choose_hop,
@@ -165,7 +165,7 @@ def load_model(args: EvaluationArguments) -> Countermeasure:
 def change_threshold(countermeasure: Countermeasure, threshold: float) -> None:
     """Write the decision threshold into the model's config, and say what it was before."""
     before = getattr(countermeasure.model.config, "decision_threshold", None)
-    set_decision_threshold(countermeasure.folder, threshold)
+    write_decision_threshold(countermeasure.folder, threshold)
     instead = "" if before is None else f" instead of {before:.4f}"
     config = countermeasure.folder / "config.json"
     print(f"Decision threshold: {threshold:.4f}, written into {config}{instead}")

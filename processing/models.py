@@ -203,7 +203,7 @@ def align_weights(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def set_decision_threshold(folder: Path, threshold: float) -> None:
+def write_decision_threshold(folder: Path, threshold: float) -> None:
     """Write the decision threshold into the `config.json` of a model; all else in it stays as it is."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))

@@ -589,8 +589,10 @@ def test_threshold_is_said_to_be_of_the_evaluation_that_it_is_of(converted):
 
 def test_threshold_that_was_set_on_other_recordings_than_dev_is_not_said_to_be_of_dev(run_folder):
     before = cells(text_of(run_folder), "Decision threshold")[0]
+    dev = json.loads((run_folder / "results" / "dev" / "results.json").read_text())
 
-    change(run_folder / "config.json", decision_threshold=0.125)
+    # between the two scores of dev whose middle is 0
+    change(run_folder / "config.json", decision_threshold=dev["eer_threshold_end"] / 2)
 
     assert "the EER threshold on ASVspoof 2019 LA, split `dev` (16 trials)" in before
     assert "It is what the config states" in cells(text_of(run_folder), "Decision threshold")[0]
