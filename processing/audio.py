@@ -26,15 +26,8 @@ Window = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wa
 
 # A seek is exact to the sample, and so is the header's length. In lossy formats neither is.
 _EXACT_SUBTYPES = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
-_ENDING_FORMATS = {
-    "WAV",
-    "WAVEX",
-    "RF64",
-    "AIFF",
-    "AU",
-    "CAF",
-    "FLAC",
-}  # what follows their samples can be told
+# What follows the samples can be told.
+_ENDING_FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "FLAC"}
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does not state its length
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header
 _MADE_UP_BYTES = 10**9  # so are sizes from here on, if not half of it is there
@@ -176,7 +169,9 @@ def _open_soundfile(file: AudioFile) -> sf.SoundFile:
     if there + slack < stated < _PLACEHOLDER_BYTES:
         whole = re.search(r"(?:RIFF|FORM) *: (\d+)", sound.extra_info)
         if not (_MADE_UP_BYTES <= stated > 2 * there or (whole and int(whole[1]) < stated)):
-            raise ValueError(f"{file.name} was cut off: of {stated} bytes {there} are there. Fetch it again.")
+            raise ValueError(
+                f"{file.name} was cut off: of {stated:,} bytes {there:,} are there. Fetch it again."
+            )
         file.remarks.notes.append(
             f"The header states {stated:,} bytes of samples, {there:,} are there: taken for a placeholder."
         )

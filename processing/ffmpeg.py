@@ -232,14 +232,16 @@ class _Decoding:
         """Hold what was decoded against the length that the file states, and against what was skipped."""
         remarks = self.file.remarks
         missing = self.stated_seconds - self.position / self.rate
+        is_damaged = remarks.skipped_packets > self.num_failed or self.num_silent > 0  # before its end
         slack = 0.5 if self.kind == "flac" else _SLACK  # samples
+        if self.kind == "mp3" and is_damaged:  # it loses more than the packets that fail, and has no time
+            slack = 0.01 * self.rate
         if missing * self.rate > slack:
-            is_damaged = remarks.skipped_packets > self.num_failed or self.num_silent > 0  # before its end
             is_cut = (missing - self.seconds_failed) * self.rate > slack and not is_damaged
             if self.kind == "flac" or (is_cut and self.kind != "matroska,webm"):
                 samples = round(missing * self.rate)
                 raise ValueError(
-                    f"{self.file.name} was cut off: {samples} samples are missing. Fetch it again."
+                    f"{self.file.name} was cut off: {samples:,} samples are missing. Fetch it again."
                 )
             remarks.skipped_seconds += missing
             stated = f"{self.stated_seconds:.2f} s"

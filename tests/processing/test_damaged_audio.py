@@ -202,6 +202,17 @@ def test_remark_says_how_many_packets_how_long_and_where(sound, tmp_path, caplog
 # Lengths
 
 
+@pytest.mark.parametrize("name", ["a.mp3", "vbr.mp3"])
+def test_damage_is_held_against_the_length_that_an_mp3_states(sound, tmp_path, name):
+    (tmp_path / name).write_bytes(overwrite(sound[name], 0.5, 1000))
+
+    samples, remarks = decode(tmp_path / name)
+
+    (missing,) = re.findall(r"a length of 4\.00 s, of which ([0-9.]+) s are missing", remarks.describe())
+    assert float(missing) > 0.02
+    assert len(samples) / RATE + float(missing) == pytest.approx(SECONDS, abs=0.006)
+
+
 def test_length_that_ffmpeg_guesses_cuts_nothing_off(sound, tmp_path):
     original, path = tmp_path / "late.wav", tmp_path / "late.mp3"
     time = np.arange(int(RATE * SECONDS)) / RATE
