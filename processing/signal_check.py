@@ -28,7 +28,10 @@ def check_signal(samples: np.ndarray, sampling_rate: int) -> str:
     frames = np.pad(samples, (0, -len(samples) % length), "edge").reshape(-1, length)
     seconds = min(np.count_nonzero(frames.std(axis=1) > QUIETEST) * length, len(samples)) / sampling_rate
     if seconds < SHORTEST_SECONDS:
-        return f"it has {seconds:.2f} s of sound, and {SHORTEST_SECONDS:g} s are needed"
+        return (
+            f"there are {seconds:.2f} s of sound in the {len(samples) / sampling_rate:.2f} s that are "
+            f"scored; {SHORTEST_SECONDS:g} s are needed"
+        )
     return ""
 
 

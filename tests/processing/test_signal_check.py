@@ -14,11 +14,11 @@ NOISE = np.random.default_rng(0).normal(0, 0.1, 4 * RATE).astype(np.float32)
 @pytest.mark.parametrize(
     ("samples", "reason"),
     [
-        (np.zeros(4 * RATE), "it has 0.00 s of sound"),
-        (np.full(4 * RATE, 0.3), "it has 0.00 s of sound"),
-        (NOISE[:1], "it has 0.00 s of sound"),
-        (NOISE[: RATE // 16], "it has 0.06 s of sound"),
-        (np.eye(1, 4 * RATE, 999)[0], "it has 0.02 s of sound"),
+        (np.zeros(4 * RATE), "there are 0.00 s of sound in the "),
+        (np.full(4 * RATE, 0.3), "there are 0.00 s of sound in the "),
+        (NOISE[:1], "there are 0.00 s of sound in the "),
+        (NOISE[: RATE // 16], "there are 0.06 s of sound in the "),
+        (np.eye(1, 4 * RATE, 999)[0], "there are 0.02 s of sound in the "),
         (NOISE * 32768, "its samples reach 1"),
     ],
     ids=["silence", "constant", "one sample", "a sixteenth of a second", "one click", "not scaled"],
