@@ -89,7 +89,8 @@ def load_folder(
         elif columns.get(role) is None:
             table[name] = names[role]
         if role == "label" and name in table and table[name].isna().any():
-            raise ValueError(_describe_unlabelled(tree, table.loc[table[name].isna(), audio], keys))
+            unknown = [column for column in table if column not in (*files, name)]
+            raise ValueError(_describe_unlabelled(tree, table.loc[table[name].isna(), audio], keys, unknown))
     recordings = {join(folder, name) for folder, names in tree.recordings.items() for name in names}
     splits, missing = {}, {}
     for split in sorted(names["split"].unique(), key=[*SPLITS, ""].index):
@@ -231,17 +232,24 @@ def _read_folder_names(paths: pd.Series, keys: Mapping[str, str], root: Path) ->
     return pd.DataFrame([found[f] for f in folders], columns=["split", "label", "attack"], index=paths.index)
 
 
-def _describe_unlabelled(tree: FolderTree, paths: pd.Series, keys: Mapping[str, str]) -> str:
-    """What was found instead of labels, and what to do."""
+def _describe_unlabelled(
+    tree: FolderTree, paths: pd.Series, keys: Mapping[str, str], columns: list[str]
+) -> str:
+    """What was found instead of labels, also `columns` of metadata, and what to do."""
     counts = paths.map(posixpath.dirname).replace("", ".").value_counts()
     folders = ", ".join(f"{name!r} ({count:,}x)" for name, count in counts[:10].items())
     tables = [name for name in tree.list_others() if name.lower().endswith((".csv", ".tsv", ".txt", ".json"))]
+    tables = [name for name in tables if name not in METADATA]
     text = (
         f"{tree.root}: {len(paths):,} recordings lie in no folder that is named for their label; the first "
         f"is {paths.iloc[0]}. Labels must be spelt {'/'.join(keys)} (in any case), but found were {folders}. "
         "Say what others mean with --label_map LABEL=bonafide,OTHER=spoof, or list the recordings in a "
         "metadata.csv of file_name and label."
     )
+    if columns:
+        text += (
+            f" The metadata have the columns {', '.join(columns)}: say which is the label by --label_column."
+        )
     return f"{text} {tables[0]} is not read." if tables else text
 
 

@@ -62,16 +62,17 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
         )
     if found:
         layout = LAYOUTS[found[0]]
-        if unused := [role for role, column in columns.items() if column is not None]:
-            raise ValueError(
-                f"--{unused[0]}_column has no effect on {layout.name.title}, whose protocols say it."
-            )
+        unused = [f"{role}_column" for role, column in columns.items() if column is not None]
+        if unused := unused + ["label_map"] * (arguments.label_map is not None):
+            raise ValueError(f"--{unused[0]} has no effect on {layout.name.title}, whose protocols say it.")
         return layout.load(tree, allow_missing=arguments.allow_missing)
     is_data_set = any(name.endswith((".parquet", ".arrow")) for name in tree.list_others())
     if is_data_set and not tree.recordings:
-        return load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)
+        corpus = load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)
+        return replace(corpus, name=str(folder))
     try:
-        return load_folder(tree, columns, keys, allow_missing=arguments.allow_missing)
+        corpus = load_folder(tree, columns, keys, allow_missing=arguments.allow_missing)
+        return replace(corpus, name=str(folder))  # not where an archive was unpacked
     except ValueError as error:
         for layout in LAYOUTS.values():
             if layout.is_near(tree):

@@ -12,10 +12,11 @@ from metrics.costs import AsvErrorRates
 from metrics.statistics import MIN_TRIALS, Bootstrap
 
 from .arguments import EvaluationArguments
-from .layouts import read_protocol
+from .layouts import find_layout, read_protocol
 from .report import REMEDY_OF_MODEL, describe_comparison, describe_results
 from .results import compare_scores, evaluate_corpus, evaluate_trials, find_asv_rates, write_results
 from .scores import make_scored_corpus, match_scores, read_scores
+from .text_tables import read_first_line
 from .trials import Corpus, choose_split, count_classes, read_label_map
 
 
@@ -26,7 +27,13 @@ def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> Non
     if args.protocol is None:
         corpus = make_scored_corpus(scored, file=file, split=args.split)
     else:
-        corpus = read_protocol(Path(args.protocol), keys)
+        protocol = Path(args.protocol)
+        corpus = read_protocol(protocol, keys)
+        has_labels = not {"key", "spoof"}.isdisjoint(scored) or find_layout(read_first_line(protocol)) is None
+        if label_map is not None and not has_labels and args.compare is None:
+            raise ValueError(
+                f"--label_map has no effect: {file} has no keys, and those of {protocol} are known."
+            )
     split = choose_split(corpus, args.split)
     if split not in corpus.splits:
         raise ValueError(

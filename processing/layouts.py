@@ -7,6 +7,7 @@ from . import asvspoof2019, asvspoof2021
 from .asvspoof5 import ASVSPOOF5
 from .columns import is_header_line, read_columns
 from .in_the_wild import IN_THE_WILD
+from .layout import Layout
 from .text_tables import read_first_line
 from .trials import KEY_OF_LABEL, Corpus, check_trials, complete_trials
 
@@ -30,8 +31,8 @@ def read_protocol(path: Path, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
     if not path.is_file():
         raise FileNotFoundError(f"There is no protocol {path}.")
     first = read_first_line(path)
-    layout = next((layout for layout in LAYOUTS.values() if layout.matches(first)), None)
-    if is_header_line(first) and not (layout and layout.is_csv):
+    layout = find_layout(first)
+    if layout is None and is_header_line(first):
         trials = complete_trials(read_columns(path, "key", keys=keys))
         check_trials(trials, str(path))
         return Corpus(path.name, {"all": trials})
@@ -46,3 +47,9 @@ def read_protocol(path: Path, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
     splits = layout.split_trials(layout.read_protocol(path), path)
     name = layout.name.title if layout.is_official(path) else path.name
     return Corpus(name, splits, breakdowns=layout.breakdowns)
+
+
+def find_layout(first_line: str) -> Layout | None:
+    """That of a protocol that begins so; `None` where it is none of a named corpus."""
+    layout = next((layout for layout in LAYOUTS.values() if layout.matches(first_line)), None)
+    return layout if layout and (layout.is_csv or not is_header_line(first_line)) else None

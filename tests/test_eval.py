@@ -612,6 +612,8 @@ def test_missing_protocol_and_wrong_trials_are_errors(fails, tmp_path, protocol)
 
     assert "Name the protocol with --protocol" in fails("--score_file", path)
     assert "no protocol" in fails("--score_file", path, "--protocol", tmp_path / "nothing.txt")
+    label_map = ("--label_map", "1=bonafide,0=spoof")
+    assert "--label_map has no effect" in fails("--score_file", path, "--protocol", protocol, *label_map)
     (tmp_path / "few.txt").write_text("u0 1.0\nu1 0.5\n")
     message = fails("--score_file", tmp_path / "few.txt", "--protocol", protocol)
     assert "no score for 58 of the 60 trials" in message

@@ -241,6 +241,14 @@ def test_metadata_without_file_names_are_refused_with_their_columns(tmp_path, te
 # What cannot be recognised
 
 
+def test_columns_of_metadata_are_told_where_none_is_the_label(tmp_path):
+    root = make(tmp_path, "a.wav", "b.wav")
+    write(root / "metadata.csv", "file_name,verdict\na.wav,real\nb.wav,fake\n")
+    with pytest.raises(ValueError, match="metadata have the columns verdict.* by --label_column.$"):
+        load(root)
+    assert len(load(root, label_column="verdict").splits["train"]) == 2
+
+
 def test_other_folders_and_tables_are_named_with_what_can_be_done(tmp_path):
     root = make(tmp_path, "train/human/a.wav", "train/robot/b.wav", "train/robot/c.wav")
     write(root / "labels.csv", "path,label\n")
@@ -426,6 +434,7 @@ def test_a_data_set_that_was_downloaded_or_saved_is_read(tmp_path, data_set, sav
     corpus = load_corpus(CorpusArguments(**{argument: str(tmp_path / "saved")}))
     assert describe(corpus) == {split: [("a", "-", "bonafide"), ("b", "unknown", "spoof")]}
     assert len(take_split(corpus, split)) == 2
+    assert corpus.name == str(tmp_path / "saved")
 
 
 def test_files_of_data_for_which_there_is_no_split_are_counted(tmp_path, data_set):
@@ -454,6 +463,7 @@ def test_archives_in_place_of_recordings_are_unpacked_once(tmp_path):
         archive.add(source / "fake" / "vits", "vits")
     first = load(tmp_path / "zips")
     assert describe(first) == {"train": [("a", "-", "bonafide"), ("b", "vits", "spoof")]}
+    assert first.name == str(tmp_path / "zips")
     again = load(tmp_path / "zips")
     assert [row["audio"]["path"] for row in again.splits["train"]] == [
         row["audio"]["path"] for row in first.splits["train"]
