@@ -160,6 +160,12 @@ class Run:
                 f"--learning_rate {args.learning_rate} is below the schedule's min_lr {min_lr}, to which it "
                 "would rise: give another in --lr_scheduler_kwargs."
             )
+        patience = gradient_args.early_stopping_patience
+        if patience is not None and patience < 1:
+            raise ValueError(
+                f"--early_stopping_patience {patience} would end training at its first evaluation: give more "
+                "than there are evaluations to never stop early."
+            )
         if self.weights is not None and "base_model" in self.given:
             raise ValueError(
                 f"--base_model is for a new model, but {self.weights} holds a trained one. Leave it out."

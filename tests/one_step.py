@@ -70,18 +70,21 @@ def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def expect(normalizer: float) -> dict[str, torch.Tensor]:
-    """Weights after the step by plain autograd on all utterances: sum of weight * cross-entropy over
-    `normalizer`."""
+def expect(normalizer: float) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss, which is the sum of weight * cross-entropy over `normalizer`, and the weights after the step,
+    by plain autograd on all utterances."""
     model, batch = make_model().train(), collate(make_rows())
     before = copy.deepcopy(model.state_dict())
     losses = F.cross_entropy(model(batch["input_values"]).logits, batch["labels"], reduction="none")
     weights = torch.tensor([WEIGHTS["bonafide"], WEIGHTS["spoof"]])[batch["labels"]]
-    ((weights * losses).sum() / normalizer).backward()
-    return before | {n: p.detach() - p.grad for n, p in model.named_parameters() if p.grad is not None}
+    loss = (weights * losses).sum() / normalizer
+    loss.backward()
+    after = {n: p.detach() - p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return loss.item(), before | after
 
 
 if __name__ == "__main__":
     trainer = take_step(Path(sys.argv[-1]), 2, 2)
     if trainer.is_world_process_zero():
         trainer.model.save_pretrained(sys.argv[-1])
+        trainer.state.save_to_json(str(Path(sys.argv[-1], "trainer_state.json")))

@@ -134,6 +134,7 @@ REFUSED = [
     ("fsdp", "full_shard", "the whole weights"),
     ("deepspeed", "zero.json", "deepspeed"),
     ("per_device_eval_batch_size", 0, "at least 1 is needed"),
+    ("early_stopping_patience", 0, "would end training at its first evaluation"),
     ("parallelism_config", "x", "invalid"),
     ("activation_checkpointing", True, "not possible with rawnet2"),
     ("gradient_checkpointing", True, "not possible with rawnet2"),

@@ -1,6 +1,7 @@
 """What the Trainer here does otherwise than the library's."""
 
 import copy
+import json
 from pathlib import Path
 
 import one_step
@@ -138,10 +139,11 @@ def test_weights_of_a_run_have_the_permissions_of_its_other_files(trained):
 def test_step_is_one_objective_however_it_is_divided(
     tmp_path, batch_size, num_batches, trainer_class, normalizer
 ):
-    expected = one_step.expect(normalizer)
+    loss, expected = one_step.expect(normalizer)
 
     trainer = one_step.take_step(tmp_path, batch_size, num_batches, trainer_class=trainer_class)
 
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(loss, abs=1e-6)
     for name, tensor in trainer.model.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=name)
 
@@ -152,8 +154,11 @@ def test_step_of_two_processes_is_that_of_one(tmp_path):
 
     script.run(tmp_path, launch=("--multi_gpu", "--num_processes", "2", "--main_process_port", "0"))
 
+    loss, expected = one_step.expect(24.0)
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    assert state["log_history"][0]["loss"] == pytest.approx(loss, abs=1e-6)
     trained = load_file(tmp_path / "model.safetensors")
-    for name, tensor in one_step.expect(24.0).items():
+    for name, tensor in expected.items():
         torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
