@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from transformers import (
@@ -188,9 +189,10 @@ def load_countermeasure(
 
 
 def _load_model(folder: Path, name: str, **settings) -> PreTrainedModel:
-    name = f"The model {name}"
+    """The model in float32, in which it is trained and scores, whatever its weights were saved in."""
+    name, settings = f"The model {name}", {"use_safetensors": True, "dtype": torch.float32, **settings}
     with explain_errors(name, SAVE_REMEDY):
-        return load_whole(AutoModelForAudioClassification, folder, name, use_safetensors=True, **settings)[0]
+        return load_whole(AutoModelForAudioClassification, folder, name, **settings)[0]
 
 
 def align_weights(model: PreTrainedModel) -> PreTrainedModel:

@@ -61,6 +61,19 @@ def test_weights_are_aligned_as_pytorch_aligns_its_own(saved):
     assert {tensor.data_ptr() % 64 for tensor in (*model.parameters(), *model.buffers())} == {0}
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_that_were_saved_in_half_precision_score_in_float32(folder, recording, dtype):
+    rounded = load_countermeasure(str(folder))
+    rounded.model.to(dtype).save_pretrained(folder)
+    rounded.model.float()
+
+    countermeasure = load_countermeasure(str(folder))
+
+    assert {parameter.dtype for parameter in countermeasure.model.parameters()} == {torch.float32}
+    expected, found = (next(score_recordings(each, [recording])) for each in (rounded, countermeasure))
+    assert found.scores == pytest.approx(expected.scores, abs=1e-6)
+
+
 def test_folder_named_relatively_or_from_home_has_its_own_name(saved, monkeypatch):
     monkeypatch.chdir(saved)
     monkeypatch.setenv("HOME", str(saved.parent))
