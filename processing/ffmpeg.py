@@ -14,6 +14,7 @@ from .audio_file import AudioFile
 
 _SLACK = 4096  # samples by which a lossy file may fall short of its header: encoder delay and padding
 _MAX_HOLE = 3600  # seconds: broken time stamps shall not make days of silence
+_LATEST_START = 0.1  # seconds: encoder delay is less
 _OGG_PAGE = 65_307  # bytes at most
 _SILENCE = np.zeros((1, 2**16), np.float32)
 # An MP3's first frame, if it states the number of frames. Of the flags after "Xing", the last is "frames".
@@ -22,6 +23,8 @@ _FRAMES_OF_MP3 = re.compile(
 )
 # Formats that begin with the length of each track. Elsewhere FFmpeg's `duration` can be a guess.
 _LENGTH_IN_HEADER = {"flac", "mov,mp4,m4a,3gp,3g2,mj2", "tta", "wv"}
+# Formats that state the time of the end of all tracks, if not always rightly: a remark, no error.
+_LENGTH_FOR_REMARK = {"matroska,webm", "ogg"}
 
 
 def open_container(stream: BinaryIO, **options: str) -> av.container.InputContainer:
@@ -51,6 +54,11 @@ def decode_frames(file: AudioFile) -> Iterator[av.AudioFrame]:
                 language = track.language or "of no language"
                 about = f"number {number}, {track.codec_context.name}, {language}"
                 file.remarks.notes.append(f"Of its {count} audio tracks one was taken: {about}.")
+            start = float((track.start_time or 0) * track.time_base)
+            if container.format.name == "ogg" and start > _LATEST_START:
+                file.remarks.notes.append(
+                    f"Its first time stamp is {start:.2f} s: the beginning may be missing."
+                )
             if container.format.name == "flac":
                 track.codec_context.options = {"err_detect": "crccheck+explode"}
             yield from _Decoding(file, container, track, _find_length(container, track, first_frame)).run()
@@ -80,7 +88,7 @@ def _read_first_frame(stream: BinaryIO) -> bytes:
 def _find_length(container: av.container.InputContainer, track: av.AudioStream, first_frame: bytes) -> float:
     """Seconds that the file states and FFmpeg goes by; 0 where there is no such statement."""
     kind, seconds = container.format.name, float((track.duration or 0) * track.time_base)
-    if kind == "matroska,webm" and len(container.streams) == 1:
+    if kind in _LENGTH_FOR_REMARK and len(container.streams) == 1:
         return (container.duration or 0) / av.time_base
     if kind == "mp3" and (found := _FRAMES_OF_MP3.match(first_frame)):
         stated = int.from_bytes(found[1], "big") * track.codec_context.frame_size / track.rate
@@ -109,13 +117,18 @@ def _find_size_without_zeros(stream: BinaryIO) -> int:
     return 0
 
 
-def _ends_ogg(stream: BinaryIO) -> bool:
-    """Whether the last page is marked as the last and is there to its end (RFC 3533, 6)."""
-    stream.seek(-min(_OGG_PAGE, stream.seek(0, os.SEEK_END)), os.SEEK_END)
+def _ends_ogg(stream: BinaryIO, begin: int) -> bool:
+    """
+    Whether the last page is marked as the last and is there to its end (RFC 3533, 6), and FFmpeg took it:
+    then the last packet is of the page at `begin`, unless one goes on from page to page.
+    """
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(-min(_OGG_PAGE, size), os.SEEK_END)
     _, mark, page = stream.read().rpartition(b"OggS")
     if not mark or len(page) < 23:
         return not mark
-    return page[1] & 4 > 0 and len(page) >= 23 + page[22] + sum(page[23 : 23 + page[22]])
+    is_read = page[1] & 1 > 0 or size - len(mark + page) <= begin
+    return is_read and page[1] & 4 > 0 and len(page) >= 23 + page[22] + sum(page[23 : 23 + page[22]])
 
 
 @dataclass
@@ -165,11 +178,11 @@ class _Decoding:
 
     def read_packets(self) -> Iterator[av.Packet | None]:
         """The packets that hold something, as far as the file can be read, and `None` at the end."""
-        begin, end, num_bytes, stopped = None, 0, 0, False
+        begin, last, end, num_bytes, stopped = None, 0, 0, 0, False
         try:
             for packet in self.container.demux(self.track):
                 if packet.size:
-                    begin = packet.pos if begin is None else begin
+                    begin, last = packet.pos if begin is None else begin, packet.pos or 0
                     end, num_bytes = max(end, (packet.pos or 0) + packet.size), num_bytes + packet.size
                     yield packet
         except av.FFmpegError:
@@ -179,9 +192,9 @@ class _Decoding:
             self.note_rest((begin or 0) + num_bytes)
         elif stopped or self.kind in ("wav", "aiff"):
             self.note_rest(end)
-        elif self.kind == "ogg" and not _ends_ogg(self.file.stream):
+        elif self.kind == "ogg" and not _ends_ogg(self.file.stream, last):
             self.file.remarks.notes.append(
-                "Its last Ogg page does not mark the end or is not whole: the file was probably cut off."
+                "Its last Ogg page is damaged, not whole or not the end: the file was probably cut off."
             )
 
     def note_rest(self, end: int) -> None:
@@ -238,7 +251,7 @@ class _Decoding:
             slack = 0.01 * self.rate
         if missing * self.rate > slack:
             is_cut = (missing - self.seconds_failed) * self.rate > slack and not is_damaged
-            if self.kind == "flac" or (is_cut and self.kind != "matroska,webm"):
+            if self.kind == "flac" or (is_cut and self.kind not in _LENGTH_FOR_REMARK):
                 samples = round(missing * self.rate)
                 raise ValueError(
                     f"{self.file.name} was cut off: {samples:,} samples are missing. Fetch it again."

@@ -333,11 +333,18 @@ def test_missing_file_is_named(tmp_path):
         decode_audio(tmp_path / "absent.flac")
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"This is a text about audio, not audio.\n" * 100])
-def test_file_without_audio_is_named(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty: 0 bytes"),
+        (b"RIFF", "cannot be decoded"),
+        (b"This is a text about audio, not audio.\n" * 100, "cannot be decoded"),
+    ],
+)
+def test_file_without_audio_is_named(tmp_path, content, message):
     (tmp_path / "text.wav").write_bytes(content)
 
-    with pytest.raises(ValueError, match="text.wav cannot be decoded"):
+    with pytest.raises(ValueError, match=f"text.wav {message}"):
         decode_audio(tmp_path / "text.wav")
 
 

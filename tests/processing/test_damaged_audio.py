@@ -257,6 +257,20 @@ def test_end_that_was_cut_off_a_stream_is_remarked(sound, tmp_path, name, remark
     assert re.search(remark, remarks.describe())
 
 
+@pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
+def test_damage_of_any_page_of_an_ogg_is_remarked(sound, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(sound[name])
+    whole, remarks = decode(path)
+    assert remarks.describe() == ""
+    pages = [found.start() for found in re.finditer(b"OggS", sound[name])]
+
+    for page in pages[2:]:  # behind those of the header
+        path.write_bytes(sound[name][: page + 200] + sound[name][page + 220 :])
+        samples, remarks = decode(path)
+        assert len(samples) <= len(whole) and remarks.describe()
+
+
 def with_sizes(wav: bytes, riff: int, data: int) -> bytes:
     """The WAV with other sizes in its header."""
     at = wav.index(b"data") + 4
