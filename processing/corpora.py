@@ -64,7 +64,9 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
         layout = LAYOUTS[found[0]]
         unused = [f"{role}_column" for role, column in columns.items() if column is not None]
         if unused := unused + ["label_map"] * (arguments.label_map is not None):
-            raise ValueError(f"--{unused[0]} has no effect on {layout.name.title}, whose protocols say it.")
+            raise ValueError(
+                f"--{unused[0]} has no effect on {layout.name.title}: its protocols say it. Leave it out."
+            )
         return layout.load(tree, allow_missing=arguments.allow_missing)
     is_data_set = any(name.endswith((".parquet", ".arrow")) for name in tree.list_others())
     if is_data_set and not tree.recordings:
