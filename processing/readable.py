@@ -2,26 +2,29 @@
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import datasets
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from .audio import count_samples, decode_audio
 from .audio_file import Remarks
 from .files import write_text
+from .machine import count_cores
 from .resuming import hash_rows, read_on_main
 
 
 logger = logging.get_logger(__name__)
 
 VERSION = 2  # to be raised with every change of what is checked
-NUM_THREADS = 8  # that wait for the disk; more cores are used by more processes
+BATCH_SIZE = 64  # recordings that a worker checks at a time
+FEW = 2000  # recordings that are checked, in about a second, before workers would have started
 # Of these the header tells where the last sample is, and it is found without decoding what precedes it.
 SEEKABLE = {".flac", ".wav", ".aif", ".aiff", ".au"}
 NUM_SHOWN = 100  # recordings that an error lists
@@ -62,12 +65,13 @@ def _find_errors(rows: Dataset, name: str) -> dict[int, str]:
     memory, unreadable = read_on_main(lambda: _recall(rows))
     numbers = range(len(rows)) if unreadable is None else unreadable
     own = numbers[process.process_index :: process.num_processes]
+    num_workers = 0 if len(own) < FEW else min(8, count_cores())
+    check = partial(_check_batch, audio)
     found, is_quiet = [], not process.is_main_process
-    bar = tqdm(total=len(own), desc=f"Checking {name} recordings", disable=is_quiet, delay=1)
-    with bar, ThreadPoolExecutor(NUM_THREADS) as pool:
-        for i, error in zip(own, pool.map(lambda i: _find_error(audio[i]["audio"]), own), strict=True):
-            found += [(i, error)] if error else []
-            bar.update()
+    with tqdm(total=len(own), desc=f"Checking {name} recordings", disable=is_quiet, delay=1) as bar:
+        for batch in DataLoader(own, BATCH_SIZE, num_workers=num_workers, collate_fn=check):
+            found += [(i, error) for i, error in batch if error]
+            bar.update(len(batch))
     errors = dict(sorted(gather_object(found)))
     if memory is not None and process.is_main_process and unreadable != [*errors]:
         try:
@@ -83,6 +87,10 @@ def _recall(rows: Dataset) -> tuple[Path | None, list[int] | None]:
         return None, None
     memory = Path(datasets.config.HF_DATASETS_CACHE, "unreadable", f"{hash_rows(rows)[:32]}-{VERSION}.json")
     return memory, json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else None
+
+
+def _check_batch(rows: Dataset, numbers: list[int]) -> list[tuple[int, str | None]]:
+    return [(i, _find_error(rows[i]["audio"])) for i in numbers]
 
 
 def _find_error(audio: dict) -> str | None:

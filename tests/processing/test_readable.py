@@ -53,7 +53,10 @@ def damaged_dir(corpus_dir):
     return corpus_dir
 
 
-def test_all_unreadable_recordings_of_the_splits_taken_are_named_at_once(damaged_dir):
+@pytest.mark.parametrize("few", [2000, 1], ids=["in this process", "by workers"])
+def test_all_unreadable_recordings_of_the_splits_taken_are_named_at_once(damaged_dir, few, monkeypatch):
+    monkeypatch.setattr("processing.readable.FEW", few)
+
     with pytest.raises(ValueError) as error:
         check(damaged_dir)
 
