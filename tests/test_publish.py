@@ -138,6 +138,7 @@ def test_published_are_model_code_card_log_and_results_and_nothing_else(publishe
         "loss.py",
         "micro_batch.py",
         "model.safetensors",
+        "modeling_countermeasure.py",
         "modeling_rawnet2.py",
         "preprocessor_config.json",
         "published.json",

@@ -170,4 +170,4 @@ def test_dev_loss_is_the_weighted_mean_over_all_trials(tmp_path, batch_size):
         logits = trainer.model(batch["input_values"]).logits
     expected = F.cross_entropy(logits, batch["labels"], weight=torch.tensor([9.0, 1.0]))
 
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(expected), abs=1e-6)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(expected), rel=1e-6)
