@@ -134,14 +134,12 @@ def load_hub(
         raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
     if isinstance(builder, FolderBasedBuilder):
         below = builder.config.data_dir
-        if (
-            below or configuration is None
-        ):  # it would take splits from the names of files, and drop the others
+        # `datasets` would take splits from the names of files, and drop the others.
+        if below or configuration is None:
             is_local = Path(dataset_id).is_dir()
             root = Path(dataset_id if is_local else snapshot_download(dataset_id, repo_type="dataset"))
-            return dataclasses.replace(
-                load_folder(open_tree(root / (below or "")), columns, keys), name=dataset_id
-            )
+            corpus = load_folder(open_tree(root / (below or "")), columns, keys)
+            return dataclasses.replace(corpus, name=dataset_id)
         builder.BASE_FEATURE = UndecodedAudio
         builder.EXTENSIONS = [*AUDIO_EXTENSIONS]
     builder.download_and_prepare()

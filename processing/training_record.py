@@ -49,24 +49,32 @@ def save_and_evaluate(
     model = align_weights(AutoModelForAudioClassification.from_pretrained(unfinished))
     batches = Batches(trainer.args.per_device_eval_batch_size, trainer.args.dataloader_num_workers)
     _, rows = splits["dev"]
-    scores = score_rows(model, collator, rows, batches=batches, description="Scoring dev for the threshold")
-    model.set_decision_threshold(choose_decision_threshold(list_trials(rows), scores.numpy()))
+    started = time.time()
+    of_dev = score_rows(model, collator, rows, batches=batches, description="Scoring dev for the threshold")
+    seconds_of_dev = time.time() - started
+    threshold = choose_decision_threshold(list_trials(rows), of_dev.numpy())
+    model.set_decision_threshold(threshold)
+    is_shifted = model.config.decision_threshold != threshold
     if trainer.is_world_process_zero():
         model.save_pretrained(unfinished)
     all_results = []
     for role, (spec, rows) in splits.items():
-        started = time.time()
-        description = f"Scoring {role}"
-        scores = score_rows(model, collator, rows, batches=batches, description=description).numpy()
+        if role == "dev" and not is_shifted:  # a model without a last layer
+            scores, seconds = of_dev.numpy(), seconds_of_dev
+        else:
+            started = time.time()
+            description = f"Scoring {role}"
+            scores = score_rows(model, collator, rows, batches=batches, description=description).numpy()
+            seconds = time.time() - started
         if not trainer.is_world_process_zero():
             continue
-        seconds = {"seconds": round(time.time() - started, 1)}
         trials = list_trials(rows)
         asv, asv_files = find_asv_rates(corpus, spec, trials)
         results = evaluate_corpus(corpus, spec, trials, scores, asv=asv)
         if role == "dev":
             move_model(unfinished, folder)
-        results |= {"asv_score_files": asv_files, **describe_model(folder), **seconds}
+        results |= {"asv_score_files": asv_files, **describe_model(folder)}
+        results["seconds"] = round(seconds, 1)
         write_results(folder / "results" / role, results, trials, {results["model"]: scores})
         all_results.append(results)
     trainer.accelerator.wait_for_everyone()
