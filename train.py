@@ -77,11 +77,12 @@ from transformers import TrainingArguments, set_seed
 from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
 from modeling import ARCHITECTURES, LFCCGMMConfig
+from processing.augmentation import build_augmentation
 from processing.checkpoints import find_checkpoint
 from processing.collation import AudioCollator, RecordingError, label_ids
 from processing.corpora import load_corpus, split_specs, take_readable_splits
 from processing.em import EMError
-from processing.files import strip_folder
+from processing.files import strip_folders
 from processing.machine import count_workers, keep_freed_memory, share_out_cores
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
@@ -146,7 +147,8 @@ class Run:
     target: Target | None = None
 
     def check(self) -> None:
-        """ValueError: arguments that are not supported, have no effect, or cannot be combined."""
+        """ValueError, FileNotFoundError: arguments that are not supported, have no effect, or cannot be
+        combined."""
         model_args, gradient_args, args = self.model_args, self.gradient_args, self.args
         if unused := sorted(self.given.keys() & find_unused_arguments(self.recipe)):
             raise ValueError(
@@ -182,6 +184,12 @@ class Run:
                 "--cache_frozen_trunk cannot be combined with --crop random: it keeps one crop of each "
                 "utterance."
             )
+        if gradient_args.cache_frozen_trunk and gradient_args.augmentation:
+            raise ValueError(
+                "--cache_frozen_trunk cannot be combined with augmentation: it keeps each utterance as it "
+                "is. Leave it out, or add --augmentation '[]'."
+            )
+        build_augmentation(gradient_args.augmentation)
         self.choose_method()
         model_type = self.recipe.model.get("model_type")
         cannot = {c.model_type for c, n in ARCHITECTURES.items() if not n.supports_gradient_checkpointing}
@@ -215,7 +223,7 @@ class Run:
         recipe, overridden = dataclasses.asdict(self.recipe) | {"corpus": corpus.name}, dict(self.overrides)
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
         for arguments in (recipe["training"], overridden):
-            arguments |= {k: strip_folder(v) for k, v in arguments.items() if isinstance(v, str)}
+            arguments |= strip_folders(arguments)
             if base_model and "base_model" in arguments:
                 arguments["base_model"] = base_model["name"]
         record = {
@@ -330,7 +338,7 @@ def parse_arguments(argv: list[str]) -> Run:
     args.push_to_hub = False  # only the finished run is published, not every file of the Trainer
     try:
         run.check()
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     return run
 

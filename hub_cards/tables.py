@@ -82,7 +82,8 @@ def format_argument(value) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {format_argument(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(format_argument, value))
+        separator = "; " if any(isinstance(item, Mapping) for item in value) else ", "
+        return separator.join(map(format_argument, value))
     return strip_folder(str(value))
 
 

@@ -5,6 +5,7 @@ that takes long, so that help and errors are there at once.
 
 import argparse
 import difflib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -76,7 +77,7 @@ class ArgumentParser(HfArgumentParser):
             if options & set(action.option_strings):
                 given[action.dest] = getattr(values, action.dest)
         for group in groups:  # JSON, which a dataclass reads when it is made
-            given |= {k: v for k, v in vars(group).items() if k in given and isinstance(v, dict)}
+            given |= {k: v for k, v in vars(group).items() if str(given.get(k)).startswith(("{", "["))}
         return groups, given
 
 
@@ -139,6 +140,11 @@ class GradientArguments:
         help="Where training crops: start or random.",
         metadata={"choices": ["start", "random"]},
     )
+    augmentation: list[dict] | str | None = HfArg(
+        default=None,
+        help="How training utterances are changed before the crop, as JSON, one after the other: "
+        """'[{"rawboost": {"algorithm": 5}, "probability": 0.5}]'; '[]' for none.""",
+    )
     optimizer: str | None = HfArg(
         default=None,
         help="adam: torch.optim.Adam instead of --optim, its weight decay as an L2 term in the "
@@ -153,6 +159,13 @@ class GradientArguments:
     early_stopping_patience: int | None = HfArg(
         default=None, help="Stop after so many evaluations in a row without a lower dev EER."
     )
+
+    def __post_init__(self):
+        if isinstance(self.augmentation, str):
+            try:
+                self.augmentation = json.loads(self.augmentation)
+            except ValueError as error:
+                raise ValueError(f"augmentation {self.augmentation!r} is not valid JSON: {error}") from error
 
 
 @dataclass(frozen=True)

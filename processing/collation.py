@@ -1,4 +1,4 @@
-"""Rows to a batch: decode the part of each utterance that the crop needs, crop or pad it, attach labels."""
+"""Rows to a batch: decode what the crop needs of each utterance, augment, crop or pad it, attach labels."""
 
 import hashlib
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from .audio import count_samples, decode_audio
+from .augmentation import Augmentation
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
 
@@ -20,14 +21,16 @@ class AudioCollator:
     """
     Collates rows (see `trials.FEATURES`) into `input_values` (batch, num_samples) and `labels` (batch,).
 
-    The start of a random crop is a function of (seed, epoch, utterance), and the epoch stands in shared
-    memory: so it is the same in every loader worker, over any number of processes and in a resumed run.
+    Augmentation and the start of a random crop are functions of (seed, epoch, utterance), and the epoch
+    stands in shared memory: so they are the same in every loader worker, over any number of processes and in
+    a resumed run.
 
     Args:
         feature_extractor: crops and pads.
         label_ids: the model's class index of each index of the rows' `ClassLabel`; `None` leaves labels out.
         crop: "start", or "random" for training.
-        seed: of the random crop.
+        augmentation: for training; of the whole utterance, before the crop.
+        seed: of the augmentation and the random crop.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class AudioCollator:
         label_ids: list[int] | None = None,
         *,
         crop: str = "start",
+        augmentation: Augmentation | None = None,
         seed: int = 0,
     ):
         if crop not in ("start", "random"):
@@ -43,6 +47,7 @@ class AudioCollator:
         self.feature_extractor = feature_extractor
         self.label_ids = label_ids
         self.crop = crop
+        self.augmentation = augmentation
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -56,21 +61,26 @@ class AudioCollator:
 
     def _decode(self, row: dict, rate: int) -> np.ndarray:
         """The crop of a row; a `RecordingError` names what cannot be decoded."""
-        options = {"sampling_rate": rate, "num_samples": self.feature_extractor.num_samples}
+        audio, num_samples = row["audio"], self.feature_extractor.num_samples
+        is_random = self.crop == "random" and num_samples is not None
         try:
-            return decode_audio(row["audio"], start=self._choose_start(row), **options)
+            if self.augmentation is None and not is_random:
+                return decode_audio(audio, sampling_rate=rate, num_samples=num_samples)
+            utterance = int.from_bytes(hashlib.sha256(row["utterance_id"].encode()).digest()[:8], "little")
+            generator = np.random.default_rng([self.seed, int(self.epoch), utterance])
+            if self.augmentation is None:
+                start = _draw_start(generator, count_samples(audio, sampling_rate=rate), num_samples)
+                return decode_audio(audio, sampling_rate=rate, start=start, num_samples=num_samples)
+            waveform = self.augmentation(decode_audio(audio, sampling_rate=rate), rate, generator)
         except (ValueError, OSError) as error:
             raise RecordingError(str(error)) from error
+        start = _draw_start(generator, len(waveform), num_samples) if is_random else 0
+        return waveform[start:][:num_samples]
 
-    def _choose_start(self, row: dict) -> int:
-        """First sample of the crop of a row."""
-        num_samples = self.feature_extractor.num_samples
-        if self.crop == "start" or num_samples is None:
-            return 0
-        utterance = int.from_bytes(hashlib.sha256(row["utterance_id"].encode()).digest()[:8], "little")
-        generator = np.random.default_rng([self.seed, int(self.epoch), utterance])
-        length = count_samples(row["audio"], sampling_rate=self.feature_extractor.sampling_rate)
-        return int(generator.integers(max(0, length - num_samples) + 1))
+
+def _draw_start(generator: np.random.Generator, length: int, num_samples: int) -> int:
+    """First sample of a random crop of `num_samples`."""
+    return int(generator.integers(max(0, length - num_samples) + 1))
 
 
 def label_ids(rows_names: list[str], label2id: dict[str, int]) -> list[int]:

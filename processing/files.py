@@ -98,3 +98,12 @@ def strip_folder(value: str) -> str:
     if not _PATH_OF_A_MACHINE.match(value):
         return value
     return PureWindowsPath(value).name or value  # which parts at / and at \\
+
+
+def strip_folders(value: object) -> object:
+    """[`strip_folder`] of a value and of all that lies in it, where it is a list or a mapping."""
+    if isinstance(value, dict):
+        return {name: strip_folders(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [strip_folders(item) for item in value]
+    return strip_folder(value) if isinstance(value, str) else value

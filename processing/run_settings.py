@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from .base_model import RECORD_NAME
-from .files import strip_folder, write_text
+from .files import strip_folders, write_text
 from .resuming import count_audio_bytes, describe_difference
 from .trials import count_classes, list_trials
 
@@ -50,7 +50,7 @@ def describe_settings(
     """
     patterns = [pattern for group in MAY_CHANGE.values() for pattern in group]
     settings = {
-        name: strip_folder(value) if isinstance(value, str) else value
+        name: strip_folders(value)
         for name, value in {**args.to_dict(), **own_args}.items()
         if not any(fnmatch(name, pattern) for pattern in patterns)
     }

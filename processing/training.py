@@ -26,6 +26,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from metrics.det import equal_error_rate
 
 from .arguments import EMSettings, GradientArguments
+from .augmentation import build_augmentation
 from .collation import AudioCollator
 from .scores import compute_scores
 from .scoring import Batches
@@ -45,7 +46,8 @@ def build_trainer(
     frozen part of the model gives of it. The collator is that of evaluation.
 
     Raises:
-        ValueError: a training split without one whole batch; see [`cache_trunk`] and [`LFCCGMMTrainer`].
+        ValueError: a training split without one whole batch; see [`build_augmentation`], [`cache_trunk`] and
+            [`LFCCGMMTrainer`].
     """
     train, dev = splits["train"], splits["dev"]
     common = {"model": model, "args": args, "processing_class": collator.feature_extractor}
@@ -61,7 +63,11 @@ def build_trainer(
             "--per_device_train_batch_size."
         )
     train_collator = AudioCollator(
-        collator.feature_extractor, collator.label_ids, crop=method.crop, seed=args.seed
+        collator.feature_extractor,
+        collator.label_ids,
+        crop=method.crop,
+        augmentation=build_augmentation(method.augmentation),
+        seed=args.seed,
     )
     if method.cache_frozen_trunk:
         batches = Batches(args.per_device_eval_batch_size, args.dataloader_num_workers)
@@ -86,9 +92,9 @@ def build_trainer(
 
 class AntiSpoofingTrainer(Trainer):
     """
-    [`Trainer`] with an `eval_collator` beside its `data_collator`, so that only training crops at random;
-    with a loss that is the weighted mean over an optimizer step, however it is divided into batches and
-    processes; and with a resumed run that goes on exactly where a killed one was.
+    [`Trainer`] with an `eval_collator` beside its `data_collator`, so that only training crops at random and
+    augments; with a loss that is the weighted mean over an optimizer step, however it is divided into batches
+    and processes; and with a resumed run that goes on exactly where a killed one was.
 
     `optimizer` "adam" is `torch.optim.Adam` instead of the one that `args.optim` names. As in the field's
     published code, its weight decay is an L2 term in the gradient of every parameter. Training stops after
@@ -194,7 +200,7 @@ class AntiSpoofingTrainer(Trainer):
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the collator of training the epoch, which the random crop depends on."""
+    """Tells the collator of training the epoch, which augmentation and the random crop depend on."""
 
     def __init__(self, collator: AudioCollator):
         self.collator = collator

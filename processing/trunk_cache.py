@@ -66,8 +66,8 @@ def cache_trunk(
     `accelerate launch` they are shared out over the processes. `num_workers` threads decode.
 
     Raises:
-        ValueError: nothing of the model is frozen; a random crop; a value that float16 cannot hold; audio
-            that cannot be decoded; too little space on the disk.
+        ValueError: nothing of the model is frozen; a random crop or augmentation; a value that float16 cannot
+            hold; audio that cannot be decoded; too little space on the disk.
     """
     if not getattr(model.config, "has_frozen_trunk", False):
         raise ValueError(
@@ -78,6 +78,10 @@ def cache_trunk(
         raise ValueError(
             f"--cache_frozen_trunk keeps one crop of each utterance, but the crop is {collator.crop}. Leave "
             f"--cache_frozen_trunk or --crop {collator.crop} out."
+        )
+    if collator.augmentation is not None:
+        raise ValueError(
+            "--cache_frozen_trunk keeps each utterance as it is, without augmentation. Leave one of both out."
         )
     folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _make_key(model, collator, rows)[:32])
     ranges = [range(i, min(i + SHARD_SIZE, len(rows))) for i in range(0, len(rows), SHARD_SIZE)]

@@ -177,6 +177,8 @@ def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
         4,
     ]
     arguments += ["--save_strategy", "steps", "--save_steps", 4, "--logging_steps", 1]
+    augmentation = [{"rawboost": {"algorithm": 5}, "probability": 0.5}]
+    arguments += ["--augmentation", json.dumps(augmentation)]
     train_script.run(*arguments, "--output_dir", tmp_path / "whole")
 
     killed = tmp_path / "killed"
@@ -209,6 +211,14 @@ def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
         for run in (tmp_path / "whole", killed)
     ]
     assert losses[0] == losses[1] and len(losses[0]) == 24
+    # What was done to the training utterances is in the records and in the card.
+    record = json.loads((killed / "training.json").read_text())
+    recipe = yaml.safe_load((killed / "recipe.yaml").read_text())
+    card = (killed / "README.md").read_text()
+    assert record["settings"]["augmentation"] == record["overridden"]["augmentation"] == augmentation
+    assert recipe["training"]["augmentation"] == augmentation
+    assert "| `augmentation` | rawboost algorithm 5, probability 0.5 (one after the other" in card
+    assert "Training utterances are augmented" in card and "No data augmentation" not in card
 
 
 def test_resuming_a_run_that_had_stopped_early_does_not_train_on(
@@ -410,6 +420,7 @@ def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tm
         ("weight_decay", 0.5, 0.0),
         ("seed", 3, 42),
         ("crop", "start", "random"),
+        ("augmentation", [{"rawboost": {"algorithm": 5}}], None),
         ("lr_scheduler_type", "linear", "cosine"),
         ("metric_for_best_model", "loss", "eer"),
         ("train_split", "train[:20]", "train"),
@@ -420,7 +431,8 @@ def test_argument_that_differs_from_how_the_run_began_is_refused(
 ):
     run = resumable(trained, tmp_path)
 
-    message = refused(*run, "--data_dir", la_corpus, f"--{argument}", value)
+    given = json.dumps(value) if isinstance(value, list) else value
+    message = refused(*run, "--data_dir", la_corpus, f"--{argument}", given)
 
     name = argument.replace("train_split", "train.split")
     assert f"other settings: {name} was {before!r}, now {value!r}" in message
@@ -470,6 +482,7 @@ def resumable(trained, folder) -> tuple:
     [
         ({"training": {"crop": "middle"}}, "crop 'middle' is not one of start, random"),
         ({"training": {"optimizer": "sgd"}}, "optimizer 'sgd' is not one of adam"),
+        ({"training": {"augmentation": [{"rawbost": {}}]}}, "name 'rawbost' (did you mean 'rawboost'?)"),
         ({"training": {"per_device_train_batch_size": 8.5}}, "invalid int value: '8.5'"),
         ({"training": {"data_dir": "LA"}}, "unknown key 'data_dir'"),
         ({"model": {"model_type": "wav2vec2"}}, "model_type 'wav2vec2' is not one of aasist, lcnn"),

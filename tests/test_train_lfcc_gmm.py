@@ -147,6 +147,7 @@ def test_recording_that_cannot_be_decoded_ends_em_in_one_line(arguments, la_corp
         ("lfcc-gmm", ("--max_steps", "1"), "--max_steps has no effect on lfcc-gmm"),
         ("lfcc-gmm", ("--learning_rate", "5"), "--learning_rate has no effect on lfcc-gmm"),
         ("lfcc-gmm", ("--crop", "random"), "--crop has no effect on lfcc-gmm"),
+        ("lfcc-gmm", ("--augmentation", "[]"), "--augmentation has no effect on lfcc-gmm"),
         ("lcnn", ("--em_tolerance", "1"), "--em_tolerance has no effect on lcnn"),
     ],
 )

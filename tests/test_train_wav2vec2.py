@@ -197,6 +197,18 @@ def test_cache_and_random_crop_are_refused_together(refused):
     assert "--cache_frozen_trunk cannot be combined with --crop random: it keeps one crop of each" in message
 
 
+def test_cache_and_augmentation_are_refused_together(refused):
+    message = refused(
+        *("--model", "wav2vec2", "--cache_frozen_trunk"),
+        *("--augmentation", '[{"rawboost": {"algorithm": 3}}]'),
+    )
+
+    assert (
+        "--cache_frozen_trunk cannot be combined with augmentation: it keeps each utterance as it is"
+        in message
+    )
+
+
 def test_base_model_of_a_system_without_one_is_refused(refused, la_corpus, base_model, tmp_path):
     message = refused(
         *("--model", "rawnet2", "--data_dir", la_corpus, "--output_dir", tmp_path / "run"),

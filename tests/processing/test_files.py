@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from processing.files import move_model, strip_folder, write_whole
+from processing.files import move_model, strip_folder, strip_folders, write_whole
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,15 @@ from processing.files import move_model, strip_folder, write_whole
 )
 def test_path_of_a_machine_is_reduced_to_its_last_name(value, shown):
     assert strip_folder(value) == shown
+
+
+def test_paths_within_lists_and_mappings_are_reduced_as_well():
+    value = {"augmentation": [{"noise": {"folder": "/data/anna/musan", "snr": [5, 20]}}], "seed": 3}
+
+    assert strip_folders(value) == {
+        "augmentation": [{"noise": {"folder": "musan", "snr": [5, 20]}}],
+        "seed": 3,
+    }
 
 
 def test_moved_weights_have_the_permissions_of_any_new_file_and_the_config_comes_last(tmp_path):

@@ -1,0 +1,94 @@
+"""
+Augmentation of training utterances, on the waveform before the crop: which there are by name, and a chain of
+them as a recipe states it.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+
+from .rawboost import RawBoost
+
+
+class Augmentation(Protocol):
+    """
+    Changes a waveform (num_samples,), float32 mono, and returns one like it. Every random number comes from
+    the generator, so that the result is a function of what the generator was made from. The parameters, which
+    are fields of a frozen dataclass, are checked when it is made.
+    """
+
+    def __call__(self, waveform: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray: ...
+
+
+# By the name that it has in a recipe.
+AUGMENTATIONS: dict[str, type[Augmentation]] = {"rawboost": RawBoost}
+
+
+@dataclass(frozen=True)
+class AugmentationChain:
+    """Augmentations that are applied one after the other, each to an utterance with its probability."""
+
+    steps: tuple[tuple[Augmentation, float], ...]
+
+    def __call__(self, waveform: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
+        for augment, probability in self.steps:
+            if generator.random() < probability:
+                waveform = augment(waveform, rate, generator)
+        return waveform
+
+
+def build_augmentation(stated: Sequence[Mapping] | None) -> AugmentationChain | None:
+    """
+    The chain that a recipe states, [{"rawboost": {"algorithm": 5}, "probability": 0.5}, …], in the order of
+    the list; `probability` is 1 where it is not stated. `None`: none is stated.
+
+    Raises:
+        ValueError: a name or a parameter that is not known, with the nearest one; an entry of another form; a
+            value that the augmentation refuses.
+        FileNotFoundError: a folder that an augmentation needs and that is not there.
+    """
+    if not stated:
+        return None
+    if not isinstance(stated, Sequence) or isinstance(stated, str):
+        raise ValueError(
+            f"augmentation {stated!r} is not a list of entries like {{rawboost: {{algorithm: 5}}, "
+            "probability: 0.5}."
+        )
+    return AugmentationChain(tuple(_build_step(entry) for entry in stated))
+
+
+def _build_step(entry: Mapping) -> tuple[Augmentation, float]:
+    """An augmentation of the chain and its probability."""
+    names = [name for name in entry if name != "probability"] if isinstance(entry, Mapping) else []
+    _check_names("augmentation", names, [*AUGMENTATIONS, "probability"])
+    if len(names) != 1:
+        raise ValueError(
+            f"augmentation: {entry!r} is not one augmentation with its parameters. Write {{NAME: "
+            f"{{PARAMETER: VALUE}}, probability: 0.5}}; NAME is one of {', '.join(AUGMENTATIONS)}."
+        )
+    [name] = names
+    where, kind, parameters = f"augmentation {name}", AUGMENTATIONS[name], entry[name] or {}
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"{where}: {parameters!r} is not a mapping of parameters to values.")
+    _check_names(where, parameters, [field.name for field in fields(kind)])
+    probability = entry.get("probability", 1.0)
+    if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 < probability <= 1:
+        raise ValueError(f"{where}: probability {probability!r} is not a number above 0 and at most 1.")
+    try:
+        return kind(**parameters), probability
+    except TypeError as error:  # such as a text where a number is compared
+        raise ValueError(f"{where}: a parameter has a value of the wrong type: {error}.") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _check_names(where: str, given: Iterable[str], valid: Iterable[str]) -> None:
+    """ValueError: a name that is not valid; the message gives the nearest one that is."""
+    for name in given:
+        if name not in valid:
+            near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(valid)}"
+            raise ValueError(f"{where}: unknown name {name!r} ({hint}).")
