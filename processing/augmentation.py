@@ -10,7 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
+from .noise import AdditiveNoise
+from .perturbations import BandLimiting, Gain, SilenceTrimming, SpeedPerturbation
 from .rawboost import RawBoost
+from .reverberation import Reverberation
+from .speech_codecs import CodecAugmentation
 
 
 class Augmentation(Protocol):
@@ -24,7 +28,16 @@ class Augmentation(Protocol):
 
 
 # By the name that it has in a recipe.
-AUGMENTATIONS: dict[str, type[Augmentation]] = {"rawboost": RawBoost}
+AUGMENTATIONS: dict[str, type[Augmentation]] = {
+    "rawboost": RawBoost,
+    "codec": CodecAugmentation,
+    "noise": AdditiveNoise,
+    "reverb": Reverberation,
+    "speed": SpeedPerturbation,
+    "resample": BandLimiting,
+    "gain": Gain,
+    "trim_silence": SilenceTrimming,
+}
 
 
 @dataclass(frozen=True)
