@@ -16,9 +16,10 @@ from .readable import leave_out_unreadable
 from .trials import Corpus, count_classes, list_trials, read_label_map
 
 
-def load_corpus(arguments: CorpusArguments) -> Corpus:
+def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) -> Corpus:
     """
     Load the corpus that the arguments name: an official one, the demo, a folder or a data set of the Hub.
+    `unlabelled` is the label of what has none in a folder.
 
     Raises:
         FileNotFoundError: a folder, protocols or audio files that are not there.
@@ -73,7 +74,9 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
         corpus = load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)
         return replace(corpus, name=str(folder))
     try:
-        corpus = load_folder(tree, columns, keys, allow_missing=arguments.allow_missing)
+        corpus = load_folder(
+            tree, columns, keys, allow_missing=arguments.allow_missing, unlabelled=unlabelled
+        )
         return replace(corpus, name=str(folder))  # not where an archive was unpacked
     except ValueError as error:
         for layout in LAYOUTS.values():
