@@ -92,8 +92,8 @@ def _build_step(entry: Mapping) -> tuple[Augmentation, float]:
         raise ValueError(f"{where}: probability {probability!r} is not a number above 0 and at most 1.")
     try:
         return kind(**parameters), probability
-    except TypeError as error:  # such as a text where a number is compared
-        raise ValueError(f"{where}: a parameter has a value of the wrong type: {error}.") from error
+    except TypeError as error:  # such as a text where a number is compared, or no folder
+        raise ValueError(f"{where}: a parameter is missing or of the wrong type: {error}.") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
