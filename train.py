@@ -86,6 +86,7 @@ from processing.files import strip_folders
 from processing.machine import count_workers, keep_freed_memory, share_out_cores
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
+from processing.pooling import Scope, list_scopes, repeat_rows
 from processing.report import describe_left_out, describe_results, describe_split
 from processing.run_settings import check_same_settings, describe_settings, record_start
 from processing.trainer_arguments import TrainerArguments, check_trainer_arguments
@@ -215,7 +216,7 @@ class Run:
         self,
         corpus: Corpus,
         specs: dict[str, str],
-        counts: dict[str, dict[str, int]],
+        scopes: dict[str, list[Scope]],
         base_model: dict | None,
         settings: dict,
     ) -> tuple[dict, dict]:
@@ -234,8 +235,10 @@ class Run:
             "missing": corpus.missing,
             "unreadable": corpus.unreadable,
         }
-        known = {"left_out": corpus.left_out, "note": corpus.note, "base_model": base_model}
-        record |= {"splits": specs, "counts": counts, **{k: v for k, v in known.items() if v}}
+        record |= {"splits": specs, "counts": {role: of[0].counts for role, of in scopes.items()}}
+        of_parts = {part.name: describe_part(part, scopes) for part in corpus.parts}
+        known = {"corpora": of_parts, "left_out": corpus.left_out, "note": corpus.note}
+        record |= {k: v for k, v in {**known, "base_model": base_model}.items() if v}
         origin = describe_training(corpus.name, settings["started_from"])
         return recipe, record | {"origin": origin, "settings": settings}
 
@@ -257,17 +260,18 @@ def main(argv: list[str]) -> None:
         corpus, splits = take_readable_splits(
             corpus, specs, allow_unreadable=run.corpus_args.allow_unreadable
         )
-        counts = {role: count_classes(list_trials(rows)) for role, rows in splits.items()}
+        scopes = {role: list_scopes(corpus, specs[role], list_trials(rows)) for role, rows in splits.items()}
+        splits["train"] = repeat_rows(corpus, splits["train"])
         settings = run.describe_settings(specs, splits)
         is_resumed = checkpoint is not None or (folder / STATE_FOLDER).is_dir()
         if is_resumed:
             check_same_settings(folder, settings)
-        announce(run, corpus, specs, counts)
+        announce(run, corpus, scopes)
         set_seed(run.args.seed)
         with PartialState().main_process_first():  # which fetches what is on the Hub
             model, extractor, base_model = build_model(
                 run.recipe,
-                counts["train"],
+                count_classes(list_trials(splits["train"])),
                 weights=run.weights,
                 checkpoint=checkpoint,
                 base_model=run.model_args.base_model,
@@ -292,7 +296,7 @@ def main(argv: list[str]) -> None:
     PartialState().destroy_process_group()  # its threads may abort a process that ends before them
     if not trainer.is_world_process_zero():
         return
-    recipe, record = run.describe(corpus, specs, counts, base_model, settings)
+    recipe, record = run.describe(corpus, specs, scopes, base_model, settings)
     write_training_record(folder, recipe, trainer, record, started=started)
     for result in results:
         print(describe_results(result), end="\n\n")
@@ -353,21 +357,45 @@ def find_unused_arguments(recipe: Recipe) -> set[str]:
     return {f.name for group in groups for f in dataclasses.fields(group)} - used
 
 
-def announce(run: Run, corpus: Corpus, specs: dict[str, str], counts: dict[str, dict[str, int]]) -> None:
+def describe_part(part: Corpus, scopes: dict[str, list[Scope]]) -> dict:
+    """What `training.json` says of one of several corpora."""
+    own = {role: s for role, of in scopes.items() for s in of if s.corpus.name == part.name}
+    return {
+        "weight": part.weight,
+        "splits": {role: scope.split for role, scope in own.items()},
+        "counts": {role: scope.counts for role, scope in own.items()},
+        "missing": part.missing,
+        "unreadable": part.unreadable,
+    }
+
+
+def announce(run: Run, corpus: Corpus, scopes: dict[str, list[Scope]]) -> None:
     """Say what is going to be done, before it takes long."""
     lines = [corpus.note] if corpus.note else []
     lines.append(f"System: {run.recipe.system}")
     for key, value in run.reduced.items():
         lines.append(f"Reduced on the demo corpus: {key} {value} instead of {run.recipe.training.get(key)}")
     lines += [f"From the command line: {key} {value}" for key, value in run.overrides.items()]
-    lines += [f"Corpus: {describe_split(corpus, specs[role], of)}" for role, of in counts.items()]
+    for of_role in scopes.values():
+        lines += [f"Corpus: {describe_split(s.corpus, s.split, s.counts)}" for s in of_role]
     lines += describe_left_out(corpus)
-    if "eval" not in specs:
+    lines += [
+        f"In an epoch, each utterance of {part.name} is seen {part.weight} times"
+        for part in corpus.parts or (corpus,)
+        if part.weight > 1
+    ]
+    if len(scopes["dev"]) > 1:
+        lines.append(
+            f"Model choice: {run.args.metric_for_best_model} on dev; eer is that of all corpora pooled, "
+            "eer_mean the mean of the EERs of each"
+        )
+    if "eval" not in scopes:
         lines.append("There is no eval split: only the dev EER, by which the model is chosen, will be known.")
     lines += [
-        f"Left out: {corpus.name} {split}, all audio of its {missing:,} trials is missing"
-        for split, missing in corpus.missing.items()
-        if split not in corpus.splits
+        f"Left out: {part.name} {split}, all audio of its {missing:,} trials is missing"
+        for part in corpus.parts or (corpus,)
+        for split, missing in part.missing.items()
+        if split not in part.splits
     ]
     PartialState().print("\n".join(lines))
 

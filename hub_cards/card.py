@@ -77,10 +77,12 @@ def _describe_architecture(config: Mapping) -> str:
 def _gather_results(run: RunFolder) -> dict:
     """What was measured of a model, and what was not."""
     # Dev and eval of the corpus of the training, In-the-Wild, and every other that was evaluated.
-    wanted = [(run.corpus, run.split(role)) for role in ("dev", "eval") if run.corpus is not None]
+    wanted = [run.trials_of(role) for role in ("dev", "eval") if run.corpus is not None]
     wanted += [(tables.IN_THE_WILD, "eval"), *(evaluation.trials for evaluation in run.evaluations)]
     trials = [(corpus, split, run.evaluation(corpus, split)) for corpus, split in dict.fromkeys(wanted)]
     measured = [evaluation for *_, evaluation in trials if evaluation]
+    of_dev = {(corpus, of.get("splits", {}).get("dev", "dev")) for corpus, of in run.corpora.items()}
+    of_dev.add(run.trials_of("dev"))
     methods: dict[str, list[str]] = {}
     for evaluation in measured:
         if found := evaluation.results.get("confidence_intervals"):
@@ -89,8 +91,7 @@ def _gather_results(run: RunFolder) -> dict:
     return {
         "results_table": tables.tabulate_results(trials),
         "further_results": tables.tabulate_further_metrics(measured),
-        "headline": [found for found in measured if found.trials != (run.corpus, run.split("dev"))]
-        or measured,
+        "headline": [found for found in measured if found.trials not in of_dev] or measured,
         "interval_methods": methods,
         "without_intervals": [_title(e) for e in measured if not e.results.get("confidence_intervals")],
         "has_group_without_error": any(map(_has_group_without_error, measured)),

@@ -69,7 +69,7 @@ def _find_evaluations(runs: Mapping[str, RunFolder], role: str) -> dict[str, Eva
     """The evaluations on one split of the corpus of training, or on In-the-Wild, of those that have one."""
     found = {}
     for name, run in runs.items():
-        trials = (IN_THE_WILD, "eval") if role == "in_the_wild" else (run.corpus, run.split(role))
+        trials = (IN_THE_WILD, "eval") if role == "in_the_wild" else run.trials_of(role)
         if evaluation := run.evaluation(*trials):
             found[name] = evaluation
     return found

@@ -182,7 +182,7 @@ def _describe_epochs(run: RunFolder) -> str:
 
 def _describe_em(run: RunFolder) -> str:
     last = max(entry["epoch"] for entry in run.trainer_state["log_history"] if CLASSES.keys() & entry.keys())
-    dev = run.evaluation(run.corpus, run.split("dev"))
+    dev = run.evaluation(*run.trials_of("dev"))
     eer = format_value("eer", dev.results["eer"]) if dev else "not measured"
     return f", after iteration {last}: dev EER {eer}"
 

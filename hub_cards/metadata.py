@@ -22,13 +22,14 @@ def make_header(run: RunFolder, model_name: str) -> ModelCardData:
     whole = [found for found in run.evaluations if "[" not in found.results["split"]]  # no slices
     results = [result for evaluation in whole for result in _make_eval_results(evaluation)]
     measured = {result.metric_type for result in results}
-    trained_on = None if run.conversion and not run.is_published_model else _find_hub_id(run.corpus)
+    corpora = () if run.conversion and not run.is_published_model else run.corpora
+    trained_on = [hub_id for corpus in corpora if (hub_id := _find_hub_id(corpus))]
     return ModelCardData(
         license=run.license,
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=TAGS,
-        datasets=trained_on and [trained_on],
+        datasets=trained_on or None,
         metrics=[name for name in MEASURED_FIRST if name in measured] or None,
         base_model=run.base_model if run.base_model and HUB_ID.fullmatch(run.base_model) else None,
         model_name=model_name,

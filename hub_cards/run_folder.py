@@ -162,6 +162,11 @@ class RunFolder:
         return None
 
     @property
+    def corpora(self) -> dict[str, dict]:
+        """What is recorded of each corpus that the model was trained on, by its name."""
+        return self.training.get("corpora") or ({self.corpus: self.training} if self.corpus else {})
+
+    @property
     def is_demo(self) -> bool:
         """Whether the model was trained on the demo corpus, whose numbers mean nothing."""
         return is_demo(self.corpus)
@@ -258,6 +263,15 @@ class RunFolder:
         """The part of the corpus that training used as `train`, `dev` or `eval`."""
         return self.training.get("splits", {}).get(role, role)
 
+    def trials_of(self, role: str) -> tuple[str | None, str]:
+        """Corpus and split that training used as `train`, `dev` or `eval`, by the names in `results.json`: of
+        several corpora, those that have it."""
+        having = {name: of["splits"] for name, of in self.training.get("corpora", {}).items()}
+        having = {name: splits[role] for name, splits in having.items() if role in splits}
+        if len(having) == 1:
+            return next(iter(having.items()))
+        return " + ".join(having) or self.corpus, self.split(role)
+
     def input_setting(self, name: str) -> int | None:
         """`sampling_rate` or `num_samples`, as the feature extractor or else the config states it.
         ValueError: neither does."""
@@ -268,7 +282,7 @@ class RunFolder:
 
     def find_threshold(self) -> tuple[str | None, str] | None:
         """Corpus and split whose EER threshold is the decision threshold, as far as the folder tells."""
-        threshold, dev = self.config.get("decision_threshold"), (self.corpus, self.split("dev"))
+        threshold, dev = self.config.get("decision_threshold"), self.trials_of("dev")
         if threshold is None:
             return None
         thresholds = {found.trials: found.eer_thresholds for found in self.evaluations}
@@ -322,7 +336,7 @@ def _read_evaluations(run: RunFolder) -> list[Evaluation]:
     eval.py rather than that of train.py."""
     digests = hash_files(run.weight_files)
     found = []
-    for path in sorted(run.folder.glob("results/*/results.json")):
+    for path in sorted(run.folder.glob("results/**/results.json")):
         results = read_json(path)
         if lacking := [name for name in NEEDED if results.get(name) is None]:
             raise ValueError(f"{path} has no {lacking[0]}: evaluate the model anew by eval.py --overwrite.")

@@ -162,17 +162,20 @@ def tabulate_reported(reported: Mapping) -> str | None:
 
 
 def tabulate_counts(run: RunFolder) -> str:
-    """Each split that was used in training, the part of the corpus that it is, and its counts."""
-    rows = []
-    for role, counts in run.training.get("counts", {}).items():
-        split, left_out = run.split(role), []
-        for why, of in (("missing", split.split("[")[0]), ("unreadable", split)):
-            known = run.training.get(why)
-            left_out.append("not recorded" if known is None else format_any(known.get(of, 0)))
-        in_use = (format_any(counts[key]) for key in ("bonafide", "spoof"))
-        rows.append([role, f"`{split}`", *in_use, *left_out])
+    """Each split that was used in training, the part of the corpus that it is, and its counts; of several
+    corpora, those of each, and how often its utterances were seen in an epoch."""
+    rows, are_several = [], len(run.corpora) > 1
+    for corpus, record in (run.corpora or {"": run.training}).items():
+        for role, counts in record.get("counts", {}).items():
+            split, left_out = record.get("splits", {}).get(role, role), []
+            for why, of in (("missing", split.split("[")[0]), ("unreadable", split)):
+                known = record.get(why)
+                left_out.append("not recorded" if known is None else format_any(known.get(of, 0)))
+            in_use = (format_any(counts[key]) for key in ("bonafide", "spoof"))
+            of_corpus = [describe_corpus(corpus), f"{record['weight']}x"] if are_several else []
+            rows.append([*of_corpus, role, f"`{split}`", *in_use, *left_out])
     names = ["Used as", "Split", "Bona fide", "Spoof", "Audio missing", "Audio unreadable"]
-    return make_table(names, rows)
+    return make_table([*["Corpus", "In an epoch"][: 2 * are_several], *names], rows)
 
 
 def tabulate_log_likelihoods(histories: Mapping[str, Sequence[float]]) -> str:

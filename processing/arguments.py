@@ -48,8 +48,9 @@ class ArgumentParser(HfArgumentParser):
         """Values of a few arguments, `None` where the command line does not give them."""
         early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         early.error = self.error
-        for name in names:
-            early.add_argument(*(o for o in self._option_string_actions if o[2:].replace("-", "_") == name))
+        for action in self._actions:
+            if action.dest in names:
+                early.add_argument(*action.option_strings, nargs=action.nargs)
         return early.parse_known_args(argv)[0]
 
     def parse(self, argv: list[str]) -> tuple[tuple, dict]:
@@ -77,8 +78,7 @@ class ArgumentParser(HfArgumentParser):
             if options & set(action.option_strings):
                 given[action.dest] = getattr(values, action.dest)
         for group in groups:  # JSON, which a dataclass reads when it is made
-            read = {k: v for k, v in vars(group).items() if isinstance(v, (dict, list))}
-            given |= {k: v for k, v in read.items() if str(given.get(k)).startswith(("{", "["))}
+            given |= {k: v for k, v in vars(group).items() if str(given.get(k)).startswith(("{", "["))}
         return groups, given
 
 
@@ -88,9 +88,10 @@ class CorpusArguments:
 
     _argument_group_name = "corpus"
 
-    dataset: str | None = HfArg(
+    dataset: list[str] | None = HfArg(
         default=None,
         help=f"Corpus: {', '.join([*CORPORA, DEMO])}, a folder, or the id of a data set on the Hub. "
+        "Several, the named ones by their folders, are pooled; NAME:2 is seen twice in an epoch of training. "
         "Without it, the layout of --data_dir decides; without both, the demo corpus is used.",
     )
     data_dir: str | None = HfArg(default=None, help="Folder of the corpus.")
@@ -113,15 +114,19 @@ class CorpusArguments:
     speaker_column: str | None = HfArg(default=None, help="Column of the speaker.")
     attack_column: str | None = HfArg(default=None, help="Column of the attack.")
 
+    def __post_init__(self):
+        if isinstance(self.dataset, str):
+            self.dataset = [self.dataset]
+
     @property
     def is_demo(self) -> bool:
-        """Whether the demo corpus is meant: by name, or because none is named."""
-        return self.dataset == DEMO or (self.dataset is None and self.data_dir is None)
+        """Whether the demo corpus alone is meant: by name, or because none is named."""
+        return self.dataset == [DEMO] or (self.dataset is None and self.data_dir is None)
 
 
 @dataclass
 class SplitArguments:
-    """Which splits of the corpus."""
+    """Which splits of the corpus; of several corpora one for all that have it, or one for each: `dev, -`."""
 
     _argument_group_name = "splits"
 

@@ -12,25 +12,42 @@ from .audio_folder import GUESSES, load_folder, load_hub
 from .corpus_names import DEMO, DEMO_NOTE
 from .folder_tree import ARCHIVE_EXTENSIONS, FolderTree, open_tree
 from .layouts import LAYOUTS
+from .pooling import list_specs, pool_corpora, pool_rows, read_weight
 from .readable import leave_out_unreadable
 from .trials import Corpus, count_classes, list_trials, read_label_map
 
 
-def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) -> Corpus:
+def load_corpus(arguments: CorpusArguments) -> Corpus:
     """
-    Load the corpus that the arguments name: an official one, the demo, a folder or a data set of the Hub.
-    `unlabelled` is the label of what has none in a folder.
+    Load the corpus that the arguments name: an official one, the demo, a folder or a data set of the Hub; of
+    several, all of them as one (see [`pool_corpora`]).
 
     Raises:
         FileNotFoundError: a folder, protocols or audio files that are not there.
         ValueError: a layout or label that is not understood, or a folder that holds several named corpora.
     """
-    if "" in (arguments.dataset, arguments.data_dir):
+    names = arguments.dataset or [None]
+    if "" in (*names, arguments.data_dir):
         raise ValueError(
             "--dataset or --data_dir is empty. Name a corpus or folder, or leave the option out."
         )
-    name, data_dir = arguments.dataset, arguments.data_dir and Path(arguments.data_dir).expanduser()
-    if arguments.is_demo:
+    if len(names) > 1 and arguments.data_dir is not None:
+        raise ValueError(
+            "--data_dir is the folder of one corpus: of several, give --dataset the folder of each, whose "
+            "layout tells the corpus."
+        )
+    corpora = []
+    for text in names:
+        name, weight = (None, 1) if text is None else read_weight(text)
+        corpora.append(replace(_load_one(name, arguments), weight=weight))
+    return corpora[0] if len(corpora) == 1 else pool_corpora(corpora)
+
+
+def _load_one(name: str | None, arguments: CorpusArguments) -> Corpus:
+    """The corpus of this name, or that of --data_dir."""
+    is_alone = arguments.dataset is None or len(arguments.dataset) == 1
+    data_dir = arguments.data_dir and Path(arguments.data_dir).expanduser()
+    if name == DEMO or (name is None and data_dir is None):
         if data_dir:
             raise ValueError("The demo corpus is made by this package: leave --data_dir out.")
         corpus = asvspoof2019.LA.load(demo.demo_corpus())
@@ -38,8 +55,9 @@ def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) ->
     if name in LAYOUTS and data_dir is None:
         corpus = LAYOUTS[name].name
         raise ValueError(
-            f"--dataset {name} needs --data_dir, the folder of {corpus.title}. Download it from "
-            f"{corpus.source}."
+            f"--dataset {name} needs --data_dir, the folder of {corpus.title}"
+            f"{'' if is_alone else '; of several corpora, give that folder in place of the name'}. Download "
+            f"it from {corpus.source}."
         )
     if name not in (None, *LAYOUTS) and data_dir is not None:
         raise ValueError(
@@ -58,13 +76,14 @@ def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) ->
     found = [name] if name in LAYOUTS else _recognize_layouts(tree)
     if len(found) > 1:
         raise ValueError(
-            f"{folder} holds several corpora: {', '.join(found)}. Say which one is meant with --dataset "
-            f"NAME, e.g. --dataset {found[0]} --data_dir {folder}."
+            f"{folder} holds several corpora: {', '.join(found)}. Give the folder of one, or say which one "
+            f"is meant with --dataset NAME, e.g. --dataset {found[0]} --data_dir {folder}."
         )
     if found:
         layout = LAYOUTS[found[0]]
         unused = [f"{role}_column" for role, column in columns.items() if column is not None]
-        if unused := unused + ["label_map"] * (arguments.label_map is not None):
+        unused += ["label_map"] * (arguments.label_map is not None)
+        if unused and is_alone:  # another corpus may need it
             raise ValueError(
                 f"--{unused[0]} has no effect on {layout.name.title}: its protocols say it. Leave it out."
             )
@@ -74,9 +93,7 @@ def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) ->
         corpus = load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)
         return replace(corpus, name=str(folder))
     try:
-        corpus = load_folder(
-            tree, columns, keys, allow_missing=arguments.allow_missing, unlabelled=unlabelled
-        )
+        corpus = load_folder(tree, columns, keys, allow_missing=arguments.allow_missing)
         return replace(corpus, name=str(folder))  # not where an archive was unpacked
     except ValueError as error:
         for layout in LAYOUTS.values():
@@ -102,11 +119,19 @@ def split_specs(split_args: SplitArguments, corpus: Corpus) -> dict[str, str]:
 
 def take_split(corpus: Corpus, spec: str) -> Dataset:
     """
-    Rows of a split, or of a slice of one in `datasets` notation: "dev", "train[:90%]".
+    Rows of a split, or of a slice of one in `datasets` notation: "dev", "train[:90%]"; of several corpora as
+    [`list_specs`] says.
 
     Raises:
         ValueError: the corpus has no such split, or the slice is empty or holds one class only.
     """
+    taken = [(part, _take_rows(part, own)) for part, own in list_specs(corpus, spec)]
+    rows = pool_rows(taken) if taken else _take_rows(corpus, spec)
+    _check_classes(corpus, spec, rows)
+    return rows
+
+
+def _take_rows(corpus: Corpus, spec: str) -> Dataset:
     lengths = {name: len(rows) for name, rows in corpus.splits.items()}
     try:
         (instruction,) = ReadInstruction.from_spec(spec).to_absolute(lengths)  # several in "train+dev"
@@ -118,8 +143,10 @@ def take_split(corpus: Corpus, spec: str) -> Dataset:
         ) from error
     rows = corpus.splits[instruction.splitname]
     if instruction.from_ is not None or instruction.to is not None:
+        has_both = all(count_classes(list_trials(rows)).values())
         rows = rows.select([*range(len(rows))][instruction.from_ : instruction.to])
-    _check_classes(corpus, spec, rows)
+        if has_both:  # in a pool, a slice that lost a class would not be noticed
+            _check_classes(corpus, spec, rows)
     return rows
 
 
@@ -130,11 +157,17 @@ def take_readable_splits(
     What [`take_split`] takes under each name, without recordings that cannot be read, and the corpus with
     their counts. Errors: see [`take_split`] and [`~processing.readable.leave_out_unreadable`].
     """
-    splits = {name: take_split(corpus, spec) for name, spec in specs.items()}
-    splits, counts = leave_out_unreadable(splits, allow_unreadable=allow_unreadable)
+    taken = {name: take_split(corpus, spec) for name, spec in specs.items()}
+    splits, counts = leave_out_unreadable(taken, allow_unreadable=allow_unreadable)
+    unreadable, of_parts = {}, {part.name: {} for part in corpus.parts}
     for name, spec in specs.items():
         _check_classes(corpus, spec, splits[name])
-    return replace(corpus, unreadable={spec: counts[name] for name, spec in specs.items()}), splits
+        unreadable[spec] = counts[name]
+        for part, own in list_specs(corpus, spec):
+            before, after = (list(rows[name]["corpus"]).count(part.name) for rows in (taken, splits))
+            of_parts[part.name][own] = before - after
+    parts = tuple(replace(part, unreadable=of_parts[part.name]) for part in corpus.parts)
+    return replace(corpus, unreadable=unreadable, parts=parts), splits
 
 
 def _check_classes(corpus: Corpus, spec: str, rows: Dataset) -> None:

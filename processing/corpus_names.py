@@ -2,6 +2,7 @@
 official protocols list. Imports nothing that takes long."""
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 
 DEMO = "demo"  # the built-in corpus, as --dataset and results call it
@@ -55,6 +56,13 @@ CORPORA = {
 def find_corpus(title: str) -> CorpusName | None:
     """The corpus that results call so, if it is one of those with a name."""
     return next((corpus for corpus in CORPORA.values() if corpus.title == title), None)
+
+
+def shorten_name(corpus: str) -> str:
+    """What stands before the names of a corpus's utterances where it is one of several: the name that
+    --dataset takes, or the last one of a path."""
+    names = (name for name, known in CORPORA.items() if known.title == corpus)
+    return next(names, PurePath(corpus).name or corpus)
 
 
 def find_official_trials(title: str, split: str) -> int | None:

@@ -13,9 +13,11 @@ from tqdm.auto import tqdm
 from .arguments import CorpusArguments, EvaluationArguments
 from .collation import AudioCollator
 from .corpora import load_corpus, take_readable_splits
+from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_countermeasure, write_decision_threshold
+from .pooling import list_scopes
 from .precision import Precision
 from .recordings import (
     choose_hop,
@@ -29,7 +31,7 @@ from .recordings import (
 from .report import describe_left_out, describe_split
 from .results import SCORE_OF_MODEL, choose_decision_threshold, describe_countermeasure, describe_environment
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_rows
-from .trials import choose_split, count_classes, list_trials, read_label_map
+from .trials import choose_split, list_trials, read_label_map
 
 
 def run_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> int:
@@ -62,8 +64,17 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     )
     rows = splits[split]
     keys = read_label_map(corpus_args.label_map)
-    evaluation = Evaluation.from_arguments(args, corpus, split, list_trials(rows), keys)
-    name = re.sub(r"[^a-z0-9_]+", "-", f"{corpus.name} {split}".lower().replace(":", "_")).strip("-")
+    scopes = list_scopes(corpus, split, list_trials(rows))
+    evaluated = {scope.corpus.name for scope in scopes}
+    evaluations, asv_files = [], []
+    for scope in scopes:
+        if all(scope.counts.values()):  # the results of the pool count a corpus of one class
+            own_args = replace(args, compare=None) if scope.folder else args  # another system's are of all
+            own = Evaluation.from_arguments(own_args, scope.corpus, scope.split, scope.trials, keys)
+            evaluations.append((scope, own))
+            asv_files += own.asv_files
+    names = " ".join(shorten_name(part.name) for part in corpus.parts) or corpus.name
+    name = re.sub(r"[^a-z0-9_]+", "-", f"{names} {split}".lower().replace(":", "_")).strip("-")
     of_hub = Path("evaluation") / countermeasure.name.replace("/", "--")
     beside = of_hub if countermeasure.revision else countermeasure.folder / "results"
     folder = choose_output_dir(args, beside / name)
@@ -72,9 +83,10 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     lines += [
         f"Model: {about['model']}, {countermeasure.model.num_parameters():,} parameters",
         f"Precision: {', '.join(countermeasure.precision.describe()) or 'float32'}",
-        f"Corpus: {describe_split(corpus, split, count_classes(evaluation.trials))}",
+        *(f"Corpus: {describe_split(scope.corpus, scope.split, scope.counts)}" for scope in scopes),
         *describe_left_out(corpus),
-        f"ASV scores: {', '.join(evaluation.asv_files) or 'none, so there will be no t-DCF'}",
+        *(f"{part.name} has none of it" for part in corpus.parts if part.name not in evaluated),
+        f"ASV scores: {', '.join(asv_files) or 'none, so there will be no t-DCF'}",
     ]
     state.print("\n".join(lines))
     identity = identify_scoring(countermeasure, corpus, split, rows, batches)
@@ -90,17 +102,19 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     state.destroy_process_group()  # its threads may abort a process that ends before them
     if not state.is_main_process:
         return
-    results = evaluation.evaluate(scores) | {
-        **about,
-        "num_processes": state.num_processes,
-        # After a kill, `seconds` are those of the last start, which found so many utterances scored.
+    about["num_processes"] = state.num_processes
+    # After a kill, `seconds` are those of the last start, which found so many utterances scored.
+    of_all = {
         "num_scored_before": checkpoint.num_scored_before,
         "seconds": round(time.time() - started, 1),
     }
-    finish_evaluation(evaluation, results, about["model"], scores, folder)
+    for scope, evaluation in evaluations:
+        own = scores[scope.places]
+        results = evaluation.evaluate(own) | about | ({} if scope.folder else of_all)
+        finish_evaluation(evaluation, results, about["model"], own, folder / scope.folder)
     checkpoint.remove()
     if args.set_decision_threshold:
-        change_threshold(countermeasure, choose_decision_threshold(evaluation.trials, scores))
+        change_threshold(countermeasure, choose_decision_threshold(scopes[0].trials, scores))
     card = countermeasure.folder / "README.md"
     if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")

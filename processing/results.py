@@ -73,6 +73,8 @@ def evaluate_corpus(
         **evaluate_trials(trials, scores, asv=asv, breakdowns=corpus.breakdowns, bootstrap=bootstrap),
     }
     known = {"left_out": corpus.left_out, "note": corpus.note}
+    if corpus.parts:
+        known["tdcf_left_out"] = "its ASV scores are of one corpus, and these are trials of several"
     return results | {name: value for name, value in known.items() if value}
 
 

@@ -10,13 +10,14 @@ from transformers import Trainer, TrainingArguments
 from transformers.debug_utils import DebugOption
 
 
-_LOWEST = "the best model is the one of the lowest dev EER (eer) or loss (loss)"
+_LOWEST = "the best model is the one of the lowest dev EER (eer; eer_mean: mean over corpora) or loss (loss)"
+_CHOOSES = [None, *(f"{start}{name}" for name in ("eer", "eer_mean", "loss") for start in ("", "eval_"))]
 _ALL_TRIALS = "the EER is one of all trials, and not of batches"
 _WHOLE_WEIGHTS = "saving and resuming need the whole weights in each process"
 # The only values that work, and why.
 SUPPORTED = {
     "label_smoothing_factor": ([0], "the Trainer's would bypass the class weights"),
-    "metric_for_best_model": ([None, "eer", "eval_eer", "loss", "eval_loss"], _LOWEST),
+    "metric_for_best_model": (_CHOOSES, _LOWEST),
     "greater_is_better": ([None, False], _LOWEST),
     "prediction_loss_only": ([False], _ALL_TRIALS),
     "batch_eval_metrics": ([False], _ALL_TRIALS),

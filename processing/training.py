@@ -1,6 +1,6 @@
 """The trainer of a model; of training by gradient the crop, dev EER, and runs that go on after a kill."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from metrics.det import equal_error_rate
 from .arguments import EMSettings, GradientArguments
 from .augmentation import build_augmentation
 from .collation import AudioCollator
+from .corpus_names import shorten_name
 from .scores import compute_scores
 from .scoring import Batches
 from .training_lfcc_gmm import LFCCGMMTrainer
@@ -50,6 +51,7 @@ def build_trainer(
             [`LFCCGMMTrainer`].
     """
     train, dev = splits["train"], splits["dev"]
+    corpora = dev["corpus"][:] if "corpus" in dev.column_names else None
     common = {"model": model, "args": args, "processing_class": collator.feature_extractor}
     if isinstance(method, EMSettings):
         return LFCCGMMTrainer(
@@ -85,7 +87,7 @@ def build_trainer(
         eval_collator=collator,
         optimizer=method.optimizer,
         early_stopping_patience=patience,
-        compute_metrics=make_metrics(model.config),
+        compute_metrics=make_metrics(model.config, corpora),
         **common,
     )
 
@@ -217,11 +219,15 @@ def normalize_class_weights(config: PreTrainedConfig) -> torch.Tensor:
     return weights / weights.mean()
 
 
-def make_metrics(config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[str, float]]:
+def make_metrics(
+    config: PreTrainedConfig, corpora: Sequence[str] | None = None
+) -> Callable[[EvalPrediction], dict[str, float]]:
     """
     `compute_metrics` for the [`Trainer`]: the EER, a fraction, the weighted mean of the loss over all trials,
-    in place of the Trainer's mean over batches, and the numbers of trials.
+    in place of the Trainer's mean over batches, and the numbers of trials. `corpora`, the name of each
+    trial's, add the EER of each corpus that has both classes, and `eer_mean`, their mean.
     """
+    groups = {shorten_name(name): np.asarray(corpora) == name for name in dict.fromkeys(corpora or ())}
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         outputs = prediction.predictions
@@ -230,9 +236,16 @@ def make_metrics(config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[st
         labels = prediction.label_ids
         is_bonafide = labels == int(config.label2id["bonafide"])
         eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
+        eers = {
+            f"eer_{name}": equal_error_rate(scores[own & is_bonafide], scores[own & ~is_bonafide])[0]
+            for name, own in groups.items()
+            if (own & is_bonafide).any() and (own & ~is_bonafide).any()
+        }
+        if eers:
+            eers["eer_mean"] = float(np.mean([*eers.values()]))
         logits, labels = torch.from_numpy(logits).float(), torch.from_numpy(labels)
         loss = F.cross_entropy(logits, labels, weight=normalize_class_weights(config))
         counts = {"num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}
-        return {"eer": eer, "loss": float(loss), **counts}
+        return {"eer": eer, **eers, "loss": float(loss), **counts}
 
     return compute_metrics

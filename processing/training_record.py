@@ -16,6 +16,7 @@ from .base_model import RECORD_NAME
 from .collation import AudioCollator
 from .files import move_model, write_text
 from .models import align_weights
+from .pooling import list_scopes
 from .results import (
     choose_decision_threshold,
     describe_environment,
@@ -38,7 +39,7 @@ def save_and_evaluate(
     the config last.
 
     `splits` are, by "dev" and "eval", how the split is called and its rows. Returns the results of each, on
-    the main process.
+    the main process; of several corpora those of all together and of each.
     """
     folder = Path(trainer.args.output_dir)
     unfinished = folder / ".unfinished"
@@ -68,15 +69,20 @@ def save_and_evaluate(
             seconds = time.time() - started
         if not trainer.is_world_process_zero():
             continue
-        trials = list_trials(rows)
-        asv, asv_files = find_asv_rates(corpus, spec, trials)
-        results = evaluate_corpus(corpus, spec, trials, scores, asv=asv)
         if role == "dev":
             move_model(unfinished, folder)
-        results |= {"asv_score_files": asv_files, **describe_model(folder)}
-        results["seconds"] = round(seconds, 1)
-        write_results(folder / "results" / role, results, trials, {results["model"]: scores})
-        all_results.append(results)
+        for scope in list_scopes(corpus, spec, list_trials(rows)):
+            if not all(scope.counts.values()):  # the pool's results count them
+                continue
+            asv, asv_files = find_asv_rates(scope.corpus, scope.split, scope.trials)
+            own = scores[scope.places]
+            results = evaluate_corpus(scope.corpus, scope.split, scope.trials, own, asv=asv)
+            results |= {"asv_score_files": asv_files, **describe_model(folder)}
+            if not scope.folder:
+                results["seconds"] = round(seconds, 1)
+            place = folder / "results" / role / scope.folder
+            write_results(place, results, scope.trials, {results["model"]: own})
+            all_results.append(results)
     trainer.accelerator.wait_for_everyone()
     return all_results
 

@@ -55,6 +55,8 @@ class Corpus:
         breakdowns: names of the corpus's own string columns by whose values results are broken down.
         asv_score_files: per split, the ASV score files found in the corpus folder, as
             [`~processing.scores.read_asv_scores`] takes them.
+        weight: how many times each of its utterances is seen in an epoch of training.
+        parts: the corpora of which this one is made up; see [`~processing.pooling`].
     """
 
     name: str
@@ -65,6 +67,8 @@ class Corpus:
     note: str = ""
     breakdowns: tuple[str, ...] = ()
     asv_score_files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    weight: int = 1
+    parts: tuple["Corpus", ...] = ()
 
 
 def read_label_map(text: str | None) -> dict[str, str]:
@@ -129,7 +133,10 @@ def list_trials(rows: Dataset) -> pd.DataFrame:
 
 
 def choose_split(corpus: Corpus, split: str | None) -> str:
-    """The split that is asked for, else the only one, else "eval"."""
+    """The split that is asked for, else the only one, else "eval"; of several corpora that of each."""
+    if corpus.parts and split is None:
+        chosen = [choose_split(part, None) for part in corpus.parts]
+        return ", ".join(dict.fromkeys(chosen) if len({*chosen}) == 1 else chosen)
     return split or (next(iter(corpus.splits)) if len(corpus.splits) == 1 else "eval")
 
 
