@@ -78,7 +78,8 @@ class ArgumentParser(HfArgumentParser):
             if options & set(action.option_strings):
                 given[action.dest] = getattr(values, action.dest)
         for group in groups:  # JSON, which a dataclass reads when it is made
-            given |= {k: v for k, v in vars(group).items() if str(given.get(k)).startswith(("{", "["))}
+            read = {k: v for k, v in vars(group).items() if isinstance(v, (dict, list))}
+            given |= {k: v for k, v in read.items() if str(given.get(k)).startswith(("{", "["))}
         return groups, given
 
 

@@ -60,11 +60,13 @@ def load_folder(
     keys: Mapping[str, str] = KEY_OF_LABEL,
     *,
     allow_missing: bool = False,
+    unlabelled: str | None = None,
 ) -> Corpus:
     """
     Load a folder of recordings. A folder at any level that is named for a label labels all that is below it,
     and the path from there is the attack; one that is named for a split makes that split. Without any, there
     is one split, "train". A `metadata.csv` lists the recordings below it by `file_name`, and may label them.
+    `unlabelled` is the label of what has none.
 
     Raises:
         FileNotFoundError: recordings that are listed but have no file.
@@ -82,6 +84,8 @@ def load_folder(
         left_out["recordings in no folder that is named for a split"] = int((names["split"] == "").sum())
         names = names[names["split"] != ""]
         table = table.loc[names.index]
+    if unlabelled is not None:
+        names["label"] = names["label"].fillna(unlabelled)
     for role in ("label", "attack"):
         name = columns.get(role) or next((c for c in table if c.lower() in GUESSES[role]), role)
         if name in table:

@@ -10,7 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
+from .noise import AdditiveNoise
+from .perturbations import BandLimiting, Gain, SilenceTrimming, SpeedPerturbation
 from .rawboost import RawBoost
+from .reverberation import Reverberation
+from .speech_codecs import CodecAugmentation
 
 
 class Augmentation(Protocol):
@@ -24,7 +28,16 @@ class Augmentation(Protocol):
 
 
 # By the name that it has in a recipe.
-AUGMENTATIONS: dict[str, type[Augmentation]] = {"rawboost": RawBoost}
+AUGMENTATIONS: dict[str, type[Augmentation]] = {
+    "rawboost": RawBoost,
+    "codec": CodecAugmentation,
+    "noise": AdditiveNoise,
+    "reverb": Reverberation,
+    "speed": SpeedPerturbation,
+    "resample": BandLimiting,
+    "gain": Gain,
+    "trim_silence": SilenceTrimming,
+}
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,8 @@ def _build_step(entry: Mapping) -> tuple[Augmentation, float]:
         raise ValueError(f"{where}: probability {probability!r} is not a number above 0 and at most 1.")
     try:
         return kind(**parameters), probability
-    except TypeError as error:  # such as a text where a number is compared
-        raise ValueError(f"{where}: a parameter has a value of the wrong type: {error}.") from error
+    except TypeError as error:  # such as a text where a number is compared, or no folder
+        raise ValueError(f"{where}: a parameter is missing or of the wrong type: {error}.") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 

@@ -17,10 +17,11 @@ from .readable import leave_out_unreadable
 from .trials import Corpus, count_classes, list_trials, read_label_map
 
 
-def load_corpus(arguments: CorpusArguments) -> Corpus:
+def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) -> Corpus:
     """
     Load the corpus that the arguments name: an official one, the demo, a folder or a data set of the Hub; of
     several, all of them as one (see [`pool_corpora`]).
+    `unlabelled` is the label of what has none in a folder.
 
     Raises:
         FileNotFoundError: a folder, protocols or audio files that are not there.
@@ -39,11 +40,11 @@ def load_corpus(arguments: CorpusArguments) -> Corpus:
     corpora = []
     for text in names:
         name, weight = (None, 1) if text is None else read_weight(text)
-        corpora.append(replace(_load_one(name, arguments), weight=weight))
+        corpora.append(replace(_load_one(name, arguments, unlabelled), weight=weight))
     return corpora[0] if len(corpora) == 1 else pool_corpora(corpora)
 
 
-def _load_one(name: str | None, arguments: CorpusArguments) -> Corpus:
+def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | None) -> Corpus:
     """The corpus of this name, or that of --data_dir."""
     is_alone = arguments.dataset is None or len(arguments.dataset) == 1
     data_dir = arguments.data_dir and Path(arguments.data_dir).expanduser()
@@ -93,7 +94,9 @@ def _load_one(name: str | None, arguments: CorpusArguments) -> Corpus:
         corpus = load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)
         return replace(corpus, name=str(folder))
     try:
-        corpus = load_folder(tree, columns, keys, allow_missing=arguments.allow_missing)
+        corpus = load_folder(
+            tree, columns, keys, allow_missing=arguments.allow_missing, unlabelled=unlabelled
+        )
         return replace(corpus, name=str(folder))  # not where an archive was unpacked
     except ValueError as error:
         for layout in LAYOUTS.values():

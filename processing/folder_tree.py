@@ -119,6 +119,14 @@ def read_tree(root: Path) -> FolderTree:
     return tree
 
 
+def list_recordings(root: Path) -> list[Path]:
+    """The recordings below a folder, at any depth, sorted by folder. `FileNotFoundError`: there are none."""
+    recordings = read_tree(root).recordings if root.is_dir() else {}
+    if not recordings:
+        raise FileNotFoundError(f"{root} is not a folder that holds recordings. Check its name.")
+    return [root / folder / name for folder, names in recordings.items() for name in names]
+
+
 def _leads_back(link: str) -> bool:
     target, here = os.path.realpath(link), os.path.realpath(os.path.dirname(link))
     return os.path.commonpath([target, here]) == target

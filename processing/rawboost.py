@@ -6,6 +6,7 @@ Verification Anti-Spoofing", ICASSP 2022, and its code, TakHemlata/RawBoost-anti
 whose names, in the comments, these are.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,7 +89,8 @@ class RawBoost:
         reduced = (low - self.gain_reduction[0], high - self.gain_reduction[1])  # once, not at each order
         gains = [self.gain] + [reduced] * (self.num_orders - 1)
         filters = self.design_filters(rate, generator, gains)
-        y = filter_and_sum(np.cumprod(np.broadcast_to(x, (self.num_orders, len(x))), axis=0), filters)
+        powers = itertools.accumulate([x] * self.num_orders, np.multiply)
+        y = filter_and_sum(np.stack([*powers]), filters)
         return limit_peak(y - y.mean())
 
     def add_impulses(self, x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -155,8 +157,8 @@ def filter_and_sum(signals: np.ndarray, filters: Sequence[np.ndarray]) -> np.nda
     output starts (taps + 1) / 2 samples into the convolution, as that of the published filterFIR.
     """
     starts = [(len(taps) + 1) // 2 for taps in filters]
-    span = max(start + len(taps) for start, taps in zip(starts, filters, strict=True))
-    block = 2 ** max(12, int(4 * span).bit_length())
+    span = max(map(len, filters))
+    block = 2 ** max(12, (4 * span).bit_length())
     step = block - span  # of samples in a block, so that what it becomes has no room to wrap around
     num_samples, num_blocks = signals.shape[1], -(-(signals.shape[1] + max(starts)) // step)
     kernels = np.zeros((len(filters), block), np.float32)
@@ -165,7 +167,10 @@ def filter_and_sum(signals: np.ndarray, filters: Sequence[np.ndarray]) -> np.nda
     blocks = np.zeros((len(filters), num_blocks * step), np.float32)
     blocks[:, :num_samples] = signals
     spectra = np.fft.rfft(blocks.reshape(len(filters), num_blocks, step), block)
-    parts = np.fft.irfft(np.einsum("fbk,fk->bk", spectra, np.fft.rfft(kernels)), block)
+    spectrum = sum(
+        map(np.multiply, spectra, np.fft.rfft(kernels))
+    )  # a signal at a time: it stays in the cache
+    parts = np.fft.irfft(spectrum, block)
     y = np.zeros((num_blocks + 1, step), np.float32)
     y[:-1] = parts[:, :step]
     y[1:, :span] += parts[:, step:]

@@ -109,3 +109,16 @@ def check_rate(rate: int, name: str) -> None:
 def count_resampled(length: int, rate: int, sampling_rate: int) -> int:
     """Number of samples at `sampling_rate` that `length` samples at `rate` become."""
     return -(-length * sampling_rate // rate)
+
+
+def resample_array(signal: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """A whole signal (n,), float32, at another rate, by torchaudio with its defaults."""
+    if rate == new_rate:
+        return signal
+    divisor = math.gcd(rate, new_rate)
+    return _make_filter(rate // divisor, new_rate // divisor)(torch.from_numpy(signal)).numpy()
+
+
+@functools.lru_cache(maxsize=64)
+def _make_filter(step: int, new_step: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(step, new_step, dtype=torch.float32)

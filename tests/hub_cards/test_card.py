@@ -309,7 +309,8 @@ def test_every_system_has_a_card(system, run_folder):
     if recipe.reported:
         by = recipe.reported.get("by", "the study for its own weights")
         reported = section(text, f"### Reported by {by}, not measured here")
-        assert format_stated(next(iter(recipe.reported["asvspoof2019-la"].values()))["eer"]) in reported
+        results = next(value for value in recipe.reported.values() if isinstance(value, dict))
+        assert format_stated(next(iter(results.values()))["eer"]) in reported
     else:
         assert "### Reported by" not in text
     assert ModelCard(text).data.license == recipe.card.get("license")

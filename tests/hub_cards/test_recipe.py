@@ -200,6 +200,15 @@ def test_published_rawnet2_have_the_network_of_their_code():
     [
         ("rawnet2-icassp2021", {"spoof": 1.0, "bonafide": 9.0}, {}),
         ("rawnet2-asvspoof2021", {"spoof": 0.1, "bonafide": 0.9}, {"dataloader_drop_last": True}),
+        (
+            "rawnet2-rawboost",
+            {"spoof": 0.1, "bonafide": 0.9},
+            {
+                "dataloader_drop_last": True,
+                "per_device_train_batch_size": 128,
+                "augmentation": [{"rawboost": {"algorithm": 5}}],
+            },
+        ),
     ],
 )
 def test_published_rawnet2_is_trained_as_its_code_trains_it(system, class_weights, of_its_own):
@@ -207,7 +216,7 @@ def test_published_rawnet2_is_trained_as_its_code_trains_it(system, class_weight
 
     assert recipe.corpus == "asvspoof2019-la" and recipe.feature_extractor == {"padding": "repeat"}
     assert recipe.model["class_weights"] == class_weights
-    assert recipe.training == of_its_own | {
+    assert recipe.training == {
         "num_train_epochs": 100,
         "per_device_train_batch_size": 32,
         "optimizer": "adam",
@@ -217,16 +226,19 @@ def test_published_rawnet2_is_trained_as_its_code_trains_it(system, class_weight
         "max_grad_norm": 0.0,
         "crop": "start",
         "seed": 1234,
+        **of_its_own,
     }
 
 
 def test_published_rawnet2_says_what_is_known_of_it_and_what_is_not():
-    icassp, baseline = (
-        load_recipe(find_recipe(name)[0]) for name in ("rawnet2-icassp2021", "rawnet2-asvspoof2021")
+    icassp, baseline, boosted = (
+        load_recipe(find_recipe(f"rawnet2-{name}")[0]) for name in ("icassp2021", "asvspoof2021", "rawboost")
     )
 
     assert icassp.reported["asvspoof2019-la"] == {"eval": {"eer": 0.0466, "min_tdcf_2019": 0.1294}}
-    assert baseline.reported == {}
+    assert baseline.reported == {} and boosted.model == baseline.model
+    assert boosted.reported["asvspoof2021-la"] == {"eval": {"eer": 0.0531}}
+    assert "every utterance" in boosted.inferred["training.augmentation"]
     assert "license" not in icassp.card and baseline.card["license"] == "mit"
     assert "64,600" in icassp.inferred["model.num_samples"]
 

@@ -47,7 +47,13 @@ def batches(rows, *, num_workers=0, batch_size=5, seed=3, epoch=0, **settings) -
 
 @pytest.mark.parametrize("crop", ["start", "random"])
 def test_augmented_utterance_is_the_same_in_every_worker_and_batch_size(splits, crop):
-    augmentation = build_augmentation([{"rawboost": {"algorithm": 4}, "probability": 0.7}])
+    names = ("codec", "noise", "speed", "resample", "gain", "trim_silence")
+    augmentation = build_augmentation(
+        [
+            {"rawboost": {"algorithm": 4}, "probability": 0.7},
+            *({name: {}, "probability": 0.7} for name in names),
+        ]
+    )
 
     alone = batches(splits["train"], augmentation=augmentation, crop=crop)
     shared = batches(splits["train"], augmentation=augmentation, crop=crop, num_workers=2, batch_size=7)
@@ -143,7 +149,8 @@ def test_recipe_states_parameters_and_probability_and_none_of_them_is_no_augment
             "rawboost: snr [40, 10] is not a range: two numbers, [low, high]",
         ),
         ([{"rawboost": {"frequency": [-5, 10]}}], "[-5, 10] is not a range: two numbers of at least 0"),
-        ([{"rawboost": {"max_impulses": "some"}}], "rawboost: a parameter has a value of the wrong type"),
+        ([{"reverb": {}}], "missing 1 required positional argument: 'folder'"),
+        ([{"rawboost": {"max_impulses": "some"}}], "rawboost: a parameter is missing or of the wrong type"),
         ([{"rawboost": {}, "probability": 1.5}], "rawboost: probability 1.5 is not a number above 0"),
         ([{"rawboost": 5}], "rawboost: 5 is not a mapping"),
         (["rawboost"], "'rawboost' is not one augmentation with its parameters"),

@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+
+from processing import demo, vocoders
+
+
+RATES = (16_000, 22_050)
+OWN = ("griffin-lim", "lpc", "phase")
+
+
+def synthesize(rate: int) -> np.ndarray:
+    """Two seconds of pulses at 125 Hz through one formant at 700 Hz, then half a second of hiss."""
+    pulses = np.zeros(2 * rate)
+    pulses[:: rate // 125] = 1
+    pole = np.exp(np.pi * (2j * 700 - 120) / rate)
+    response = np.real(pole ** np.arange(rate // 10))
+    voiced = np.convolve(pulses, response)[: 2 * rate]
+    hiss = 0.1 * np.random.default_rng(0).standard_normal(rate // 2)
+    return 0.1 * np.concatenate([voiced, hiss])
+
+
+def make_copy(name: str, waveform: np.ndarray, rate: int, seed: int = 0) -> np.ndarray:
+    return vocoders.VOCODERS[name](waveform, rate, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_log_mel_is_that_of_librosa(rate):
+    librosa = pytest.importorskip("librosa")
+    waveform = synthesize(rate)
+
+    mel = vocoders.compute_log_mel(waveform, rate)
+
+    padded = np.pad(waveform, 384, mode="reflect")
+    options = dict(n_fft=1024, hop_length=256, n_mels=80, fmin=0, fmax=8000, center=False, power=1)
+    expected = np.log(librosa.feature.melspectrogram(y=padded, sr=rate, **options).clip(1e-5))
+    np.testing.assert_allclose(mel, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("name", [*OWN, "world"])
+def test_copy_has_the_spectrum_and_not_the_waveform_of_the_recording(name, rate):
+    if name == "world":
+        pytest.importorskip("pyworld")
+    waveform = synthesize(rate)
+
+    copy = make_copy(name, waveform, rate)
+
+    assert abs(len(copy) - len(waveform)) <= 256
+    mels = [vocoders.compute_log_mel(signal[: len(copy)], rate) for signal in (waveform, copy)]
+    distance = 20 / np.log(10) * (mels[0] - mels[1] - (mels[0] - mels[1]).mean()).abs().mean()
+    error = waveform[: len(copy)] - copy[: len(waveform)]
+    snr = 10 * np.log10(np.square(waveform).sum() / np.square(error).sum())
+    assert distance < 8 and snr < 6
+
+
+def test_linear_prediction_has_the_formant_and_the_pitch():
+    rate = 16_000
+    copy = make_copy("lpc", synthesize(rate), rate)
+
+    spectrum = np.abs(np.fft.rfft(copy[rate // 2 : 3 * rate // 2]))  # 1 Hz a bin
+    smooth = np.convolve(spectrum**2, np.ones(125), "same")
+    assert abs(smooth.argmax() - 700) < 80
+    correlation = np.fft.irfft(spectrum**2)
+    assert abs(correlation[60:200].argmax() + 60 - rate // 125) <= 1
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_copy_is_a_function_of_the_recording_and_the_generator(name):
+    waveform = demo.synthesise(np.random.default_rng(0), np.random.default_rng(1))[:16_000]
+
+    first, again, other = (make_copy(name, waveform, 16_000, seed) for seed in (1, 1, 2))
+
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_silence_has_a_copy(name):
+    assert np.abs(make_copy(name, np.zeros(16_000), 16_000)).max() < 1e-3
+
+
+def test_network_in_onnx_is_given_the_log_mel(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    kind, helper = onnx.TensorProto.FLOAT, onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node("Exp", ["mel"], ["wave"])],
+        "vocoder",
+        [helper.make_tensor_value_info("mel", kind, [1, 40, "frames"])],
+        [helper.make_tensor_value_info("wave", kind, [1, 40, "frames"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "exp.onnx")
+    waveform = synthesize(22_050)
+
+    name, vocoder = vocoders.find_vocoder(str(tmp_path / "exp.onnx"))
+
+    assert name == "exp"
+    expected = torch.exp(vocoders.compute_log_mel(waveform, 22_050, 40)).flatten()
+    np.testing.assert_allclose(vocoder(waveform, 22_050, np.random.default_rng(0)), expected, rtol=1e-5)
+
+
+def test_world_without_its_package_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyworld", None)
+
+    with pytest.raises(ImportError, match=r"world needs pyworld.*\[synthesis\]"):
+        vocoders.find_vocoder("world")
+
+
+def test_misspelt_vocoder_is_told_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean griffin-lim"):
+        vocoders.find_vocoder("grifin-lim")
