@@ -84,17 +84,27 @@ class Recipe:
             settings |= {"output_dir": f"runs/{self.system}-demo", **self.demo_training}
         return {k: v if v is None or isinstance(v, (dict, list)) else str(v) for k, v in settings.items()}
 
-    def build_config(self, train_counts: Mapping[str, int] | None = None, **changes) -> "PreTrainedConfig":
+    def build_config(
+        self, train_counts: Mapping[str, int] | None = None, *, weights: Path | None = None, **changes
+    ) -> "PreTrainedConfig":
         """
         The config of the model, of a type that `import modeling` has registered. `changes` take precedence
-        over the recipe; `train_counts` are those of [`~Recipe.weigh_classes`]. ValueError: a value that the
-        config refuses; see also [`~Recipe.check_model`].
+        over the recipe; `train_counts` are those of [`~Recipe.weigh_classes`]. With the folder of a trained
+        model, `weights`, it is that model's, with the recipe's loss and class weights. ValueError: a value
+        that the config refuses; see also [`~Recipe.check_model`].
         """
+        from transformers import AutoConfig
+
         config_class = self.check_model()
         settings = {name: value for name, value in self.model.items() if name != "model_type"}
         settings |= {"class_weights": self.weigh_classes(train_counts), **changes}
         try:
-            return config_class(**settings)
+            if weights is None:
+                return config_class(**settings)
+            of_training = {"loss": config_class.loss, "decision_threshold": None}
+            names = ("class_weights", *config_class.loss_fields)
+            of_training |= {name: settings[name] for name in names if name in settings}
+            return AutoConfig.from_pretrained(weights, **of_training)
         except StrictDataclassError as error:
             raise ValueError(f"{self.system}: {str(error).split('Error: ', 1)[-1]}") from error
 

@@ -29,7 +29,7 @@ class AasistConfig(SincFrontEndConfig):
             attention layer gets, of those that graph pooling weighs, of the outputs of both branches and
             before the last layer.
         block_channels, pre_activation, sinc_filter_length, sinc_scale, …: see `SincFrontEndConfig`.
-        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
+        num_samples, sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
 
     Example:
 

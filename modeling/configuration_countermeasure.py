@@ -1,9 +1,19 @@
-"""What the configs of all countermeasures have: the input, the two labels and their weights, the decision."""
+"""What the configs of all countermeasures have: the input, the two labels and their weights, the loss, the
+decision."""
 
-from typing import ClassVar
+import copy
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+
+# Parameters of the losses that have some, as their papers set them; `loss.py` has the formulas.
+LOSS_PARAMETERS = {
+    "focal": {"focal_gamma": 2.0},
+    "am_softmax": {"loss_scale": 30.0, "loss_margin": 0.35},
+    "oc_softmax": {"loss_scale": 20.0, "loss_margin": {"bonafide": 0.9, "spoof": 0.2}},
+}
 
 
 @strict
@@ -14,17 +24,31 @@ class CountermeasureConfig(PreTrainedConfig):
     Args:
         num_samples: length of the input in samples.
         sampling_rate: sampling rate of the input in Hz.
-        class_weights: weight of each class in the cross-entropy, by label name. `None` weighs the classes
-            equally.
+        class_weights: weight of each class in the loss, by label name. `None` weighs the classes equally.
+        loss: what the model is trained with: `"weighted_cross_entropy"`, `"focal"`, or a loss on the cosines
+            of a last layer that is made for it, `"am_softmax"`, `"oc_softmax"` or `"p2sgrad"`. See `loss.py`.
+        loss_scale: factor of the cosines in AM-softmax and OC-softmax. This and the following parameters are
+            by default those of the loss's paper, and `None` where the loss does not have them.
+        loss_margin: of AM-softmax, by how much the cosine with the own label has to be the larger one; of
+            OC-softmax, by label, which cosine bona fide has to be above and spoof below.
+        focal_gamma: exponent of the focal loss.
         decision_threshold: score (logit of bona fide minus logit of spoof) above which a single crop is
             called bona fide; the EER threshold of the development set once the model is trained.
     """
 
     labels_by_default: ClassVar[tuple[str, ...]] = ("bonafide", "spoof")  # in the order of the logits
+    losses_of_cosines: ClassVar[tuple[str, ...]] = ("am_softmax", "oc_softmax", "p2sgrad")  # not linear
+    loss_fields: ClassVar[tuple[str, ...]] = ("loss", "loss_scale", "loss_margin", "focal_gamma")
 
     num_samples: int = 64000
     sampling_rate: int = 16000
     class_weights: dict[str, float | int] | None = None
+    loss: Literal["weighted_cross_entropy", "focal", "am_softmax", "oc_softmax", "p2sgrad"] = (
+        "weighted_cross_entropy"
+    )
+    loss_scale: float | int | None = None
+    loss_margin: float | int | dict[str, float | int] | None = None
+    focal_gamma: float | int | None = None
     decision_threshold: float | None = None
 
     def __post_init__(self, **kwargs):
@@ -36,17 +60,29 @@ class CountermeasureConfig(PreTrainedConfig):
             self.label2id = {label: index for index, label in self.id2label.items()}
         if self.label2id is not None:
             self.label2id = {label: int(index) for label, index in self.label2id.items()}
+        for name, value in LOSS_PARAMETERS.get(self.loss, {}).items():
+            if getattr(self, name) is None:
+                setattr(self, name, copy.copy(value))
         super().__post_init__(**kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs) -> "CountermeasureConfig":
-        """As in [`PreTrainedConfig`]; given labels and class weights replace the file's before the check."""
-        given = {
-            name: kwargs.pop(name) for name in ("id2label", "label2id", "class_weights") if name in kwargs
-        }
+        """As in [`PreTrainedConfig`]; given labels, class weights and loss replace the file's before the
+        check, all that belongs together at once."""
+        names = ("id2label", "label2id", "class_weights", *cls.loss_fields)
+        given = {name: kwargs.pop(name) for name in names if name in kwargs}
         if given.keys() & {"id2label", "label2id"}:
             given = {"id2label": None, "label2id": None, **given}
+        if "loss" in given:
+            given = {**dict.fromkeys(cls.loss_fields), **given}
         return super().from_dict({**config_dict, **given}, **kwargs)
+
+    @property
+    def normalized_class_weights(self) -> list[float]:
+        """Weight of each class over the mean of the weights, in the order of the logits."""
+        names = [self.id2label[index] for index in range(self.num_labels)]
+        weights = [1.0 if self.class_weights is None else self.class_weights[name] for name in names]
+        return [weight * len(weights) / sum(weights) for weight in weights]
 
     def check_at_least(self, smallest: float, *fields: str) -> None:
         """Raise a `ValueError` if a field, or one of its numbers, is smaller or NaN, or it has none."""
@@ -81,6 +117,22 @@ class CountermeasureConfig(PreTrainedConfig):
             raise ValueError(
                 f"class_weights {self.class_weights} must give a weight to each of the labels "
                 f"{', '.join(self.id2label.values())}, by name; None weighs them equally."
+            )
+
+    def validate_loss(self):
+        of_paper = LOSS_PARAMETERS.get(self.loss, {})
+        for name in self.loss_fields[1:]:
+            value, usual = getattr(self, name), of_paper.get(name)
+            given, needed = (set(each) if isinstance(each, dict) else each is None for each in (value, usual))
+            if given != needed:
+                parameters = ", ".join(f"{name} {usual}" for name, usual in of_paper.items()) or "none"
+                raise ValueError(
+                    f"{name} {value} does not fit the loss {self.loss}. Its parameters, as its paper sets "
+                    f"them, are: {parameters}."
+                )
+        if self.loss == "oc_softmax" and set(self.label2id) != {"bonafide", "spoof"}:
+            raise ValueError(
+                f"The loss oc_softmax is of the labels bonafide and spoof, not of {', '.join(self.label2id)}."
             )
 
 

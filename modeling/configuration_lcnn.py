@@ -27,7 +27,7 @@ class LCNNConfig(LFCCFrontEndConfig):
         fc_size: width of the fully connected layer after its max-feature-map.
         dropout: dropout before the last layer.
         lfcc_window_length, lfcc_hop_length, lfcc_fft_size, lfcc_num_filters, …: see `LFCCFrontEndConfig`.
-        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
+        num_samples, sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
 
     Example:
 

@@ -38,7 +38,7 @@ class LFCCFrontEndConfig(CountermeasureConfig):
         lfcc_pad_last_window: whether samples behind the last whole window make one more window with zeros, as
             in the ASVspoof 2019 baseline (MATLAB's `buffer(…, "nodelay")`); otherwise they are left out, as
             in spafe 0.1.2.
-        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
+        num_samples, sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
     """
 
     lfcc_window_length: int = 320

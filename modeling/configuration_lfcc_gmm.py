@@ -37,5 +37,9 @@ class LFCCGMMConfig(LFCCFrontEndConfig):
     def validate_components(self):
         self.check_at_least(1, "num_components")
 
+    def validate_method(self):
+        if self.loss != "weighted_cross_entropy":
+            raise ValueError(f"loss {self.loss}: lfcc-gmm is fitted by EM, not by the gradient of a loss.")
+
 
 __all__ = ["LFCCGMMConfig"]

@@ -20,7 +20,7 @@ class RawNet2Config(SincFrontEndConfig):
         num_gru_layers: layers of the GRU.
         embedding_size: width of the fully connected layer between GRU and classifier.
         block_channels, pre_activation, sinc_filters, sinc_scale, …: see `SincFrontEndConfig`.
-        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
+        num_samples, sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
 
     Example:
 

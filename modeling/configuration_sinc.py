@@ -24,7 +24,7 @@ class SincFrontEndConfig(CountermeasureConfig):
         pre_activation: whether every block but the first applies batch normalisation and the activation
             before its first convolution, as RawNet2's ICASSP 2021 code does and AASIST's paper draws. In
             AASIST's and the ASVspoof 2021 baseline's code, and so in their weights, no block does.
-        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
+        num_samples, sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
     """
 
     labels_by_default: ClassVar[tuple[str, ...]] = ("spoof", "bonafide")  # as RawNet2's and AASIST's authors

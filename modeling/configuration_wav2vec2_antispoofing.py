@@ -43,7 +43,7 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         attention_size: width of the attention of attentive pooling.
         classifier_proj_size: width of the hidden layer of the classification head.
         classifier_dropout: dropout before the last layer.
-        num_samples, sampling_rate, class_weights, decision_threshold: see `CountermeasureConfig`.
+        num_samples, sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
 
     Example:
 

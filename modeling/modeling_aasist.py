@@ -9,7 +9,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_aasist import AasistConfig
-from .loss import weighted_cross_entropy
+from .cosine_classifier import make_classifier
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 from .sinc import SincBank
@@ -272,7 +272,7 @@ class AasistForAudioClassification(AasistPreTrainedModel):
         self.temporal_pooling = GraphPooling(config.graph_size, ratio=temporal, dropout=config.pool_dropout)
         self.branches = nn.ModuleList([AasistBranch(config), AasistBranch(config)])
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(5 * config.heterogeneous_graph_size, config.num_labels)
+        self.classifier = make_classifier(5 * config.heterogeneous_graph_size, config)
         self.post_init()
 
     @can_return_tuple
@@ -290,10 +290,10 @@ class AasistForAudioClassification(AasistPreTrainedModel):
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return what `convolve` returns.
             attention_mask: accepted where it marks no padding.
-            num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
+            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
-            `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
+            `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
         """
         refuse_padding(attention_mask)
         if output_hidden_states is None:
@@ -307,7 +307,7 @@ class AasistForAudioClassification(AasistPreTrainedModel):
             logits = self.classifier(readout.to(self.classifier.weight.dtype))
 
         return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config, num_items_in_batch),
+            loss=self.loss_function(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=hidden_states if output_hidden_states else None,
         )

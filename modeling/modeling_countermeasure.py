@@ -1,11 +1,14 @@
-"""What the models of all countermeasures have: labels that are asked for when weights are loaded, the scores'
-threshold, and what of a model is trained."""
+"""What the models of all countermeasures have: labels and a loss that are asked for when weights are loaded,
+the scores' threshold, and what of a model is trained."""
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_countermeasure import CountermeasureConfig
+from .cosine_classifier import CosineClassifier
+from .loss import LOSSES
 
 
 logger = logging.get_logger(__name__)
@@ -32,10 +35,11 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         """
         As in [`PreTrainedModel`]; the config says how the logits are to be labelled, by `id2label` or
         otherwise. The labels of the weights in another order permute the last layer. Others make a new one,
-        without a decision threshold, as another number of labels does, with `ignore_mismatched_sizes`.
+        without a decision threshold, as another number of labels does, with `ignore_mismatched_sizes`. So
+        does a loss, given by `loss`, that takes another last layer than that of the weights.
 
         Raises:
-            ValueError: other labels than those of the weights, without `ignore_mismatched_sizes`.
+            ValueError: such labels or such a loss, without `ignore_mismatched_sizes`.
         """
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -45,7 +49,11 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
                 saved = cls.config_class.from_pretrained(model.config.name_or_path, **hub_arguments)
             except OSError:  # weights without a config, which was given
                 saved = model.config
-            model._follow_labels(list_labels(saved), is_replaced=kwargs.get("ignore_mismatched_sizes", False))
+            is_replaced = kwargs.get("ignore_mismatched_sizes", False)
+            model._follow_labels(list_labels(saved), is_replaced=is_replaced)
+            if model._follow_loss(saved.loss, is_replaced=is_replaced) and isinstance(loaded, tuple):
+                keys = loaded[1]["mismatched_keys"]  # of `output_loading_info`: what did not fit
+                loaded[1]["mismatched_keys"] = {key for key in keys if not key[0].startswith("classifier.")}
         if model._hf_peft_config_loaded:  # by which it is decided what is trained
             model.config.decision_threshold = None
         else:
@@ -58,8 +66,9 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         if labels == saved:
             return
         if sorted(labels) == sorted(saved):
-            for parameter in () if classifier is None else classifier.parameters():
-                parameter.data = parameter.data[[saved.index(label) for label in labels]]
+            for tensor in () if classifier is None else (*classifier.parameters(), *classifier.buffers()):
+                if len(tensor) > 1:  # OC-softmax has one direction
+                    tensor.data = tensor.data[[saved.index(label) for label in labels]]
             return
         if not is_replaced:
             raise ValueError(
@@ -74,6 +83,52 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         self.config.decision_threshold = None
         if classifier is not None:
             classifier.reset_parameters()
+
+    def _follow_loss(self, saved: str, *, is_replaced: bool) -> bool:
+        """Make a new last layer where the config's loss takes another than the saved one; say whether so."""
+        loss, of_cosines = self.config.loss, self.config.losses_of_cosines
+        if saved == loss or (saved not in of_cosines and loss not in of_cosines):
+            return False
+        found = f"The weights were trained with the loss {saved}; {loss} takes another last layer"
+        if not is_replaced:
+            raise ValueError(f"{found}. Pass ignore_mismatched_sizes=True for a new one, to be trained.")
+        logger.warning(f"{found}, which is new and has to be trained.")
+        self.config.decision_threshold = None
+        self.classifier.reset_parameters()
+        return True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, CosineClassifier):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
+
+    def loss_function(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | None:
+        """
+        The loss `config.loss` of this model's logits (batch, num_labels) and class indices (batch,), in which
+        an utterance counts as `config.class_weights`, by label name, weigh its class; `None` where there are
+        no class indices. (The library's is chosen by the name of the class.)
+
+        By itself it is the weighted mean over the batch. Of a part of an optimizer step it is a sum, divided
+        by `num_items_in_batch`, the number of utterances in the whole step: the parts add up to one loss,
+        however the step is divided. An utterance may count there as its class's weight over the mean of the
+        weights, as `AntiSpoofingTrainer` counts, whose loss is the weighted mean of the step; the library's
+        `Trainer` counts it as 1.
+        """
+        if labels is None:
+            return None
+        if self.config.loss in self.config.losses_of_cosines:  # whose shift by a threshold is not trained
+            logits = logits - self.classifier.bias.to(logits)
+        losses = LOSSES[self.config.loss](logits, labels, self.config)  # (batch,)
+        weights = logits.new_tensor(self.config.normalized_class_weights)[labels]
+        return (weights * losses).sum() / (
+            weights.sum() if num_items_in_batch is None else num_items_in_batch
+        )
 
     def freeze(self) -> None:
         """Take gradients from what the config says is not trained; `from_pretrained` gives them to all."""

@@ -8,9 +8,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_lcnn import LCNNConfig
+from .cosine_classifier import make_classifier
 from .cqt import CQT
 from .lfcc import LFCC
-from .loss import weighted_cross_entropy
 from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 
 
@@ -84,7 +84,7 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             )
         self.fc = nn.Linear(channels[-1] * bins * frames, 2 * config.fc_size)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(config.fc_size, config.num_labels)
+        self.classifier = make_classifier(config.fc_size, config)
         self.post_init()
 
     @can_return_tuple
@@ -103,10 +103,10 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             output_hidden_states: whether to return the front end's output (batch, 1, bins, frames) and each
                 block's (batch, channels, bins, frames).
             attention_mask: accepted where it marks no padding.
-            num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
+            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
-            `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
+            `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
         """
         refuse_padding(attention_mask)
         if input_values.shape[-1] != self.config.num_samples:
@@ -127,7 +127,7 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             logits = self.classifier(self.dropout(max_feature_map(hidden)))
 
         return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config, num_items_in_batch),
+            loss=self.loss_function(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=hidden_states if output_hidden_states else None,
         )

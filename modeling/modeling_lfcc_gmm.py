@@ -14,7 +14,6 @@ from transformers.utils import can_return_tuple
 from .configuration_lfcc_gmm import LFCCGMMConfig
 from .float32 import Float32Module
 from .lfcc import LFCC
-from .loss import weighted_cross_entropy
 from .modeling_countermeasure import CountermeasurePreTrainedModel
 
 
@@ -246,9 +245,7 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
             for gmm in self.gmms.values()
         ]
         logits = torch.stack(logits, dim=1).to(features)  # (batch, num_labels)
-        return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config), logits=logits
-        )
+        return SequenceClassifierOutput(loss=self.loss_function(logits, labels), logits=logits)
 
 
 __all__ = ["DiagonalGMM", "GMMStatistics", "LFCCGMMForAudioClassification", "LFCCGMMPreTrainedModel"]

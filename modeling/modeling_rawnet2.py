@@ -12,7 +12,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_rawnet2 import RawNet2Config
-from .loss import weighted_cross_entropy
+from .cosine_classifier import make_classifier
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 from .sinc import SincBank
@@ -117,7 +117,7 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         self.norm = nn.BatchNorm2d(channels[-1])
         self.gru = nn.GRU(channels[-1], config.gru_hidden_size, config.num_gru_layers)
         self.embedding = nn.Linear(config.gru_hidden_size, config.embedding_size)
-        self.classifier = nn.Linear(config.embedding_size, config.num_labels)
+        self.classifier = make_classifier(config.embedding_size, config)
         self.post_init()
 
     @can_return_tuple
@@ -136,10 +136,10 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
             output_hidden_states: whether to return the output of the front end (batch, sinc_filters,
                 frames) and of each block (batch, channels, frames).
             attention_mask: accepted where it marks no padding.
-            num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
+            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
-            `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
+            `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
         """
         refuse_padding(attention_mask)
         if output_hidden_states is None:
@@ -160,7 +160,7 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
             logits = self.classifier(self.embedding(hidden.to(self.embedding.weight.dtype)))
 
         return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config, num_items_in_batch),
+            loss=self.loss_function(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=tuple(h.squeeze(2) for h in hidden_states) if output_hidden_states else None,
         )

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
-from .loss import weighted_cross_entropy
+from .cosine_classifier import make_classifier
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 
@@ -78,7 +78,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         self.pooling = AttentivePooling(hidden_size, config.attention_size) if attentive else None
         self.projector = nn.Linear(hidden_size, config.classifier_proj_size)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
+        self.classifier = make_classifier(config.classifier_proj_size, config)
         self.post_init()
         self.freeze()
 
@@ -138,10 +138,10 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             output_hidden_states: whether to return the first block's input and all blocks' outputs, each
                 (batch, frames, hidden_size); the last one after the final layer norm. Needs `input_values`.
             attention_mask: accepted where it marks no padding.
-            num_items_in_batch: utterances of the whole optimizer step; see `weighted_cross_entropy`.
+            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
-            `logits` (batch, num_labels) and, where labels are given, the weighted cross-entropy as `loss`.
+            `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
         """
         refuse_padding(attention_mask)
         if (input_values is None) == (trunk_states is None):
@@ -164,7 +164,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             logits = self.classifier(self.dropout(F.gelu(hidden)))
 
         return SequenceClassifierOutput(
-            loss=weighted_cross_entropy(logits, labels, self.config, num_items_in_batch),
+            loss=self.loss_function(logits, labels, num_items_in_batch),
             logits=logits,
             hidden_states=tuple(states) if output_hidden_states else None,
         )

@@ -76,8 +76,7 @@ def build_model(
     """
     recipe.check_model()  # before anything is fetched
     if weights is not None:
-        config = AutoConfig.from_pretrained(weights)
-        config.class_weights, config.decision_threshold = recipe.weigh_classes(train_counts), None
+        config = recipe.build_config(train_counts, weights=weights)
         extractor = AutoFeatureExtractor.from_pretrained(weights)
     else:
         changes, extractor_settings = {}, recipe.feature_extractor

@@ -8,13 +8,11 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
-from torch.nn import functional as F
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
-    PreTrainedConfig,
     PreTrainedModel,
     Trainer,
     TrainerCallback,
@@ -87,7 +85,7 @@ def build_trainer(
         eval_collator=collator,
         optimizer=method.optimizer,
         early_stopping_patience=patience,
-        compute_metrics=make_metrics(model.config, corpora),
+        compute_metrics=make_metrics(model, corpora),
         **common,
     )
 
@@ -165,7 +163,7 @@ class AntiSpoofingTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor:
         # What the loss of an optimizer step is divided by: each utterance counts as much as it weighs.
-        weights = normalize_class_weights(self.model.config).to(device)
+        weights = torch.tensor(self.model.config.normalized_class_weights, device=device)
         counts = [weights[batch["labels"].to(device)].sum() for batch in batch_samples]
         num_items = sum(counts, start=torch.zeros((), device=device))
         if self.args.average_tokens_across_devices:
@@ -211,30 +209,23 @@ class EpochCallback(TrainerCallback):
         self.collator.epoch.fill_(int(state.epoch or 0))
 
 
-def normalize_class_weights(config: PreTrainedConfig) -> torch.Tensor:
-    """Weight of each class in the loss over the mean of the weights, (num_labels,)."""
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    weights = config.class_weights or dict.fromkeys(names, 1.0)
-    weights = torch.tensor([weights[name] for name in names], dtype=torch.float32)
-    return weights / weights.mean()
-
-
 def make_metrics(
-    config: PreTrainedConfig, corpora: Sequence[str] | None = None
+    model: PreTrainedModel, corpora: Sequence[str] | None = None
 ) -> Callable[[EvalPrediction], dict[str, float]]:
     """
-    `compute_metrics` for the [`Trainer`]: the EER, a fraction, the weighted mean of the loss over all trials,
-    in place of the Trainer's mean over batches, and the numbers of trials. `corpora`, the name of each
-    trial's, add the EER of each corpus that has both classes, and `eer_mean`, their mean.
+    `compute_metrics` for the [`Trainer`]: the EER, a fraction, the model's own loss of all trials, in place
+    of the Trainer's mean over batches, and the numbers of trials. `corpora`, the name of each trial's, add
+    the EER of each corpus that has both classes, and `eer_mean`, their mean.
     """
     groups = {shorten_name(name): np.asarray(corpora) == name for name in dict.fromkeys(corpora or ())}
 
     def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
         outputs = prediction.predictions
         logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs)
-        scores = compute_scores(logits, config.label2id)
+        label2id = model.config.label2id
+        scores = compute_scores(logits, label2id)
         labels = prediction.label_ids
-        is_bonafide = labels == int(config.label2id["bonafide"])
+        is_bonafide = labels == int(label2id["bonafide"])
         eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
         eers = {
             f"eer_{name}": equal_error_rate(scores[own & is_bonafide], scores[own & ~is_bonafide])[0]
@@ -243,8 +234,7 @@ def make_metrics(
         }
         if eers:
             eers["eer_mean"] = float(np.mean([*eers.values()]))
-        logits, labels = torch.from_numpy(logits).float(), torch.from_numpy(labels)
-        loss = F.cross_entropy(logits, labels, weight=normalize_class_weights(config))
+        loss = model.loss_function(torch.from_numpy(logits).float(), torch.from_numpy(labels))
         counts = {"num_bonafide": int(is_bonafide.sum()), "num_spoof": int((~is_bonafide).sum())}
         return {"eer": eer, **eers, "loss": float(loss), **counts}
 

@@ -33,6 +33,10 @@ UNRELATED_KEYS = (IGNORED_ENCODER_KEYS - {"transformers_version"}) | {
     "classifier_dropout",
     "classifier_proj_size",
     "decision_threshold",
+    "focal_gamma",
+    "loss",
+    "loss_margin",
+    "loss_scale",
 }
 
 

@@ -18,7 +18,7 @@ LABELS = torch.tensor([0, 1, 1, 1, 0, 1, 1, 1])  # 1 is spoof
 WEIGHTS = {"bonafide": 9.0, "spoof": 1.0}
 
 
-def make_model() -> Wav2Vec2AntiSpoofingForAudioClassification:
+def make_model(loss: str = "weighted_cross_entropy") -> Wav2Vec2AntiSpoofingForAudioClassification:
     """A model whose utterances do not see each other: no batch normalisation, no dropout."""
     no_dropout = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout"), 0.0)
     encoder = {"model_type": "wav2vec2", **ENCODER_SIZES, "feat_proj_dropout": 0.0, **no_dropout}
@@ -27,6 +27,7 @@ def make_model() -> Wav2Vec2AntiSpoofingForAudioClassification:
         "num_samples": 2000,
         "classifier_dropout": 0.0,
         "class_weights": WEIGHTS,
+        "loss": loss,
     }
     torch.manual_seed(0)
     return Wav2Vec2AntiSpoofingForAudioClassification(
@@ -40,13 +41,18 @@ def make_rows() -> list[dict]:
 
 
 def take_step(
-    folder: Path, batch_size: int, num_batches: int, *, trainer_class: type = AntiSpoofingTrainer
+    folder: Path,
+    batch_size: int,
+    num_batches: int,
+    *,
+    trainer_class: type = AntiSpoofingTrainer,
+    loss: str = "weighted_cross_entropy",
 ) -> Trainer:
     """Train by one step of gradient descent at rate 1: the gradient is what the weights lost."""
     arguments = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant"}
     arguments |= {"max_grad_norm": 0.0, "save_strategy": "no", "logging_steps": 1, "use_cpu": True}
     settings = {"eval_collator": collate} if trainer_class is AntiSpoofingTrainer else {}
-    model = make_model()
+    model = make_model(loss)
     trainer = trainer_class(
         model=model,
         args=TrainingArguments(
@@ -59,7 +65,7 @@ def take_step(
         train_dataset=make_rows(),
         eval_dataset=make_rows()[:5],
         data_collator=collate,
-        compute_metrics=make_metrics(model.config),
+        compute_metrics=make_metrics(model),
         **settings,
     )
     trainer.train()

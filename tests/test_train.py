@@ -296,7 +296,7 @@ def test_folder_in_audiofolder_layout_trains_and_balances_its_classes(tmp_path, 
             path = tmp_path / "data" / split / label / f"{i}.wav"
             soundfile.write(path, 0.1 * generator.standard_normal((6000, 2)), 22050)
     recipe = yaml.safe_load(tiny_recipe.read_text())
-    recipe["model"]["class_weights"] = "balanced"
+    recipe["model"] |= {"class_weights": "balanced", "loss": "oc_softmax"}
     tiny_recipe.write_text(yaml.safe_dump(recipe))
 
     output = train_script.run(
@@ -306,8 +306,9 @@ def test_folder_in_audiofolder_layout_trains_and_balances_its_classes(tmp_path, 
 
     assert "There is no eval split" in output
     assert results_of(tmp_path / "run", "dev")["num_spoof"] == 6
-    weights = json.loads((tmp_path / "run" / "config.json").read_text())["class_weights"]
-    assert weights == {"bonafide": 12 / (2 * 3), "spoof": 12 / (2 * 9)}
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["class_weights"] == {"bonafide": 12 / (2 * 3), "spoof": 12 / (2 * 9)}
+    assert config["loss"] == "oc_softmax" and config["decision_threshold"] == 0
 
 
 def test_unknown_argument_is_an_error_with_the_nearest_name(refused):

@@ -343,8 +343,22 @@ def test_training_table_shows_what_was_run(run_folder):
     assert cells(training, "`optim`") == ["default of transformers' Trainer"]
     state = json.loads((run_folder / "trainer_state.json").read_text())
     assert f"(step {state['best_global_step']}): dev EER" in cells(training, "Chosen state")[0]
+    assert cells(training, "Loss") == ["`weighted_cross_entropy`"]
     assert cells(training, "Class weights") == ["spoof 2, bonafide 1"]
     assert cells(training, "train")[1:] == ["12", "12", "0", "0"]
+
+
+def test_card_states_the_loss_with_its_parameters_and_the_last_layer_that_it_takes(run_folder):
+    margins = {"bonafide": 0.9, "spoof": 0.2}
+    change(run_folder / "config.json", loss="oc_softmax", loss_scale=20.0, loss_margin=margins)
+
+    text = text_of(run_folder)
+
+    expected = "`oc_softmax`, `loss_scale` 20, `loss_margin` bonafide 0.9, spoof 0.2"
+    assert cells(section(text, "## Training"), "Loss") == [expected]
+    assert cells(text, "Classifier") == [
+        "cosine of the 8 values with one learnt direction, that of bona fide"
+    ]
 
 
 def test_training_that_ended_before_its_last_step_was_stopped_early(run_folder):

@@ -52,7 +52,7 @@ def small_trainer(
         eval_dataset=splits["dev"],
         data_collator=collators[0],
         eval_collator=collators[1],
-        compute_metrics=make_metrics(model.config),
+        compute_metrics=make_metrics(model),
     )
 
 
@@ -146,6 +146,25 @@ def test_step_is_one_objective_however_it_is_divided(
     assert trainer.state.log_history[0]["loss"] == pytest.approx(loss, abs=1e-6)
     for name, tensor in trainer.model.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("loss", ["focal", "am_softmax", "oc_softmax", "p2sgrad"])
+def test_step_and_dev_loss_of_every_loss_are_its_weighted_mean(tmp_path, loss):
+    model, batch = one_step.make_model(loss).train(), one_step.collate(one_step.make_rows())
+    of_step = model(**batch).loss
+    of_step.backward()
+
+    trainer = one_step.take_step(tmp_path, 2, 4, loss=loss)
+
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(of_step.item(), rel=1e-5)
+    trained = trainer.model.state_dict()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            expected = parameter.detach() - parameter.grad
+            torch.testing.assert_close(trained[name], expected, rtol=1e-4, atol=1e-5, msg=name)
+    with torch.no_grad():
+        of_dev = trainer.model.eval()(**one_step.collate(one_step.make_rows()[:5])).loss
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(float(of_dev), rel=1e-6)
 
 
 def test_step_of_two_processes_is_that_of_one(tmp_path):

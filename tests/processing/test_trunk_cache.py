@@ -304,6 +304,7 @@ def test_weights_that_are_trained_do_not_matter(rows, name):
         {"decision_threshold": 0.5},
         {"classifier_dropout": 0.5},
         {"classifier_proj_size": 16},
+        {"loss": "oc_softmax"},
         {"id2label": {0: "spoof", 1: "bonafide"}},
     ],
 )
