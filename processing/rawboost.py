@@ -12,20 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .noise import measure_level, scale_to_level
 from .ranges import check_range, draw
 
 
-CONVOLUTIVE, IMPULSIVE, STATIONARY = "convolutive", "impulsive", "stationary"
-# The parts of each algorithm, one after the other; algorithm 8 adds both up.
+# Methods of [`RawBoost`], and which of them make each algorithm, one after the other; 8 adds both up.
+LNL, ISD, SSI = "convolve", "add_impulses", "add_stationary_noise"
 ALGORITHMS = {
-    1: (CONVOLUTIVE,),
-    2: (IMPULSIVE,),
-    3: (STATIONARY,),
-    4: (CONVOLUTIVE, IMPULSIVE, STATIONARY),
-    5: (CONVOLUTIVE, IMPULSIVE),
-    6: (CONVOLUTIVE, STATIONARY),
-    7: (IMPULSIVE, STATIONARY),
-    8: (CONVOLUTIVE, IMPULSIVE),
+    1: [LNL],
+    2: [ISD],
+    3: [SSI],
+    4: [LNL, ISD, SSI],
+    5: [LNL, ISD],
+    6: [LNL, SSI],
+    7: [ISD, SSI],
+    8: [LNL, ISD],
 }
 RESPONSE_POINTS = 512  # of scipy.signal.freqz, over half the circle
 
@@ -36,9 +37,9 @@ class RawBoost:
     Linear and non-linear convolutive noise (LnL), impulsive signal-dependent noise (ISD) and stationary
     signal-independent noise (SSI), combined by the number of an `algorithm`: 1 LnL, 2 ISD, 3 SSI,
     4 LnL → ISD → SSI, 5 LnL → ISD, 6 LnL → SSI, 7 ISD → SSI, 8 LnL + ISD of the same waveform. 5 is the
-    paper's choice for ASVspoof 2021 LA, 3 for DF. The length is kept.
+    paper's choice for ASVspoof 2021 LA, 3 that of Tak et al., Odyssey 2022, for DF. The length is kept.
 
-    Frequencies above half the sampling rate, which the published code refuses, are not drawn.
+    The centres of bands are not drawn above half the sampling rate, which the published code refuses.
     """
 
     algorithm: int = 5
@@ -47,11 +48,8 @@ class RawBoost:
     bandwidth: Sequence[float] = (100.0, 1000.0)  # minBW, maxBW: Hz
     num_taps: Sequence[float] = (10, 100)  # minCoeff, maxCoeff: of a band; an even number is raised by one
     gain: Sequence[float] = (0.0, 0.0)  # minG, maxG: of a filter, dB
-    gain_reduction: Sequence[float] = (
-        5.0,
-        20.0,
-    )  # minBiasLinNonLin, maxBias…: of `gain`, orders from 2 on, dB
     num_orders: int = 5  # N_f: powers of the waveform in LnL
+    gain_reduction: Sequence[float] = (5.0, 20.0)  # {min,max}BiasLinNonLin: of `gain` from order 2 on, dB
     max_impulses: float = 10.0  # P: of ISD, per cent of the samples
     impulse_gain: float = 2.0  # g_sd
     snr: Sequence[float] = (10.0, 40.0)  # SNRmin, SNRmax: of SSI, dB
@@ -62,8 +60,11 @@ class RawBoost:
         for name in ("num_bands", "num_orders"):
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 raise ValueError(f"{name} {value!r} is not a whole number of at least 1.")
-        if not 0 <= self.max_impulses <= 100:
-            raise ValueError(f"max_impulses {self.max_impulses!r} is not from 0 to 100 per cent.")
+        if not 0 <= self.max_impulses <= 100 or not self.impulse_gain > 0:
+            raise ValueError(
+                f"max_impulses {self.max_impulses} must be from 0 to 100 per cent, and impulse_gain "
+                f"{self.impulse_gain} above 0."
+            )
         for name in ("frequency", "bandwidth", "gain_reduction"):
             check_range(name, getattr(self, name), 0)
         check_range("num_taps", self.num_taps, 1)
@@ -72,15 +73,11 @@ class RawBoost:
 
     def __call__(self, waveform: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
         """The waveform (num_samples,), float32, in [-1, 1], with the noise of `algorithm`."""
-        parts = {
-            CONVOLUTIVE: lambda x: self.convolve(x, rate, generator),
-            IMPULSIVE: lambda x: self.add_impulses(x, generator),
-            STATIONARY: lambda x: self.add_stationary_noise(x, rate, generator),
-        }
+        parts = [getattr(self, name) for name in ALGORITHMS[self.algorithm]]
         if self.algorithm == 8:
-            return limit_peak(sum(parts[name](waveform) for name in ALGORITHMS[8]))
-        for name in ALGORITHMS[self.algorithm]:
-            waveform = parts[name](waveform)
+            return limit_peak(sum(part(waveform, rate, generator) for part in parts))
+        for part in parts:
+            waveform = part(waveform, rate, generator)
         return waveform
 
     def convolve(self, x: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
@@ -93,9 +90,9 @@ class RawBoost:
         y = filter_and_sum(np.stack([*powers]), filters)
         return limit_peak(y - y.mean())
 
-    def add_impulses(self, x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    def add_impulses(self, x: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
         """ISD: at random places, the sample times `impulse_gain` and a random factor in [-1, 1] is added."""
-        number = int(len(x) * draw(generator, (0, self.max_impulses)) / 100)
+        number = int(len(x) * (draw(generator, (0, self.max_impulses)) / 100))
         places = generator.choice(len(x), number, replace=False, shuffle=False)
         first, second = generator.uniform(-1, 1, (2, number))
         y = x.copy()
@@ -106,8 +103,7 @@ class RawBoost:
         """SSI: filtered white noise at a signal-to-noise ratio."""
         noise = generator.standard_normal(len(x), dtype=np.float32)
         noise = filter_and_sum(noise[None], self.design_filters(rate, generator, [self.gain]))
-        level = np.linalg.norm(x) / np.linalg.norm(noise) / 10 ** (draw(generator, self.snr) / 20)
-        return x + np.float32(level) * noise
+        return x + scale_to_level(noise, measure_level(x) / 10 ** (draw(generator, self.snr) / 20))
 
     def design_filters(
         self, rate: int, generator: np.random.Generator, gains: Sequence[Sequence[float]]
@@ -128,12 +124,12 @@ class RawBoost:
         high = np.minimum(centres + widths / 2, nyquist - 1e-3)
         lengths = lengths.astype(int) // 2 * 2 + 1
         totals = lengths.sum(axis=1) - self.num_bands + 1
-        # A product of responses is that of the filters in a row; their length fits in as many points.
-        fold = -(-max(totals) // (2 * RESPONSE_POINTS))
-        points = 2 * RESPONSE_POINTS * fold
+        # The product of their responses is that of filters in a row, over points enough for their length.
+        stride = -(-max(totals) // (2 * RESPONSE_POINTS))
+        points = 2 * RESPONSE_POINTS * stride
         taps = design_band_stops(low / nyquist, high / nyquist, lengths)
         response = np.fft.rfft(taps, points).prod(axis=1)
-        peaks = np.abs(response[:, :-1:fold]).max(axis=1, keepdims=True)
+        peaks = np.abs(response[:, :-1:stride]).max(axis=1, keepdims=True)
         cascades = np.fft.irfft(response * levels / peaks, points)
         return [taps[:total] for taps, total in zip(cascades, totals, strict=True)]
 
@@ -167,10 +163,8 @@ def filter_and_sum(signals: np.ndarray, filters: Sequence[np.ndarray]) -> np.nda
     blocks = np.zeros((len(filters), num_blocks * step), np.float32)
     blocks[:, :num_samples] = signals
     spectra = np.fft.rfft(blocks.reshape(len(filters), num_blocks, step), block)
-    spectrum = sum(
-        map(np.multiply, spectra, np.fft.rfft(kernels))
-    )  # a signal at a time: it stays in the cache
-    parts = np.fft.irfft(spectrum, block)
+    # One signal after the other: its spectrum stays in the processor's cache.
+    parts = np.fft.irfft(sum(map(np.multiply, spectra, np.fft.rfft(kernels))), block)
     y = np.zeros((num_blocks + 1, step), np.float32)
     y[:-1] = parts[:, :step]
     y[1:, :span] += parts[:, step:]
