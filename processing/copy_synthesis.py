@@ -11,17 +11,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import soundfile
-import torch
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader
-from torchaudio.functional import resample
 from tqdm.auto import tqdm
 from transformers.hf_argparser import HfArg
 from transformers.utils import logging
@@ -35,8 +33,10 @@ from .files import hash_file, read_json, write_text, write_whole
 from .machine import count_cores
 from .readable import leave_out_unreadable
 from .report import describe_left_out
+from .resampling import resample_array
 from .resuming import describe_difference, hash_rows
 from .signal_check import check_signal
+from .speech_codecs import CodecAugmentation
 from .trials import KEY_OF_LABEL, KEYS, Corpus, list_trials
 from .trivial_cues import SAMPLING_RATE, describe_cues, report_cues
 from .vocoders import VOCODERS, OnnxVocoder, Vocoder, find_vocoder
@@ -46,9 +46,19 @@ logger = logging.get_logger(__name__)
 
 VERSION = 1  # to be raised with every change of the sound
 SETTINGS_FILE, CUES_FILE = "copy_synthesis.json", "trivial_cues.json"
-COLUMNS = ["file_name", "utterance_id", "label", "attack", "speaker", "source", "start"]  # of metadata.csv
+COLUMNS = [
+    "file_name",
+    "utterance_id",
+    "label",
+    "attack",
+    "speaker",
+    "source",
+    "start",
+    "codec",
+]  # of metadata
+CODECS = CodecAugmentation.codecs
 MARGIN = 0.1  # s on either side of a piece that vocoders are given and that is cut off
-LARGEST_PEAK = 0.99
+LARGEST_PEAK = 0.9  # of full scale
 # Names of LibriSpeech and LibriTTS, 103-1240-0000 and 103_1240_000001_000000, and ls-103
 SPEAKER_PATTERN = r"(?:^|/)(?:ls-(\d+)|(\d+)([-_])\d+\3\d+(?:_\d+)?)\.\w+$"
 
@@ -73,6 +83,12 @@ class CopySynthesisArguments:
         default=SAMPLING_RATE,
         help="Rate at which vocoders work, in Hz. Both classes are brought to it and back to 16 kHz.",
     )
+    high_pass: float = HfArg(
+        default=60.0, help="Hz, below which both classes have nothing: vocoders lose hum and rumble."
+    )
+    coded_share: float = HfArg(
+        default=0.25, help="Share of the pairs that a codec is applied to, the same one to all of a pair."
+    )
     dev_share: float = HfArg(default=0.15, help="Share of the speakers that go to dev.")
     eval_share: float = HfArg(default=0.15, help="Share of the speakers that go to eval.")
     speaker_column: str | None = HfArg(default=None, help="Column of the speaker in a metadata.csv.")
@@ -89,8 +105,8 @@ class CopySynthesisArguments:
             raise ValueError(
                 f"dev_share {self.dev_share} and eval_share {self.eval_share} must leave speakers to train."
             )
-        if self.seconds < 0.5:
-            raise ValueError(f"seconds is {self.seconds}: pieces of less than 0.5 s are no speech.")
+        if self.seconds < 0.5 or self.high_pass <= 0:
+            raise ValueError(f"seconds {self.seconds}: at least 0.5; high_pass {self.high_pass}: above 0 Hz.")
         if unknown := set(self.leave_out) - set(self.vocoders):
             raise ValueError(f"--leave_out {' '.join(sorted(unknown))}: not one of --vocoders.")
 
@@ -101,71 +117,80 @@ class PairMaker:
     Makes the pieces of a recording and their copies, and writes them below `folder`.
 
     Everything but the vocoder is the same for both classes. Pieces are cut with a margin, so that no vocoder
-    meets an edge that is kept; they are freed of their mean, given the level of the bona fide one, resampled
-    and written as 16-bit FLAC. Where one of a pair would be clipped, all of it get quieter.
+    meets an edge that is kept; they are high-passed, given the level of the bona fide one, resampled, perhaps
+    coded, and rounded to 16 bits with a dither, since what was rounded before would be told by it.
     """
 
     folder: Path
     vocoders: Mapping[str, Vocoder]
-    leave_out: frozenset[str]  # names of vocoders that train does not hold
-    seconds: float
-    sampling_rate: int
-    seed: int
+    arguments: CopySynthesisArguments
 
     def make_pairs(self, row: Mapping) -> list[dict]:
         """
         Of a row of [`load_recordings`], the lines of metadata: one for every file, and one without a file for
         a piece that is left out. Pairs that a killed run has left are not made again.
         """
-        margin, length = (round(s * self.sampling_rate) for s in (MARGIN, self.seconds))
+        try:
+            return [*self._make_pairs(row)]
+        except (ValueError, OSError) as error:
+            raise RecordingError(str(error)) from error
+
+    def _make_pairs(self, row: Mapping) -> Iterator[dict]:
+        rate = self.arguments.sampling_rate
+        margin, length = (round(seconds * rate) for seconds in (MARGIN, self.arguments.seconds))
         windows = decode_windows(
-            row["audio"], num_samples=length + 2 * margin, hop=length, sampling_rate=self.sampling_rate
+            row["audio"], num_samples=length + 2 * margin, hop=length, sampling_rate=rate
         )
-        names = [n for n in self.vocoders if row["split"] != "train" or n not in self.leave_out]
-        lines = []
+        left_out = self.arguments.leave_out if row["split"] == "train" else []
         for i, (start, window) in enumerate(windows):
             piece = f"{row['utterance_id'].replace('/', '_')}-{i:03d}"
-            common = {"split": row["split"], "speaker": row["speaker_id"], "source": row["source"]}
-            common["start"] = start / self.sampling_rate + MARGIN  # s
-            if reason := check_signal(window[margin:-margin], self.sampling_rate):
-                lines.append({**common, "left_out": reason})
+            generator = np.random.default_rng([self.arguments.seed, *piece.encode()])
+            codec = generator.choice(CODECS) if generator.random() < self.arguments.coded_share else "-"
+            common = {"speaker": row["speaker_id"], "source": row["source"], "start": start / rate + MARGIN}
+            common |= {"codec": codec, "split": row["split"]}
+            if reason := check_signal(window[margin:-margin], rate):
+                yield {**common, "left_out": reason}
                 continue
-            files = {n: (f"spoof/{n}", f"{piece}-{n}", "spoof") for n in names}
-            files["-"] = ("bonafide", piece, "bonafide")
-            paths = {name: self.folder / row["split"] / f / f"{u}.flac" for name, (f, u, _) in files.items()}
-            if not paths["-"].is_file():  # it is written last
-                for name, waveform in self._make_pair(window.astype(np.float64), piece, names).items():
-                    with write_whole(paths[name]) as partial:
-                        soundfile.write(partial, waveform, SAMPLING_RATE, "PCM_16", format="FLAC")
-            for name, (folder, utterance, label) in files.items():
-                line = {"file_name": f"{folder}/{utterance}.flac", "utterance_id": utterance, "label": label}
-                lines.append({**line, "attack": name, **common})
-        return lines
+            utterances = {name: f"{piece}-{name}" for name in self.vocoders if name not in left_out}
+            utterances["-"] = piece
+            files = {name: f"spoof/{name}/{utterance}.flac" for name, utterance in utterances.items()}
+            files["-"] = f"bonafide/{piece}.flac"
+            folder = self.folder / row["split"]
+            if not (folder / files["-"]).is_file():  # it is written last
+                for name, waveform in self._make_pair(window.astype(np.float64), utterances, codec).items():
+                    with write_whole(folder / files[name]) as partial:
+                        soundfile.write(partial, waveform, SAMPLING_RATE, format="FLAC")
+            for name, file in files.items():
+                label = "bonafide" if name == "-" else "spoof"
+                line = {"file_name": file, "utterance_id": utterances[name], "label": label, "attack": name}
+                yield line | common
 
-    def _make_pair(self, window: np.ndarray, piece: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """The copies by name and, last, the piece itself, "-", at 16 kHz."""
-        margin = round(MARGIN * self.sampling_rate)
+    def _make_pair(self, window: np.ndarray, utterances: Mapping, codec: str) -> dict[str, np.ndarray]:
+        """The copies by name and, last, the piece itself, "-", at 16 kHz, (num_samples,) int16."""
+        rate, seed = self.arguments.sampling_rate, self.arguments.seed
+        margin = round(MARGIN * rate)
+        gain = np.clip(2 * np.fft.rfftfreq(len(window), 1 / rate) / self.arguments.high_pass - 2, 0, 1)
+        generators = {n: np.random.default_rng([seed, *u.encode()]) for n, u in utterances.items()}
         pair = {}
-        for name in names:
-            generator = np.random.default_rng([self.seed, *f"{piece}-{name}".encode()])
-            copy = np.asarray(self.vocoders[name](window, self.sampling_rate, generator), np.float64)
-            if copy.ndim != 1 or len(copy) < len(window) - margin or not 0 < np.square(copy).mean() < np.inf:
-                raise RecordingError(
-                    f"The vocoder {name} made of {len(window):,} samples of {piece} an array of shape "
-                    f"{copy.shape} that is too short, silent or not finite. Leave it out, or mend it."
+        for name, generator in generators.items():
+            signal = window if name == "-" else self.vocoders[name](window, rate, generator)
+            if np.ndim(signal) != 1 or len(signal) < len(window) - margin or not 0 < np.std(signal) < np.inf:
+                raise ValueError(
+                    f"The vocoder {name} made of {utterances['-']}, {len(window):,} samples, an array of "
+                    f"shape {np.shape(signal)}, too short, silent or not finite. Leave it out, or mend it."
                 )
-            pair[name] = copy
-        pair["-"] = window
-        pair = {name: signal[margin : len(window) - margin] for name, signal in pair.items()}
-        pair = {name: signal - signal.mean() for name, signal in pair.items()}
-        level = pair["-"].std()
-        resampled = {
-            name: resample(torch.as_tensor(signal * level / signal.std()), self.sampling_rate, SAMPLING_RATE)
-            for name, signal in pair.items()
-        }
-        loudest = max(float(signal.abs().max()) for signal in resampled.values())
-        gain = min(1.0, LARGEST_PEAK / loudest)
-        return {name: gain * signal.numpy() for name, signal in resampled.items()}
+            signal = np.pad(signal, (0, max(0, len(window) - len(signal))))[: len(window)]
+            signal = np.fft.irfft(gain * np.fft.rfft(signal), len(window))[margin : len(window) - margin]
+            pair[name] = resample_array((signal / signal.std()).astype(np.float32), rate, SAMPLING_RATE)
+        loudest = max(np.abs(signal).max() for signal in pair.values())
+        level = float(min(window[margin:-margin].std(), LARGEST_PEAK / loudest))
+        for name, signal in pair.items():
+            if codec != "-":
+                signal = CodecAugmentation([codec])(level * signal, SAMPLING_RATE, generators[name])
+                signal = signal / signal.std()
+            dither = generators[name].triangular(-1, 0, 1, len(signal))
+            pair[name] = np.rint(2**15 * level * signal + dither).clip(-(2**15), 2**15 - 1).astype(np.int16)
+        return pair
 
 
 def load_recordings(arguments: CopySynthesisArguments) -> tuple[Dataset, Corpus]:
@@ -189,14 +214,17 @@ def load_recordings(arguments: CopySynthesisArguments) -> tuple[Dataset, Corpus]
     root = Path(arguments.recordings).expanduser().resolve()
     sources = [os.path.relpath(audio["path"], root).replace(os.sep, "/") for audio in rows["audio"]]
     speakers = [*rows["speaker_id"]]
-    if "-" in speakers or arguments.speaker_pattern:
+    if arguments.speaker_pattern or set(speakers) == {"-"}:
         speakers = read_speakers(sources, arguments.speaker_pattern)
+    if "-" in speakers:
+        raise ValueError(
+            f"{corpus.name}: {speakers.count('-')} recordings have no speaker. Name all, or none."
+        )
     splits = divide_speakers(speakers, arguments) if len(parts) == 1 else rows["split"]
     if shared := [s for s, of in pd.Series(splits).groupby(speakers).unique().items() if len(of) > 1]:
         raise ValueError(f"{corpus.name}: speaker {shared[0]} is in several splits. Keep speakers apart.")
-    named = {"speaker_id": speakers, "split": splits, "source": sources}
     rows = rows.remove_columns(["speaker_id", "split"])
-    for name, values in named.items():
+    for name, values in {"speaker_id": speakers, "split": splits, "source": sources}.items():
         rows = rows.add_column(name, [*values])
     names = pd.Series(rows["utterance_id"]).str.replace("/", "_")
     if len(doubled := names[names.duplicated()]):
@@ -263,11 +291,12 @@ def check_folder(folder: Path, settings: dict) -> None:
         )
 
 
-def make_corpus(folder: Path, rows: Dataset, maker: PairMaker, num_workers: int) -> None:
+def make_corpus(folder: Path, rows: Dataset, maker: PairMaker) -> None:
     """Write all pairs and a metadata.csv for each split; `folder` is there when all of it is."""
+    num_workers = maker.arguments.num_workers or count_cores()
     loader = DataLoader(rows, None, num_workers=num_workers, collate_fn=maker.make_pairs)
     lines = []
-    with tqdm(total=len(rows), desc="Recordings") as bar:  # it would start the workers a second time
+    with tqdm(total=len(rows), desc="Recordings") as bar:  # given the loader it starts the workers twice
         for of_row in loader:
             lines += of_row
             bar.update()
@@ -279,18 +308,6 @@ def make_corpus(folder: Path, rows: Dataset, maker: PairMaker, num_workers: int)
     maker.folder.rename(folder)
 
 
-def describe_corpus(corpus: Corpus) -> str:
-    """How much of what each split holds."""
-    lines = []
-    for split, rows in corpus.splits.items():
-        trials = list_trials(rows)
-        attacks = ", ".join(f"{n:,} {a}" for a, n in trials["attack"].value_counts().items() if a != "-")
-        bonafide = (trials["key"] == "bonafide").sum()
-        speakers = trials["speaker_id"].nunique()
-        lines.append(f"{split}: {speakers:,} speakers, {bonafide:,} bona fide; copies: {attacks}")
-    return "\n".join(lines)
-
-
 def main(argv: list[str]) -> None:
     """Make the corpus, or the rest of it, and report its trivial cues."""
     (arguments,), _ = ArgumentParser(CopySynthesisArguments, prog="processing.copy_synthesis").parse(argv)
@@ -298,33 +315,28 @@ def main(argv: list[str]) -> None:
     unfinished = folder.with_name(f".{folder.name}.partial")
     try:
         vocoders = dict(map(find_vocoder, arguments.vocoders))
+        arguments.leave_out = [find_vocoder(name)[0] for name in arguments.leave_out]
         rows, source = load_recordings(arguments)
         settings = describe_settings(arguments, rows, vocoders)
         check_folder(folder, settings)
         check_folder(unfinished, settings)
         if not folder.exists():
-            print(
-                "\n".join(
-                    [f"Recordings: {len(rows):,} bona fide of {source.name}", *describe_left_out(source)]
-                )
-            )
+            num_speakers = len(set(rows["speaker_id"]))
+            print(f"Recordings: {len(rows):,} bona fide of {num_speakers:,} speakers, {source.name}")
+            for line in describe_left_out(source):
+                print(line)
             write_text(unfinished / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
-            maker = PairMaker(
-                unfinished,
-                vocoders,
-                frozenset(find_vocoder(name)[0] for name in arguments.leave_out),
-                arguments.seconds,
-                arguments.sampling_rate,
-                arguments.seed,
-            )
-            make_corpus(folder, rows, maker, arguments.num_workers or count_cores())
+            make_corpus(folder, rows, PairMaker(unfinished, vocoders, arguments))
         corpus = load_corpus(CorpusArguments(dataset=str(folder)))
         if (report := read_json(folder / CUES_FILE)) is None:
             report = report_cues(concatenate_datasets([*corpus.splits.values()]))
             write_text(folder / CUES_FILE, json.dumps(report, indent=2) + "\n")
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"processing.copy_synthesis: error: {error}")
-    print(f"{describe_corpus(corpus)}\n{describe_cues(report)}\nWritten: {folder}")
+    trials = pd.concat([list_trials(rows).assign(split=split) for split, rows in corpus.splits.items()])
+    attacks = trials["attack"].replace("-", "bonafide")
+    print(f"Recordings by split:\n{pd.crosstab(attacks, trials['split'])}")
+    print(f"{describe_cues(report)}\nWritten: {folder}")
 
 
 if __name__ == "__main__":
