@@ -78,6 +78,7 @@ from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
 from modeling import ARCHITECTURES, LFCCGMMConfig
 from processing.augmentation import build_augmentation
+from processing.averaging import keep_better_average
 from processing.checkpoints import find_checkpoint
 from processing.collation import AudioCollator, RecordingError, label_ids
 from processing.corpora import load_corpus, split_specs, take_readable_splits
@@ -168,6 +169,11 @@ class Run:
             raise ValueError(
                 f"--early_stopping_patience {patience} would end training at its first evaluation: give more "
                 "than there are evaluations to never stop early."
+            )
+        if gradient_args.is_averaging and not args.load_best_model_at_end:
+            raise ValueError(
+                "--average_checkpoints compares the average with the best checkpoint, which "
+                "--load_best_model_at_end False does not load. --average_checkpoints 1 makes no average."
             )
         if self.weights is not None and "base_model" in self.given:
             raise ValueError(
@@ -290,6 +296,9 @@ def main(argv: list[str]) -> None:
     evaluated = {role: (specs[role], splits[role]) for role in ("dev", "eval") if role in splits}
     try:
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        averaging = None
+        if run.gradient_args.is_averaging:
+            averaging = keep_better_average(trainer, run.gradient_args.average_checkpoints)
         results = save_and_evaluate(trainer, collator, corpus, evaluated)
     except (EMError, RecordingError) as error:  # of frames and damage that are known only now
         sys.exit(f"\ntrain.py: error: {error}")  # after a progress bar
@@ -297,6 +306,7 @@ def main(argv: list[str]) -> None:
     if not trainer.is_world_process_zero():
         return
     recipe, record = run.describe(corpus, specs, scopes, base_model, settings)
+    record |= {"averaging": averaging} if averaging else {}
     write_training_record(folder, recipe, trainer, record, started=started)
     for result in results:
         print(describe_results(result), end="\n\n")

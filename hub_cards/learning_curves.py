@@ -173,6 +173,9 @@ def _scale_rates(axes: "Axes") -> None:
 
 
 def _describe_epochs(run: RunFolder) -> str:
+    if run.is_average:
+        of = run.training["averaging"]
+        return f", average of {len(of['steps'])} checkpoints: dev EER {format_value('eer', of['eer'])}"
     if (chosen := run.chosen_evaluation) is None:
         return " (no epoch chosen)"
     by = run.training.get("chosen_by", "eer")

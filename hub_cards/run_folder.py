@@ -124,11 +124,16 @@ class RunFolder:
         return (self.training or self.conversion).get("num_parameters")
 
     @property
+    def is_average(self) -> bool:
+        """Whether the weights are the average of several checkpoints."""
+        return self.training.get("averaging", {}).get("is_kept", False)
+
+    @property
     def chosen_evaluation(self) -> dict | None:
-        """The log's entry of the evaluation whose state was kept; `None` where that is the last state.
-        ValueError: the log has no such entry."""
+        """The log's entry of the evaluation whose state was kept; `None` where that is the last state, or the
+        average of several. ValueError: the log has no such entry."""
         step = self.trainer_state.get("best_global_step")
-        if step is None or self.training.get("chosen_by", "eer") is None:
+        if step is None or self.training.get("chosen_by", "eer") is None or self.is_average:
             return None
         for entry in self.trainer_state.get("log_history", []):
             if entry.get("step") == step and "eval_eer" in entry:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
 RANDOM = "none"  # instead of a base model: random initial weights
+SWA = "swa"  # instead of a number of checkpoints to average: stochastic weight averaging
 Direction = Literal["bonafide", "spoof"]
 
 
@@ -166,6 +167,12 @@ class GradientArguments:
     early_stopping_patience: int | None = HfArg(
         default=None, help="Stop after so many evaluations in a row without a lower dev EER."
     )
+    average_checkpoints: str | None = HfArg(
+        default=None,
+        help="Average the parameters of so many checkpoints of lowest dev EER; or swa: of all whose dev EER "
+        "is at most the lowest before, and at most 1%%. The average is kept unless the dev EER of the best "
+        "checkpoint is lower. 1: no average.",
+    )
 
     def __post_init__(self):
         if isinstance(self.augmentation, str):
@@ -173,6 +180,14 @@ class GradientArguments:
                 self.augmentation = json.loads(self.augmentation)
             except ValueError as error:
                 raise ValueError(f"augmentation {self.augmentation!r} is not valid JSON: {error}") from error
+        value = self.average_checkpoints
+        if value not in (None, SWA) and not (value.isdecimal() and int(value) > 0):
+            raise ValueError(f"average_checkpoints {value!r} is neither a number of checkpoints nor {SWA}.")
+
+    @property
+    def is_averaging(self) -> bool:
+        """Whether checkpoints are averaged at the end of training."""
+        return self.average_checkpoints not in (None, "1")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from metrics.det import equal_error_rate
 
 from .arguments import EMSettings, GradientArguments
 from .augmentation import build_augmentation
+from .averaging import KeepingCallback
 from .collation import AudioCollator
 from .corpus_names import shorten_name
 from .scores import compute_scores
@@ -78,7 +79,7 @@ def build_trainer(
     if patience is not None and args.eval_strategy == "no":
         patience = None
         PartialState().print("Without evaluation during training there is no early stopping.")
-    return AntiSpoofingTrainer(
+    trainer = AntiSpoofingTrainer(
         train_dataset=train,
         eval_dataset=dev,
         data_collator=train_collator,
@@ -88,6 +89,9 @@ def build_trainer(
         compute_metrics=make_metrics(model, corpora),
         **common,
     )
+    if method.is_averaging:
+        trainer.add_callback(KeepingCallback(method.average_checkpoints))
+    return trainer
 
 
 class AntiSpoofingTrainer(Trainer):
@@ -129,6 +133,10 @@ class AntiSpoofingTrainer(Trainer):
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.data_collator, self.args.dataloader_drop_last = train_collator, drop_last
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """That of evaluation."""
+        return self.get_eval_dataloader(test_dataset)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """As in [`Trainer`]; with plain Adam, all parameters."""

@@ -1,16 +1,23 @@
-"""One optimizer step on 8 utterances, divided into batches, accumulation steps and processes. As a script it
-is one of the processes."""
+"""One optimizer step on 8 utterances, divided into batches, accumulation steps and processes, and the batch
+statistics of an average. As a script it is one of the processes."""
 
 import copy
 import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from tiny_base_model import ENCODER_SIZES
 from torch.nn import functional as F
 from transformers import Trainer, TrainingArguments
 
-from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
+from modeling import (
+    RawNet2Config,
+    RawNet2ForAudioClassification,
+    Wav2Vec2AntiSpoofingConfig,
+    Wav2Vec2AntiSpoofingForAudioClassification,
+)
+from processing.averaging import estimate_batch_statistics
 from processing.training import AntiSpoofingTrainer, make_metrics
 
 
@@ -89,8 +96,22 @@ def expect(normalizer: float) -> tuple[float, dict[str, torch.Tensor]]:
     return loss.item(), before | after
 
 
+def estimate_statistics(folder: Path) -> torch.nn.Module:
+    """A model whose batch normalisation has the statistics of the 8 utterances in batches of 2."""
+    torch.manual_seed(0)
+    sizes = {"sinc_filters": 4, "block_channels": [4], "gru_hidden_size": 4, "embedding_size": 4}
+    model = RawNet2ForAudioClassification(RawNet2Config(num_samples=2000, **sizes))
+    arguments = {"per_device_train_batch_size": 2, "train_sampling_strategy": "sequential", "use_cpu": True}
+    args = TrainingArguments(str(folder), **arguments)
+    trainer = Trainer(model, args, train_dataset=make_rows(), data_collator=collate)
+    estimate_batch_statistics(trainer)
+    return model
+
+
 if __name__ == "__main__":
     trainer = take_step(Path(sys.argv[-1]), 2, 2)
     if trainer.is_world_process_zero():
         trainer.model.save_pretrained(sys.argv[-1])
         trainer.state.save_to_json(str(Path(sys.argv[-1], "trainer_state.json")))
+    statistics = dict(estimate_statistics(Path(sys.argv[-1])).named_buffers())
+    save_file(statistics, Path(sys.argv[-1], f"statistics-{trainer.args.process_index}.safetensors"))

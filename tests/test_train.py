@@ -179,6 +179,7 @@ def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
     arguments += ["--save_strategy", "steps", "--save_steps", 4, "--logging_steps", 1]
     augmentation = [{"rawboost": {"algorithm": 5}, "probability": 0.5}]
     arguments += ["--augmentation", json.dumps(augmentation)]
+    arguments += ["--average_checkpoints", 3]
     train_script.run(*arguments, "--output_dir", tmp_path / "whole")
 
     killed = tmp_path / "killed"
@@ -219,6 +220,8 @@ def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
     assert recipe["training"]["augmentation"] == augmentation
     assert "| `augmentation` | rawboost algorithm 5, probability 0.5 (one after the other" in card
     assert "Training utterances are augmented" in card and "No data augmentation" not in card
+    records = [json.loads((run / "training.json").read_text()) for run in (tmp_path / "whole", killed)]
+    assert records[0]["averaging"] == records[1]["averaging"] and len(records[0]["averaging"]["steps"]) == 3
 
 
 def test_resuming_a_run_that_had_stopped_early_does_not_train_on(
@@ -226,6 +229,7 @@ def test_resuming_a_run_that_had_stopped_early_does_not_train_on(
 ):
     arguments = ["--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run"]
     arguments += ["--learning_rate", 0, "--early_stopping_patience", 1, "--num_train_epochs", 50]
+    arguments += ["--average_checkpoints", 2]
     train_script.run(*arguments)
     scores = (tmp_path / "run" / "results" / "eval" / "scores.txt").read_text()
     moved = (tmp_path / "run").rename(tmp_path / "moved")
@@ -236,6 +240,7 @@ def test_resuming_a_run_that_had_stopped_early_does_not_train_on(
     train_script.run(*arguments, "--resume_from_checkpoint", "last")
 
     assert json.loads((moved / "trainer_state.json").read_text())["global_step"] == 12
+    assert json.loads((moved / "training.json").read_text())["averaging"]["steps"] == [6, 12]
     assert (moved / "results" / "eval" / "scores.txt").read_text() == scores
 
 
@@ -350,6 +355,7 @@ def test_aasist_is_trained_as_its_authors_do(system):
     run = train.parse_arguments(["--model", system, "--data_dir", "LA"])
 
     assert run.gradient_args.optimizer == "adam" and run.gradient_args.crop == "random"
+    assert run.gradient_args.average_checkpoints == "swa"
     args = run.args
     assert (args.learning_rate, args.weight_decay, args.max_grad_norm, args.seed) == (1e-4, 1e-4, 0, 1234)
     assert (args.num_train_epochs, args.per_device_train_batch_size) == (100, 24)
@@ -369,6 +375,14 @@ def test_two_optimizers_are_refused(refused):
     message = refused("--model", "aasist", "--optim", "adamw_torch", "--optimizer", "adam")
 
     assert "--optim and --optimizer both name the optimizer" in message
+
+
+def test_average_that_could_not_be_compared_with_the_best_checkpoint_is_refused(refused):
+    without_best = ("--model", "aasist", "--load_best_model_at_end", "False", "--data_dir", "LA")
+
+    assert "--average_checkpoints 1 makes no average" in refused(*without_best)
+    run = train.parse_arguments([*without_best, "--average_checkpoints", "1"])
+    assert not run.gradient_args.is_averaging
 
 
 def test_recipe_gives_the_defaults_and_the_demo_corpus_reduces_the_schedule():

@@ -53,7 +53,21 @@ def test_learning_rate_falls_by_a_cosine_to_the_recipes_lowest(run):
     assert 5e-6 < rates[-1] < 2e-5
 
 
-def test_card_names_the_optimizer_and_what_is_left_out_of_the_authors_recipe(run):
+def test_weights_are_averaged_as_its_authors_do_and_both_dev_eers_are_recorded(run):
+    record = json.loads((run / "training.json").read_text())["averaging"]
+    history = json.loads((run / "trainer_state.json").read_text())["log_history"]
+    eers = {entry["step"]: entry["eval_eer"] for entry in history if "eval_eer" in entry}
+
+    assert len(record["steps"]) > 1
+    assert all(eers[s] <= min(0.01, *(e for t, e in eers.items() if t <= s)) for s in record["steps"])
+    assert record["eer_of_best"] == min(eers.values()) and record["is_kept"] == (
+        record["eer"] <= record["eer_of_best"]
+    )
+    saved = record["eer"] if record["is_kept"] else record["eer_of_best"]
+    assert results_of(run, "dev")["eer"] == saved
+
+
+def test_card_names_the_optimizer_and_the_averaging_of_the_authors_recipe(run):
     card = (run / "README.md").read_text()
 
     assert (
@@ -61,7 +75,8 @@ def test_card_names_the_optimizer_and_what_is_left_out_of_the_authors_recipe(run
         "parameter) |" in card
     )
     assert "| `optim` |" not in card and "| `max_grad_norm` | 0 (no gradient clipping) |" in card
-    assert "stochastic weight averaging" in card and "`train.py` does not" in card
+    said = "swa (those whose dev EER was at most the lowest before, and at most 1 %)"
+    assert f"| `average_checkpoints` | {said} |" in card and "`train.py` averages the same epochs" in card
     assert "These are not the weights that the reported numbers above are of" in card
     assert (run / "learning_curves" / "small.png").is_file()
 

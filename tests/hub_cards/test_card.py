@@ -151,6 +151,22 @@ def test_state_that_was_kept_is_named_with_what_chose_it(run_folder, chosen_by, 
     assert note in text
 
 
+@pytest.mark.parametrize(
+    ("eer", "chosen", "kept"), [(0.01, "the average", "average"), (0.03, "epoch", "best checkpoint")]
+)
+def test_average_of_checkpoints_stands_beside_the_best_one(run_folder, eer, chosen, kept):
+    averaging = {"steps": [6, 18], "eer": eer, "eer_of_best": 0.02, "is_kept": eer < 0.02}
+    change(run_folder / "training.json", averaging=averaging, overridden={"average_checkpoints": "2"})
+
+    text = text_of(run_folder)
+
+    assert cells(text, "`average_checkpoints`") == ["2 (of lowest dev EER) (from the command line)"]
+    assert cells(text, "Chosen state")[0].startswith(chosen)
+    said = f"of 2 checkpoints (steps 6, 18): dev EER {100 * eer:.3f} %; the best checkpoint has 2.000 %"
+    assert cells(text, "Average") == [f"{said}: the {kept} is kept"]
+    assert "The model and its threshold were chosen on dev" in text
+
+
 def test_licence_is_stated_or_said_not_to_be(run_folder):
     assert "**License:** not stated by the source of this system" in text_of(run_folder)
 

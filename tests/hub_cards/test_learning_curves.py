@@ -114,6 +114,16 @@ def test_run_that_chose_no_epoch_is_drawn_without_a_mark(tmp_path):
     assert texts(figure.legends[0]) == ["tiny (no epoch chosen)"]
 
 
+def test_average_of_checkpoints_is_named_and_no_epoch_is_marked(tmp_path):
+    run = run_of(tmp_path / "run", gradient_log([1.0, 2.0], [0.2, 0.1]), 20)
+    run.training["averaging"] = {"steps": [10, 20], "eer": 0.0625, "eer_of_best": 0.1, "is_kept": True}
+
+    figure = draw_learning_curves({"tiny": run})
+
+    assert [points(axes, "chosen") for axes in figure.axes] == [[], []]
+    assert texts(figure.legends[0]) == ["tiny, average of 2 checkpoints: dev EER 6.250 %"]
+
+
 @pytest.mark.parametrize("lowest", [0.00009, 0.0])
 def test_small_dev_eers_are_told_apart_on_a_logarithmic_axis(tmp_path, lowest):
     epochs = [float(epoch) for epoch in range(1, 61)]

@@ -179,6 +179,12 @@ def test_step_of_two_processes_is_that_of_one(tmp_path):
     trained = load_file(tmp_path / "model.safetensors")
     for name, tensor in expected.items():
         torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-6, msg=name)
+    of_one = dict(one_step.estimate_statistics(tmp_path).named_buffers())
+    first, second = (load_file(tmp_path / f"statistics-{rank}.safetensors") for rank in (0, 1))
+    names = [name for name in of_one if "running" in name]
+    assert names and all(torch.equal(first[name], second[name]) for name in names)
+    for name in names:
+        torch.testing.assert_close(first[name], of_one[name], rtol=1e-5, atol=1e-7, msg=name)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
