@@ -87,7 +87,7 @@ from processing.files import strip_folders
 from processing.machine import count_workers, keep_freed_memory, share_out_cores
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
-from processing.pooling import Scope, list_scopes, repeat_rows
+from processing.pooling import Scope, list_absent, list_scopes, repeat_rows
 from processing.report import describe_left_out, describe_results, describe_split
 from processing.run_settings import check_same_settings, describe_settings, record_start
 from processing.trainer_arguments import TrainerArguments, check_trainer_arguments
@@ -179,6 +179,8 @@ class Run:
             raise ValueError(
                 f"--base_model is for a new model, but {self.weights} holds a trained one. Leave it out."
             )
+        if "eer_mean" in (args.metric_for_best_model or "") and len(self.corpus_args.dataset or ()) < 2:
+            raise ValueError("--metric_for_best_model eer_mean is of several corpora, and there is one: eer.")
         if (model_args.attn_implementation or "").startswith("flash"):
             if not (args.bf16 or args.fp16):
                 raise ValueError("--attn_implementation: flash attention needs --bf16 or --fp16.")
@@ -394,7 +396,9 @@ def announce(run: Run, corpus: Corpus, scopes: dict[str, list[Scope]]) -> None:
         for part in corpus.parts or (corpus,)
         if part.weight > 1
     ]
-    if len(scopes["dev"]) > 1:
+    for role, of_role in scopes.items():
+        lines += [f"Of {name} nothing is used as {role}" for name in list_absent(corpus, of_role)]
+    if len(scopes["dev"]) > 1 and isinstance(run.choose_method(), GradientArguments):
         lines.append(
             f"Model choice: {run.args.metric_for_best_model} on dev; eer is that of all corpora pooled, "
             "eer_mean the mean of the EERs of each"

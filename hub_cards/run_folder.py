@@ -338,7 +338,7 @@ def _read_recipe(path: Path) -> Recipe | None:
 
 def _read_evaluations(run: RunFolder) -> list[Evaluation]:
     """The evaluations of a model, one for each corpus and split: of two, the one with min t-DCF, then that of
-    eval.py rather than that of train.py."""
+    eval.py on this corpus alone."""
     digests = hash_files(run.weight_files)
     found = []
     for path in sorted(run.folder.glob("results/**/results.json")):
@@ -356,4 +356,5 @@ def _read_evaluations(run: RunFolder) -> list[Evaluation]:
 
 
 def _rank(evaluation: Evaluation) -> tuple[bool, bool]:
-    return evaluation.results.get("min_tdcf_2019") is not None, evaluation.folder.name not in OF_TRAINING
+    is_alone = evaluation.folder.parent.name == "results" and evaluation.folder.name not in OF_TRAINING
+    return evaluation.results.get("min_tdcf_2019") is not None, is_alone

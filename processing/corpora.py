@@ -46,7 +46,6 @@ def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) ->
 
 def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | None) -> Corpus:
     """The corpus of this name, or that of --data_dir."""
-    is_alone = arguments.dataset is None or len(arguments.dataset) == 1
     data_dir = arguments.data_dir and Path(arguments.data_dir).expanduser()
     if name == DEMO or (name is None and data_dir is None):
         if data_dir:
@@ -56,9 +55,8 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
     if name in LAYOUTS and data_dir is None:
         corpus = LAYOUTS[name].name
         raise ValueError(
-            f"--dataset {name} needs --data_dir, the folder of {corpus.title}"
-            f"{'' if is_alone else '; of several corpora, give that folder in place of the name'}. Download "
-            f"it from {corpus.source}."
+            f"--dataset {name} needs --data_dir, the folder of {corpus.title}; of several corpora, give that "
+            f"folder in place of the name. Download it from {corpus.source}."
         )
     if name not in (None, *LAYOUTS) and data_dir is not None:
         raise ValueError(
@@ -84,7 +82,7 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
         layout = LAYOUTS[found[0]]
         unused = [f"{role}_column" for role, column in columns.items() if column is not None]
         unused += ["label_map"] * (arguments.label_map is not None)
-        if unused and is_alone:  # another corpus may need it
+        if unused and len(arguments.dataset or ()) < 2:  # of several, another may need it
             raise ValueError(
                 f"--{unused[0]} has no effect on {layout.name.title}: its protocols say it. Leave it out."
             )

@@ -17,7 +17,7 @@ from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_countermeasure, write_decision_threshold
-from .pooling import list_scopes
+from .pooling import list_absent, list_scopes
 from .precision import Precision
 from .recordings import (
     choose_hop,
@@ -58,6 +58,12 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "
             "it, and give the folder."
         )
+    if any(part.weight > 1 for part in (*corpus.parts, corpus)):
+        raise ValueError("--dataset NAME:2, how often it is seen in an epoch, is for training: leave :2 out.")
+    if corpus.parts and args.asv_score_file is not None:
+        raise ValueError(
+            "--asv_score_file is of one corpus: with several, the scores in their folders count."
+        )
     split = choose_split(corpus, args.split)
     corpus, splits = take_readable_splits(
         corpus, {split: split}, allow_unreadable=corpus_args.allow_unreadable
@@ -65,7 +71,6 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     rows = splits[split]
     keys = read_label_map(corpus_args.label_map)
     scopes = list_scopes(corpus, split, list_trials(rows))
-    evaluated = {scope.corpus.name for scope in scopes}
     evaluations, asv_files = [], []
     for scope in scopes:
         if all(scope.counts.values()):  # the results of the pool count a corpus of one class
@@ -85,7 +90,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         f"Precision: {', '.join(countermeasure.precision.describe()) or 'float32'}",
         *(f"Corpus: {describe_split(scope.corpus, scope.split, scope.counts)}" for scope in scopes),
         *describe_left_out(corpus),
-        *(f"{part.name} has none of it" for part in corpus.parts if part.name not in evaluated),
+        *(f"Of {name} there is no {split}" for name in list_absent(corpus, scopes)),
         f"ASV scores: {', '.join(asv_files) or 'none, so there will be no t-DCF'}",
     ]
     state.print("\n".join(lines))

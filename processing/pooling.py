@@ -150,6 +150,12 @@ def list_scopes(corpus: Corpus, spec: str, trials: pd.DataFrame) -> list[Scope]:
     return [Scope(pool, spec, trials, everything), *scopes]
 
 
+def list_absent(corpus: Corpus, scopes: Iterable[Scope]) -> list[str]:
+    """The names of the pool's corpora of which there are no trials."""
+    present = {scope.corpus.name for scope in scopes}
+    return [part.name for part in corpus.parts if part.name not in present]
+
+
 def _make_prefix(part: Corpus) -> str:
     return f"{as_word(shorten_name(part.name))}/"
 

@@ -1,5 +1,6 @@
 """Rows to scores with a model that is passed in, on one process or many, and from where a killed run was."""
 
+import itertools
 import json
 import math
 import time
@@ -8,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -70,7 +72,14 @@ def score_rows(
     process = PartialState()
     # Whole utterances would all be padded to the longest.
     size = 1 if collator.feature_extractor.num_samples is None else batches.batch_size
-    slices = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+    corpora = np.asarray(rows["corpus"][:]) if "corpus" in rows.column_names else np.zeros(len(rows))
+    # A batch is of one corpus, so that its scores have the bits that they have without the others.
+    ends = [*np.flatnonzero(corpora[1:] != corpora[:-1]) + 1, len(rows)]
+    slices = [
+        range(i, min(i + size, end))
+        for begin, end in itertools.pairwise([0, *ends])
+        for i in range(begin, end, size)
+    ]
     finished = [] if checkpoint is None else checkpoint.load()
     scores = [score for batch in finished for score in batch]
     num_before = len(scores)
