@@ -20,7 +20,7 @@ CORPUS_ARGUMENTS = [f.name for f in dataclasses.fields(CorpusArguments)]
 ONLY_WITH = {
     **dict.fromkeys(["protocol", "higher_is", "score_columns"], {"score_file"}),
     **dict.fromkeys(["files", "window_hop", "plot_timeline"], {"files"}),
-    **dict.fromkeys([*CORPUS_ARGUMENTS, "set_decision_threshold", "num_workers"], {"corpus"}),
+    **dict.fromkeys([*CORPUS_ARGUMENTS, "set_decision_threshold", "num_workers", "conditions"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),
     **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
     **dict.fromkeys(["batch_size", "revision", "trust_remote_code", "use_cpu"], {"corpus", "files"}),

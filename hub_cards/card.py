@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from processing.corpus_names import describe_corpus
 from processing.files import write_text
-from processing.report import describe_caveats
+from processing.report import NOTE_ON_CONDITIONS, describe_caveats, tabulate_conditions
 
 from . import tables
 from .checks import check_card
@@ -122,6 +122,8 @@ def _describe_evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
             PICTURES[stem] for stem in PICTURES if not (evaluation.folder / f"{stem}.png").is_file()
         ],
         "breakdowns": tables.tabulate_breakdowns(evaluation),
+        "conditions": "conditions" in results and tables.make_table(*tabulate_conditions(results)),
+        "note_on_conditions": NOTE_ON_CONDITIONS,
     }
 
 

@@ -75,6 +75,8 @@ def find_files(run: RunFolder) -> dict[str, Path]:
     for evaluation in run.evaluations:
         required += [evaluation.folder / "results.json", evaluation.folder / "scores.txt"]
         optional += evaluation.plots
+        under = evaluation.results.get("conditions", ())
+        optional += [evaluation.folder / "conditions" / name / "scores.txt" for name in under]
     for path in required:
         if not path.is_file():
             raise FileNotFoundError(

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from metrics.names import METRICS, format_bounds, format_value
+from metrics.names import METRICS, format_estimate
 from processing.corpus_names import CORPORA, describe_corpus
 from processing.files import strip_folder
 
@@ -42,7 +42,7 @@ def format_metric(results: Mapping, name: str) -> str:
     if results.get(name) is None:
         return NOT_MEASURED
     bounds = results.get("confidence_intervals", {}).get(name)
-    return format_value(name, results[name]) + (f" {format_bounds(name, bounds)}" if bounds else "")
+    return format_estimate(name, results[name], bounds)
 
 
 def format_size(num_bytes: int) -> str:

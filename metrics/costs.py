@@ -83,9 +83,13 @@ def cllr(bonafide_scores, spoof_scores) -> float:
     Cost of log-likelihood ratios in bits: 0 is perfect, 1 is as good as no score (Brümmer and du Preez,
     2006). Args and errors as [`min_dcf`].
     """
-    bonafide, spoof = check_scores(bonafide_scores, spoof_scores)
-    nats = np.mean(np.logaddexp(0, -bonafide)) + np.mean(np.logaddexp(0, spoof))
-    return float(nats / 2 / np.log(2))
+    bonafide, spoof = llr_bits(*check_scores(bonafide_scores, spoof_scores))
+    return float((bonafide.mean() + spoof.mean()) / 2)
+
+
+def llr_bits(bonafide: np.ndarray, spoof: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each score, (num_bonafide,) and (num_spoof,), costs as a log-likelihood ratio, in bits."""
+    return np.logaddexp(0, -bonafide) / np.log(2), np.logaddexp(0, spoof) / np.log(2)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ def format_number(name: str, value: float) -> str:
     return f"{100 * value:.3f}" if METRICS[name].is_rate else f"{value:.4f}"
 
 
+def format_estimate(name: str, value: float, bounds: Sequence[float] | None) -> str:
+    """A metric's value with its unit and, where it is known, its interval: `16.001 % [11.334, 20.001]`."""
+    return format_value(name, value) + (f" {format_bounds(name, bounds)}" if bounds else "")
+
+
 def format_bounds(name: str, bounds: Sequence[float]) -> str:
     """A confidence interval without its unit: `[11.334, 20.001]`."""
     return f"[{', '.join(format_number(name, bound) for bound in bounds)}]"

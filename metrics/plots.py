@@ -103,7 +103,12 @@ def plot_score_histograms(
 
 
 def plot_breakdown(
-    groups: Mapping[str, Mapping], *, pooled_eer: float, title: str = "", name: str = ""
+    groups: Mapping[str, Mapping],
+    *,
+    pooled_eer: float,
+    title: str = "",
+    name: str = "",
+    pooled_name: str = "all",
 ) -> Figure:
     """
     EER of each group of trials as a bar, and the pooled EER of all trials as a line; rates are fractions.
@@ -112,6 +117,7 @@ def plot_breakdown(
         groups: by group `eer`, `num_spoof` and, for its confidence interval, `eer_interval`; a group whose
             `eer` is `None` has one class only, and says so instead of a bar.
         name: what the groups are: "attack", "codec".
+        pooled_name: what the line is called.
     """
     figure, axes = _make_axes(max(5.5, 1.6 + 0.62 * len(groups)), 4.4, title)
     highest = pooled_eer
@@ -129,7 +135,7 @@ def plot_breakdown(
         axes.text(position, top, f"{height:.3g}", ha="center", va="bottom", fontsize=8, bbox=NOTE)
     axes.axhline(100 * pooled_eer, color=BONAFIDE, linestyle="--", linewidth=1.2, zorder=2.5)
     beside = axes.get_yaxis_transform()
-    note = f"all\n{100 * pooled_eer:.3g}"
+    note = f"{pooled_name}\n{100 * pooled_eer:.3g}"
     axes.text(1.005, 100 * pooled_eer, note, transform=beside, color=BONAFIDE, fontsize=8, va="center")
     labels = [f"{group}\n({values['num_spoof']:,})" for group, values in groups.items()]
     slanted = {"rotation": 45, "ha": "right"} if max(map(len, groups), default=0) > 8 else {}

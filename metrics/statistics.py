@@ -1,4 +1,4 @@
-"""Confidence intervals of the EER and of detection costs, and a paired test between two countermeasures.
+"""Confidence intervals of the EER, detection costs and Cllr, and a paired test between two countermeasures.
 
 By a bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993) that respects how the trials
 came about. Trials of one speaker are alike, so whole speakers are drawn where speakers are known (Bolle,
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .costs import DetectionCost
+from .costs import DetectionCost, llr_bits
 from .det import check_scores, find_equal_error
 
 
@@ -81,18 +81,22 @@ class _System:
     Attributes:
         bonafide_order: (num_bonafide,) indices that sort the bona fide scores.
         spoof_rank: (num_spoof,) for each spoofed trial the number of bona fide scores not above its own.
+        bonafide_bits, spoof_bits: (num_bonafide,), (num_spoof,) cost of each score as a log-likelihood ratio.
         costs: detection costs by name.
     """
 
     bonafide_order: np.ndarray
     spoof_rank: np.ndarray
+    bonafide_bits: np.ndarray
+    spoof_bits: np.ndarray
     costs: Mapping[str, DetectionCost]
 
     @classmethod
     def from_scores(cls, bonafide, spoof, costs: Mapping[str, DetectionCost] | None) -> "_System":
         bonafide, spoof = check_scores(bonafide, spoof)
         order = np.argsort(bonafide)
-        return cls(order, np.searchsorted(bonafide[order], spoof, side="right"), costs or {})
+        rank = np.searchsorted(bonafide[order], spoof, side="right")
+        return cls(order, rank, *llr_bits(bonafide, spoof), costs or {})
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -100,13 +104,17 @@ class _System:
         return len(self.bonafide_order), len(self.spoof_rank)
 
     def measure(self, bonafide_counts: np.ndarray, spoof_counts: np.ndarray) -> np.ndarray:
-        """EER and the minimum of each cost, over the trials taken so many times each."""
+        """EER, the minimum of each cost, and Cllr, over the trials taken so many times each."""
         rejected_bonafide = np.concatenate([[0], np.cumsum(bonafide_counts[self.bonafide_order])])
         between = np.bincount(self.spoof_rank, spoof_counts, minlength=len(rejected_bonafide))
         rejected_spoof = np.cumsum(between).astype(np.int64)
         rejected = rejected_bonafide, rejected_spoof
         costs = (cost.find_minimum(*rejected)[0] for cost in self.costs.values())
-        return np.array([find_equal_error(*rejected)[0], *costs])
+        means = (
+            counts @ bits / counts.sum()
+            for counts, bits in ((bonafide_counts, self.bonafide_bits), (spoof_counts, self.spoof_bits))
+        )
+        return np.array([find_equal_error(*rejected)[0], *costs, sum(means) / 2])
 
 
 def confidence_intervals(
@@ -118,7 +126,7 @@ def confidence_intervals(
     bootstrap: Bootstrap = Bootstrap(),
 ) -> dict[str, Estimate]:
     """
-    Confidence intervals of the EER ("eer") and of the minimum of each cost, by its name.
+    Confidence intervals of the EER ("eer"), of the minimum of each cost, by its name, and of Cllr ("cllr").
 
     Args:
         bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,), higher = more bona fide.
@@ -132,7 +140,7 @@ def confidence_intervals(
     """
     system = _System.from_scores(bonafide_scores, spoof_scores, costs)
     observed, low, high, _ = _resample(system.measure, system.sizes, speakers, bootstrap)
-    columns = zip(("eer", *system.costs), observed, low, high, strict=True)
+    columns = zip(("eer", *system.costs, "cllr"), observed, low, high, strict=True)
     return {name: Estimate(*map(float, values)) for name, *values in columns}
 
 
@@ -146,7 +154,7 @@ def paired_test(
 ) -> dict[str, Difference]:
     """
     Compare two countermeasures on the same trials, of which both are resampled alike: differences of EER
-    ("eer") and of the minimum of each cost, first minus second.
+    ("eer"), of the minimum of each cost and of Cllr ("cllr"), first minus second.
 
     Args as in [`confidence_intervals`], of each system (bona fide scores, spoof scores), trials in one order.
 
@@ -172,7 +180,7 @@ def paired_test(
     # Rounding must not decide whether a resample lies as far out as the observed difference.
     further = np.abs(resampled - observed) >= np.abs(observed) - 1e-12
     p_values = (1 + further.sum(0)) / (1 + len(resampled))
-    columns = zip(("eer", *first.costs), observed, low, high, p_values, strict=True)
+    columns = zip(("eer", *first.costs, "cllr"), observed, low, high, p_values, strict=True)
     return {name: Difference(*map(float, values)) for name, *values in columns}
 
 

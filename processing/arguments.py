@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from transformers import HfArgumentParser
 from transformers.hf_argparser import HfArg, string_to_bool
 
+from .conditions import NAMES as CONDITION_NAMES
 from .corpus_names import CORPORA, DEMO
 
 
@@ -67,7 +68,7 @@ class ArgumentParser(HfArgumentParser):
             self.error(f"unknown argument {unknown[0]}{hint}")
         for action in self._actions:  # argparse does not check defaults
             value = getattr(values, action.dest, None)
-            if action.choices and value is not None and value not in action.choices:
+            if action.choices and value is not None and action.nargs != "+" and value not in action.choices:
                 self.error(f"{action.dest} {value!r} is not one of {', '.join(map(str, action.choices))}")
         options = {token.split("=")[0] for token in argv}
         try:
@@ -275,6 +276,12 @@ class EvaluationArguments:
         default=None, help="Seconds from window to window in longer recordings; default: half a window."
     )
     plot_timeline: bool = HfArg(default=False, help="Plot the scores of each longer recording over its time.")
+    conditions: list[str] | None = HfArg(
+        default=None,
+        help="Score every recording also as it is under conditions such as codecs and white noise: "
+        f"{', '.join(CONDITION_NAMES)}.",
+        metadata={"choices": CONDITION_NAMES, "metavar": "CONDITION"},
+    )
     asv_score_file: str | None = HfArg(
         default=None, help="ASV scores for the t-DCF; default: those in the corpus folder."
     )

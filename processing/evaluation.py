@@ -14,7 +14,14 @@ from metrics.statistics import MIN_TRIALS, Bootstrap
 from .arguments import EvaluationArguments
 from .layouts import find_layout, read_protocol
 from .report import REMEDY_OF_MODEL, describe_comparison, describe_results
-from .results import compare_scores, evaluate_corpus, evaluate_trials, find_asv_rates, write_results
+from .results import (
+    compare_scores,
+    evaluate_condition,
+    evaluate_corpus,
+    evaluate_trials,
+    find_asv_rates,
+    write_results,
+)
 from .scores import make_scored_corpus, match_scores, read_scores
 from .text_tables import read_first_line
 from .trials import Corpus, choose_split, count_classes, read_label_map
@@ -107,6 +114,11 @@ class Evaluation:
         options = {"asv": self.asv, "bootstrap": self.bootstrap}
         results = evaluate_corpus(self.corpus, self.split, self.trials, scores, **options)
         return {**results, "asv_score_files": self.asv_files}
+
+    def evaluate_conditions(self, clean: np.ndarray, under: Mapping[str, np.ndarray]) -> dict[str, dict]:
+        """Results of the scores (num_trials,) under each condition, and how they differ from clean ones."""
+        options = {"asv": self.asv, "bootstrap": self.bootstrap}
+        return {name: evaluate_condition(self.trials, clean, of, **options) for name, of in under.items()}
 
     def compare(self, results: dict, name: str, scores: np.ndarray) -> str:
         """Add the paired test with the other system to the results of the named one, and describe it."""

@@ -11,7 +11,9 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from .arguments import CorpusArguments, EvaluationArguments
+from .augmentation import build_augmentation
 from .collation import AudioCollator
+from .conditions import choose_conditions
 from .corpora import load_corpus, take_readable_splits
 from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
@@ -30,7 +32,8 @@ from .recordings import (
 )
 from .report import describe_left_out, describe_split
 from .results import SCORE_OF_MODEL, choose_decision_threshold, describe_countermeasure, describe_environment
-from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_rows
+from .scores import write_scores
+from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
 from .trials import choose_split, list_trials, read_label_map
 
 
@@ -48,6 +51,8 @@ def run_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> int:
 def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> None:
     """Score a split of a corpus with a model, from where a killed run was, and write all results."""
     state, started = PartialState(), time.time()
+    conditions = choose_conditions(args.conditions or ())
+    augmentations = {name: build_augmentation([entry]) for name, entry in conditions.items()}
     num_workers = count_workers(state.device.type != "cpu") if args.num_workers is None else args.num_workers
     batches = Batches(args.batch_size, num_workers)
     with state.main_process_first():
@@ -104,6 +109,9 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         checkpoint=checkpoint,
         description=f"Scoring {corpus.name} {split}",
     ).numpy()
+    begun = time.time()
+    under = score_conditions(countermeasure, rows, augmentations, batches, checkpoint)
+    started += time.time() - begun  # `seconds` are those of the recordings as they are
     state.destroy_process_group()  # its threads may abort a process that ends before them
     if not state.is_main_process:
         return
@@ -114,10 +122,16 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         "seconds": round(time.time() - started, 1),
     }
     for scope, evaluation in evaluations:
-        own = scores[scope.places]
+        own, own_under = scores[scope.places], {name: of[scope.places] for name, of in under.items()}
         results = evaluation.evaluate(own) | about | ({} if scope.folder else of_all)
+        if conditions:
+            results["conditions"] = evaluation.evaluate_conditions(own, own_under)
+        for condition, changed in own_under.items():
+            file = folder / scope.folder / "conditions" / condition / "scores.txt"
+            write_scores(file, evaluation.trials, changed)
         finish_evaluation(evaluation, results, about["model"], own, folder / scope.folder)
-    checkpoint.remove()
+    if not conditions:  # with more of them, only these are scored
+        checkpoint.remove()
     if args.set_decision_threshold:
         change_threshold(countermeasure, choose_decision_threshold(scopes[0].trials, scores))
     card = countermeasure.folder / "README.md"

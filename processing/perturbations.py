@@ -53,16 +53,21 @@ class BandLimiting:
 
 @dataclass(frozen=True)
 class Gain:
-    """The waveform at another level; `gain` in dB. Its length is kept. What exceeds 1 is not clipped."""
+    """
+    The waveform at another level; `gain` in dB. Its length is kept. What exceeds 1 is clipped only where
+    `clip` says so.
+    """
 
     gain: Sequence[float] = (-12.0, 12.0)  # as in audiomentations
+    clip: bool = False
 
     def __post_init__(self):
         check_range("gain", self.gain, -np.inf)
 
     def __call__(self, waveform: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
         """(num_samples,), float32; `rate` does not matter."""
-        return waveform * np.float32(10 ** (draw(generator, self.gain) / 20))
+        louder = waveform * np.float32(10 ** (draw(generator, self.gain) / 20))
+        return np.clip(louder, -1, 1) if self.clip else louder
 
 
 @dataclass(frozen=True)

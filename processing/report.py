@@ -9,8 +9,9 @@ import numpy as np
 
 from metrics.costs import FORMS
 from metrics.det import equal_error_rate
-from metrics.names import METRICS, format_bounds, format_value
+from metrics.names import METRICS, format_bounds, format_estimate, format_value
 
+from .conditions import CLEAN
 from .corpus_names import describe_corpus
 from .files import write_figure
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 
 REMEDY_OF_MODEL = "check the order of id2label in the model's config.json"
+
+
+NOTE_ON_CONDITIONS = (
+    "Differences are paired on the same trials; p is two-sided, of each condition alone. FRR and FAR are at "
+    "the threshold of the clean EER"
+)
 
 
 def describe_counts(bonafide: int, spoof: int, missing: int | None = 0, unreadable: int | None = 0) -> str:
@@ -63,6 +70,14 @@ def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
     for key, groups in results.items():
         if key.startswith("per_") and (len(groups) > 1 or key != "per_attack"):
             lines += ["", *_group_table(key.removeprefix("per_"), groups)]
+    if "conditions" in results:
+        lines.append("")
+        header, rows = tabulate_conditions(results)
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        for row in (header, *rows):
+            cells = [f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)]
+            lines.append(f"  {'  '.join(cells)}".rstrip())
+        lines.append(f"  [{NOTE_ON_CONDITIONS}]")
     caveats = describe_caveats(results, remedy)
     return "\n".join([*lines, *([""] if caveats else []), *caveats])
 
@@ -108,6 +123,22 @@ def describe_comparison(comparison: Mapping, names: tuple[str, str]) -> str:
     return "\n".join(lines)
 
 
+def tabulate_conditions(results: Mapping) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of the recordings as they are and under each condition."""
+    header, rows = ["Condition", "EER", "EER minus clean", "p", "FRR", "FAR", "Cllr"], []
+    for name, of in {CLEAN: results, **results["conditions"]}.items():
+        bounds = of.get("confidence_intervals", {})
+        eer, cllr = (format_estimate(metric, of[metric], bounds.get(metric)) for metric in ("eer", "cllr"))
+        changed, p_value = "–", "–"
+        if difference := of.get("differences", {}).get("eer"):
+            changed = format_estimate("eer", difference["value"], (difference["low"], difference["high"]))
+            changed = f"{'+' if difference['value'] > 0 else ''}{changed}"
+            p_value = f"{difference['p_value']:.3g}"
+        errors = [f"{100 * of[rate]:.3f} %" if rate in of else "–" for rate in ("clean_frr", "clean_far")]
+        rows.append([name, eer, changed, p_value, *errors, cllr])
+    return header, rows
+
+
 def write_plots(
     folder: Path, results: Mapping, trials: "pd.DataFrame", systems: Mapping[str, np.ndarray]
 ) -> None:
@@ -138,6 +169,13 @@ def write_plots(
             name = key.removeprefix("per_")
             bars = plots.plot_breakdown(groups, pooled_eer=results["eer"], title=title, name=name)
             write_figure(folder / f"{key}.png", bars)
+    (folder / "conditions.png").unlink(missing_ok=True)  # of results that are replaced
+    if under := results.get("conditions"):
+        intervals = {name: of.get("confidence_intervals", {}).get("eer") for name, of in under.items()}
+        groups = {name: {**of, "eer_interval": intervals[name]} for name, of in under.items()}
+        about = {"title": title, "name": "condition", "pooled_name": CLEAN}
+        bars = plots.plot_breakdown(groups, pooled_eer=results["eer"], **about)
+        write_figure(folder / "conditions.png", bars)
 
 
 def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:

@@ -149,6 +149,30 @@ def compare_scores(
     return {**method, "differences": {name: dataclasses.asdict(of) for name, of in differences.items()}}
 
 
+def evaluate_condition(
+    trials: pd.DataFrame,
+    clean: np.ndarray,
+    scores: np.ndarray,
+    *,
+    asv: AsvErrorRates | None = None,
+    bootstrap: Bootstrap | None = Bootstrap(),
+) -> dict:
+    """
+    What [`evaluate_trials`] computes of the scores under a condition; their `differences` to the clean scores
+    of the same trials, by metric (see [`compare_scores`]); and the error rates at the threshold of the clean
+    EER, `clean_frr` and `clean_far`, since a condition may move the scores of both classes alike.
+    """
+    results = evaluate_trials(trials, scores, asv=asv, bootstrap=bootstrap)
+    threshold = choose_decision_threshold(trials, clean)
+    bonafide, spoof = _split_classes(trials.assign(score=scores), "score")
+    results["clean_frr"] = float((bonafide <= threshold).mean())
+    results["clean_far"] = float((spoof > threshold).mean())
+    if "confidence_intervals" in results:
+        compared = compare_scores(trials, scores, clean, asv=asv, bootstrap=bootstrap)
+        results["differences"] = compared["differences"]
+    return results
+
+
 def find_asv_rates(
     corpus: Corpus, split: str, trials: pd.DataFrame, file: Path | None = None
 ) -> tuple[AsvErrorRates | None, list[str]]:

@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from .augmentation import Augmentation
 from .collation import AudioCollator
+from .conditions import CONDITIONS
 from .files import hash_files, write_text
 from .models import Countermeasure
 from .results import describe_countermeasure, digest_config
@@ -112,6 +114,35 @@ def score_rows(
             f"{description}: {total:,} utterances in {seconds:.1f} s, {total / seconds:.1f} per second"
         )
     return torch.tensor(scores)
+
+
+def score_conditions(
+    countermeasure: Countermeasure,
+    rows: Dataset,
+    augmentations: Mapping[str, Augmentation],
+    batches: Batches,
+    clean: "ScoringCheckpoint",
+) -> dict[str, np.ndarray]:
+    """
+    Score every row (num_rows,) under each condition, by its name: what its augmentation makes of the whole
+    recording, with random numbers that are a function of the utterance, and so the same for every model. Each
+    has a checkpoint in a folder beside that of the `clean` scoring; errors are those of [`score_rows`].
+    """
+    scored = {}
+    for name, augmentation in augmentations.items():
+        scored[name] = score_rows(
+            countermeasure.model,
+            AudioCollator(countermeasure.feature_extractor, augmentation=augmentation),
+            rows,
+            batches=batches,
+            checkpoint=ScoringCheckpoint(
+                clean.path.parent / "conditions" / name / clean.path.name,
+                {**clean.identity, "condition": {name: CONDITIONS[name]}},
+                replace=clean.replace,
+            ),
+            description=f"Scoring under {name}",
+        ).numpy()
+    return scored
 
 
 @torch.inference_mode()

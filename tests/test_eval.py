@@ -425,6 +425,57 @@ def test_subsets_of_a_2021_protocol_are_never_mixed(run, fails, tmp_path):
     assert "no split 'dev', only" in fails("--score_file", path, "--protocol", protocol, "--split", "dev")
 
 
+def test_conditions_change_every_recording_and_are_reported_beside_the_clean_ones(
+    run, fails, trained, wide_corpus, tmp_path
+):
+    arguments = ["--model", trained, "--data_dir", wide_corpus, "--output_dir", tmp_path / "out"]
+    arguments += ["--num_resamples", 50]
+
+    _, output = run(*arguments, "--conditions", "level-20db", "noise-0db")
+
+    folder = tmp_path / "out" / "conditions"
+    quiet, clean = (read_scores(path / "scores.txt") for path in (folder / "level-20db", folder.parent))
+    classifier = AutoModelForAudioClassification.from_pretrained(trained).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(trained)
+    audio = wide_corpus / "ASVspoof2019_LA_eval" / "flac"
+    waveforms = [0.1 * decode_audio(audio / f"{name}.flac") for name in quiet.utterance_id[:12]]
+    with torch.no_grad():
+        inputs = extractor(waveforms, sampling_rate=16000, return_tensors="pt")
+        logits = classifier(**inputs).logits
+    labels = classifier.config.label2id
+    expected = logits[:, labels["bonafide"]] - logits[:, labels["spoof"]]
+    np.testing.assert_allclose(quiet.score[:12], expected, atol=1e-4)
+    results = results_in(tmp_path / "out")
+    is_bonafide = quiet.key == "bonafide"
+    for name, scores in (("level-20db", quiet), ("noise-0db", read_scores(folder / "noise-0db/scores.txt"))):
+        under = results["conditions"][name]
+        eer, _ = equal_error_rate(scores.score[is_bonafide], scores.score[~is_bonafide])
+        assert under["eer"] == pytest.approx(eer, abs=1e-12)
+        assert under["differences"]["eer"]["value"] == pytest.approx(eer - results["eer"], abs=1e-12)
+        assert f"  {name}" in output and f"Scoring under {name}: 240 utterances" in output
+        assert not np.allclose(scores.score, clean.score, atol=1e-3)
+    assert (tmp_path / "out" / "conditions.png").is_file()
+    assert "EER minus clean" in output and "at the threshold of the clean EER" in output
+
+    # More conditions: what was scored before is not scored again.
+    more = ["--conditions", "level", "noise-0db"]
+    assert "holds results already" in fails(*arguments, *more)
+    before = (folder / "noise-0db" / "scores.txt").read_bytes()
+    _, output = run(*arguments, *more, "--overwrite")
+    assert output.count("240 of 240 utterances were scored before.") == 3
+    assert "Scoring under level+20db: 240 utterances" in output
+    assert (folder / "noise-0db" / "scores.txt").read_bytes() == before
+    assert list(results_in(tmp_path / "out")["conditions"]) == ["noise-0db", "level-20db", "level+20db"]
+
+
+def test_conditions_are_known_by_name_and_need_a_model_and_a_corpus(fails, trained, tmp_path):
+    assert "invalid choice: 'mp3' (choose from all, codecs" in fails(
+        "--model", trained, "--conditions", "mp3"
+    ).replace("'", "'").replace("choose from 'all', 'codecs'", "choose from all, codecs")
+    for other in (["--model", trained, "--files", "a.wav"], ["--score_file", "a.txt"]):
+        assert "--conditions cannot be combined with" in fails(*other, "--conditions", "noise")
+
+
 @pytest.fixture
 def recordings(tmp_path):
     folder = tmp_path / "recordings"

@@ -34,6 +34,7 @@ def test_metrics_of_a_resample_are_the_official_ones_of_the_repeated_trials(deci
             official.min_tdcf_2019(*resample, ASV.p_miss, ASV.p_fa, ASV.p_fa_spoof),
             official.min_tdcf_2021(*resample, ASV.p_miss, ASV.p_fa, ASV.p_fa_spoof),
             official.min_dcf(*resample),
+            official.cllr(*resample),
         ]
         assert system.measure(*counts) == pytest.approx(expected, abs=1e-12)
 
@@ -46,7 +47,8 @@ def test_value_is_that_of_the_trials_themselves():
     assert intervals["eer"].value == pytest.approx(official.eer(*scores)[0], abs=1e-12)
     expected = official.min_tdcf_2019(*scores, ASV.p_miss, ASV.p_fa, ASV.p_fa_spoof)
     assert intervals["min_tdcf_2019"].value == pytest.approx(expected, abs=1e-12)
-    assert list(intervals) == ["eer", "min_tdcf_2019", "min_tdcf_2021"]
+    assert intervals["cllr"].value == pytest.approx(official.cllr(*scores), abs=1e-12)
+    assert list(intervals) == ["eer", "min_tdcf_2019", "min_tdcf_2021", "cllr"]
 
 
 def test_intervals_hold_the_true_eer_about_95_times_in_100():
@@ -120,7 +122,7 @@ def test_paired_test_does_not_depend_on_the_scale_of_the_scores():
     first, second = normal(80, 90), normal(80, 90, seed=1)
     scaled = tuple(np.exp(scores) for scores in second)
 
-    assert paired_test(first, second) == paired_test(first, scaled)
+    assert paired_test(first, second)["eer"] == paired_test(first, scaled)["eer"]
 
 
 def test_better_system_is_found_better_where_the_trials_are_shared():

@@ -59,6 +59,12 @@ def surround(speech, before, after, level=0.0):
     return np.concatenate([silence[0], speech, silence[1]]).astype(np.float32)
 
 
+def test_level_beyond_full_scale_is_clipped_only_where_that_is_asked_for():
+    louder = Gain([20, 20])(NOISE, RATE, GENERATOR)
+    np.testing.assert_allclose(louder, 10 * NOISE, rtol=1e-6)
+    np.testing.assert_array_equal(Gain([20, 20], clip=True)(NOISE, RATE, GENERATOR), np.clip(louder, -1, 1))
+
+
 @given(before=st.integers(0, 5000), after=st.integers(0, 5000), level=st.sampled_from([0.0, 1e-4]))
 @settings(max_examples=40, deadline=None)
 def test_silence_before_and_after_is_cut_to_a_frame(before, after, level):

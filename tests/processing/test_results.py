@@ -19,6 +19,7 @@ from processing.results import (
     compute_asv_rates,
     describe_environment,
     digest_config,
+    evaluate_condition,
     evaluate_corpus,
     evaluate_trials,
     find_asv_rates,
@@ -348,6 +349,27 @@ def test_comparison_is_paired_and_printed_with_its_p_value(trials, scores, asv):
     table = describe_comparison(comparison, ("a", "b"))
     assert "a minus b" in table and f"p = {comparison['differences']['eer']['p_value']:.3g}" in table
     assert "bootstrap of 11 speakers, percentiles of 20 resamples" in table
+
+
+def test_condition_that_moves_all_scores_keeps_the_eer_and_raises_one_error(trials, scores, asv):
+    eer, threshold = official.eer(*split(trials, scores))
+
+    moved = evaluate_condition(trials, scores, scores - 1, asv=asv, bootstrap=QUICK)
+
+    bonafide, spoof = split(trials, scores)
+    assert moved["eer"] == pytest.approx(eer, abs=1e-12)
+    assert moved["differences"]["eer"] == {"value": 0, "low": 0, "high": 0, "p_value": 1}
+    assert moved["differences"]["cllr"]["value"] == pytest.approx(
+        official.cllr(bonafide - 1, spoof - 1) - official.cllr(bonafide, spoof), abs=1e-12
+    )
+    assert moved["clean_frr"] == np.mean(bonafide - 1 < threshold) > eer
+    assert moved["clean_far"] == np.mean(spoof - 1 >= threshold) < eer
+
+
+def test_condition_of_few_trials_has_no_paired_difference(trials, scores):
+    few = evaluate_condition(trials[:12], scores[:12], scores[:12] + 1, bootstrap=QUICK)
+
+    assert "differences" not in few and few["eer"] is not None
 
 
 def test_scores_are_of_a_config_whatever_its_decision_threshold(tmp_path):
