@@ -120,8 +120,8 @@ WORKING = [
 # A value that cannot work, and what is said of it.
 REFUSED = [
     ("label_smoothing_factor", 0.1, "would bypass the class weights"),
-    ("metric_for_best_model", "accuracy", "the lowest dev EER (eer) or loss"),
-    ("greater_is_better", True, "the lowest dev EER (eer) or loss"),
+    ("metric_for_best_model", "accuracy", "the lowest dev EER (eer; eer_mean: mean over corpora) or loss"),
+    ("greater_is_better", True, "the lowest dev EER (eer; eer_mean: mean over corpora) or loss"),
     ("prediction_loss_only", True, "the EER is one of all trials"),
     ("batch_eval_metrics", True, "the EER is one of all trials"),
     ("eval_do_concat_batches", False, "the EER is one of all trials"),
