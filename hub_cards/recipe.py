@@ -1,6 +1,5 @@
 """A system's YAML: what its model card states, which is also the recipe that it is trained by."""
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
+
+from processing.near_names import check_keys, suggest
 
 
 if TYPE_CHECKING:
@@ -211,17 +212,3 @@ def find_changed_settings(recipe: Recipe, checkpoint_sha256: str) -> list[str]:
             # The weights of the classes are of training alone.
             return [key for key in names if key != "class_weights" and ours.get(key) != theirs.get(key)]
     return []
-
-
-def check_keys(given: Iterable[str], valid: Iterable[str], where: str) -> None:
-    """ValueError: a given key is not valid; the message names it and the nearest valid one."""
-    valid = list(valid)
-    for key in given:
-        if key not in valid:
-            raise ValueError(f"{where}: unknown key {key!r}{suggest(key, valid)}.")
-
-
-def suggest(name: str, valid: Iterable[str]) -> str:
-    """ " (did you mean 'lcnn'?)" where a valid name is near, else ""."""
-    matches = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

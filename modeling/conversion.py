@@ -17,10 +17,11 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.utils import logging
 
 from hub_cards.card import write_card
-from hub_cards.recipe import RECIPE_NAME, Recipe, find_changed_settings, find_recipe, load_recipe, suggest
+from hub_cards.recipe import RECIPE_NAME, Recipe, find_changed_settings, find_recipe, load_recipe
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
+from processing.near_names import suggest
 from processing.origin import describe_conversion
 from processing.results import describe_environment
 

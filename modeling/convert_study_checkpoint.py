@@ -36,7 +36,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from hub_cards.recipe import suggest
+from processing.near_names import suggest
 
 from .conversion import (
     COUNTER,

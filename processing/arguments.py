@@ -4,7 +4,6 @@ that takes long, so that help and errors are there at once.
 """
 
 import argparse
-import difflib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from transformers.hf_argparser import HfArg, string_to_bool
 
 from .conditions import NAMES as CONDITION_NAMES
 from .corpus_names import CORPORA, DEMO
+from .near_names import suggest
 
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ class ArgumentParser(HfArgumentParser):
         values, unknown = self.parse_known_args(argv)
         if unknown:
             options = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1, cutoff=0.5)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            self.error(f"unknown argument {unknown[0]}{hint}")
+            self.error(f"unknown argument {unknown[0]}{suggest(unknown[0].split('=')[0], options)}")
         for action in self._actions:  # argparse does not check defaults
             value = getattr(values, action.dest, None)
             if action.choices and value is not None and action.nargs != "+" and value not in action.choices:

@@ -3,13 +3,13 @@ Augmentation of training utterances, on the waveform before the crop: which ther
 them as a recipe states it.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
 
+from .near_names import check_keys
 from .noise import AdditiveNoise
 from .perturbations import BandLimiting, Gain, SilenceTrimming, SpeedPerturbation
 from .rawboost import RawBoost
@@ -76,32 +76,21 @@ def build_augmentation(stated: Sequence[Mapping] | None) -> AugmentationChain | 
 def _build_step(entry: Mapping) -> tuple[Augmentation, float]:
     """An augmentation of the chain and its probability."""
     names = [name for name in entry if name != "probability"] if isinstance(entry, Mapping) else []
-    _check_names("augmentation", names, [*AUGMENTATIONS, "probability"])
-    if len(names) != 1:
+    check_keys(names, [*AUGMENTATIONS, "probability"], "augmentation")
+    if len(names) != 1 or not isinstance(entry[names[0]] or {}, Mapping):
         raise ValueError(
             f"augmentation: {entry!r} is not one augmentation with its parameters. Write {{NAME: "
             f"{{PARAMETER: VALUE}}, probability: 0.5}}; NAME is one of {', '.join(AUGMENTATIONS)}."
         )
     [name] = names
     where, kind, parameters = f"augmentation {name}", AUGMENTATIONS[name], entry[name] or {}
-    if not isinstance(parameters, Mapping):
-        raise ValueError(f"{where}: {parameters!r} is not a mapping of parameters to values.")
-    _check_names(where, parameters, [field.name for field in fields(kind)])
+    check_keys(parameters, [field.name for field in fields(kind)], where)
     probability = entry.get("probability", 1.0)
-    if isinstance(probability, bool) or not isinstance(probability, (int, float)) or not 0 < probability <= 1:
-        raise ValueError(f"{where}: probability {probability!r} is not a number above 0 and at most 1.")
     try:
+        if not 0 < probability <= 1:
+            raise ValueError(f"probability {probability!r} is not above 0 and at most 1.")
         return kind(**parameters), probability
     except TypeError as error:  # such as a text where a number is compared, or no folder
         raise ValueError(f"{where}: a parameter is missing or of the wrong type: {error}.") from error
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _check_names(where: str, given: Iterable[str], valid: Iterable[str]) -> None:
-    """ValueError: a name that is not valid; the message gives the nearest one that is."""
-    for name in given:
-        if name not in valid:
-            near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(valid)}"
-            raise ValueError(f"{where}: unknown name {name!r} ({hint}).")
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{where}: {error}") from error

@@ -140,9 +140,9 @@ def test_recipe_states_parameters_and_probability_and_none_of_them_is_no_augment
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ([{"rawbost": {}}], "unknown name 'rawbost' (did you mean 'rawboost'?)"),
-        ([{"rawboost": {}, "probabilty": 1}], "unknown name 'probabilty' (did you mean 'probability'?)"),
-        ([{"rawboost": {"algoritm": 5}}], "rawboost: unknown name 'algoritm' (did you mean 'algorithm'?)"),
+        ([{"rawbost": {}}], "unknown key 'rawbost' (did you mean 'rawboost'?)"),
+        ([{"rawboost": {}, "probabilty": 1}], "unknown key 'probabilty' (did you mean 'probability'?)"),
+        ([{"rawboost": {"algoritm": 5}}], "rawboost: unknown key 'algoritm' (did you mean 'algorithm'?)"),
         ([{"rawboost": {"algorithm": 9}}], "rawboost: algorithm 9 is not one of 1 to 8"),
         (
             [{"rawboost": {"snr": [40, 10]}}],
@@ -151,8 +151,8 @@ def test_recipe_states_parameters_and_probability_and_none_of_them_is_no_augment
         ([{"rawboost": {"frequency": [-5, 10]}}], "[-5, 10] is not a range: two numbers of at least 0"),
         ([{"reverb": {}}], "missing 1 required positional argument: 'folder'"),
         ([{"rawboost": {"max_impulses": "some"}}], "rawboost: a parameter is missing or of the wrong type"),
-        ([{"rawboost": {}, "probability": 1.5}], "rawboost: probability 1.5 is not a number above 0"),
-        ([{"rawboost": 5}], "rawboost: 5 is not a mapping"),
+        ([{"rawboost": {}, "probability": 1.5}], "rawboost: probability 1.5 is not above 0"),
+        ([{"rawboost": 5}], "{'rawboost': 5} is not one augmentation with its parameters"),
         (["rawboost"], "'rawboost' is not one augmentation with its parameters"),
         ({"rawboost": {}}, "is not a list"),
     ],
