@@ -46,16 +46,7 @@ logger = logging.get_logger(__name__)
 
 VERSION = 1  # to be raised with every change of the sound
 SETTINGS_FILE, CUES_FILE = "copy_synthesis.json", "trivial_cues.json"
-COLUMNS = [
-    "file_name",
-    "utterance_id",
-    "label",
-    "attack",
-    "speaker",
-    "source",
-    "start",
-    "codec",
-]  # of metadata
+COLUMNS = "file_name utterance_id label attack speaker source start codec".split()  # of metadata.csv
 CODECS = CodecAugmentation.codecs
 MARGIN = 0.1  # s on either side of a piece that vocoders are given and that is cut off
 LARGEST_PEAK = 0.9  # of full scale
