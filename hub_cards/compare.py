@@ -84,6 +84,7 @@ def _list_numbers(evaluation: Evaluation | None) -> dict | None:
         **{name: results[name] for name in ("corpus", "split", "num_bonafide", "num_spoof")},
         **{metric: results.get(metric) for metric in MAIN_METRICS},
         "tdcf_left_out": results.get("tdcf_left_out"),
+        **({"per_corpus": results["per_corpus"]} if "per_corpus" in results else {}),
         "intervals": {metric: intervals.get(metric) for metric in MAIN_METRICS},
         "level": intervals.get("level"),
         "method": intervals.get("method"),
@@ -206,6 +207,7 @@ def render_markdown(comparison: Mapping) -> str:
         **comparison,
         evaluations={title: _describe_evaluations(systems, role) for role, title in ROLES.items()},
         systems_table=_make_systems_table(systems, times),
+        corpora_table=_make_corpora_table(systems),
         scripts=_find_values(times, "by"),
         hardware=_find_values(times, "hardware"),
         interrupted=any(system["eval"] and not system["time"] for system in systems.values()),
@@ -247,6 +249,18 @@ def _make_systems_table(systems: Mapping[str, dict], times: Sequence[Mapping]) -
         time = _format_time(system["time"], differing)
         rows.append([name, parameters, f"{system['bytes'] / 1e6:.2f}", *values, time, trials])
     return make_table(header, rows, align_right=True)
+
+
+def _make_corpora_table(systems: Mapping[str, dict]) -> str | None:
+    """The EER of each system on each corpus of a pool; `None` where no evaluation is of a pool."""
+    rows = []
+    for name, system in systems.items():
+        for role, title in ROLES.items():
+            for corpus, group in (system[role] or {}).get("per_corpus", {}).items():
+                numbers = {**group, "intervals": {"eer": group.get("eer_interval")}}
+                rows.append([name, title, corpus, _format_value(numbers, "eer"), _format_trials(group)])
+    header = ["system", "split", "corpus", TITLES["eer"], "trials (bona fide + spoof)"]
+    return make_table(header, rows) if rows else None
 
 
 def _make_tests_table(tests: Sequence[Mapping]) -> str:

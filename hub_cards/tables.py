@@ -172,7 +172,8 @@ def tabulate_counts(run: RunFolder) -> str:
                 known = record.get(why)
                 left_out.append("not recorded" if known is None else format_any(known.get(of, 0)))
             in_use = (format_any(counts[key]) for key in ("bonafide", "spoof"))
-            of_corpus = [describe_corpus(corpus), f"{record['weight']}x"] if are_several else []
+            times = f"{record['weight']}x" if are_several and role == "train" else "–"
+            of_corpus = [describe_corpus(corpus), times] if are_several else []
             rows.append([*of_corpus, role, f"`{split}`", *in_use, *left_out])
     names = ["Used as", "Split", "Bona fide", "Spoof", "Audio missing", "Audio unreadable"]
     return make_table([*["Corpus", "In an epoch"][: 2 * are_several], *names], rows)

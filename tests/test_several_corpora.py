@@ -12,11 +12,12 @@ import soundfile
 import torch
 import yaml
 from conftest import TINY_RECIPE
-from made_run import make_run
+from made_run import add_evaluation, made_scores, made_trials, make_run
 
 import eval as eval_script
 import train
 from hub_cards.card import render_card
+from hub_cards.compare import compare_runs, render_markdown
 from hub_cards.run_folder import read_run
 from metrics.det import equal_error_rate
 from processing.arguments import CorpusArguments
@@ -263,6 +264,7 @@ def test_the_record_and_the_card_name_every_corpus(run):
         "unreadable": {"train[:50%]": 0, "train[50%:]": 0},
     }
     assert "| own | 2x | train | `train[:50%]` | 3 | 3 | 0 | 0 |" in card
+    assert "| own | – | dev | `train[50%:]` | 3 | 3 | 0 | 0 |" in card
     assert (
         f"| {LA} + own | dev, train[50%:] |" in card
         and f"| {LA} | dev |" in card
@@ -310,3 +312,20 @@ def test_the_header_of_a_card_lists_the_corpora_that_are_on_the_hub(tmp_path):
     header = render_card(read_run(folder)).data
 
     assert header.datasets == ["jungjee/asvspoof5", "org/name"]
+
+
+def test_a_comparison_has_the_eer_of_each_corpus(tmp_path):
+    trials, runs = made_trials(), {}
+    for seed, name in enumerate(("first", "second")):
+        folder = make_run(tmp_path / name, seed=seed, corpus="A + B")
+        group = {"num_bonafide": 12, "num_spoof": 30, "eer": (1 + seed) / 8, "eer_interval": [0.1, 0.3]}
+        scores = made_scores(trials, seed=seed)
+        add_evaluation(
+            folder, trials, scores, corpus="A + B", per_corpus={"A": group, "B": {**group, "eer": None}}
+        )
+        runs[name] = read_run(folder)
+
+    page = render_markdown(compare_runs(runs))
+
+    assert "| second | eval | A | 25.000 [10.000, 30.000] | 12 + 30 |" in page
+    assert "| first | eval | B | not measured | 12 + 30 |" in page
