@@ -127,11 +127,15 @@ class CorpusArguments:
 
 @dataclass
 class SplitArguments:
-    """Which splits of the corpus; of several corpora one for all that have it, or one for each: `dev, -`."""
+    """Which splits of the corpus."""
 
     _argument_group_name = "splits"
 
-    train_split: str = HfArg(default="train", help="Split to train on; may be a slice, train[:90%%].")
+    train_split: str = HfArg(
+        default="train",
+        help="Split to train on; may be a slice, train[:90%%]; of several corpora one for all that have it, "
+        "or a list of one for each, - for none: 'train, train[:90%%], -'. Also of the other splits.",
+    )
     dev_split: str = HfArg(default="dev", help="Split for model choice; may be a slice, train[90%%:].")
     eval_split: str = HfArg(default="eval", help="Split to evaluate on at the end, where there is one.")
 

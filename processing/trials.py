@@ -136,7 +136,7 @@ def choose_split(corpus: Corpus, split: str | None) -> str:
     """The split that is asked for, else the only one, else "eval"; of several corpora that of each."""
     if corpus.parts and split is None:
         chosen = [choose_split(part, None) for part in corpus.parts]
-        return ", ".join(dict.fromkeys(chosen) if len({*chosen}) == 1 else chosen)
+        return chosen[0] if len({*chosen}) == 1 else ", ".join(chosen)
     return split or (next(iter(corpus.splits)) if len(corpus.splits) == 1 else "eval")
 
 
