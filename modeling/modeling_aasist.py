@@ -25,8 +25,10 @@ class SeluOnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        negative = hidden.clamp(max=0).exp_().sub_(1)
-        return hidden.clamp_(min=0).add_(negative, alpha=SELU_ALPHA).mul_(SELU_SCALE)
+        for utterance in hidden:  # the temporary tensor is as large as what it is made of
+            negative = utterance.clamp(max=0).exp_().sub_(1)
+            utterance.clamp_(min=0).add_(negative, alpha=SELU_ALPHA).mul_(SELU_SCALE)
+        return hidden
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
@@ -39,11 +41,40 @@ class SeluOnCPU(torch.autograd.Function):
         return torch.ops.aten.elu_backward(gradient, SELU_ALPHA, SELU_SCALE, 1, True, selu)
 
 
+def runs_eagerly_on_cpu(hidden: torch.Tensor) -> bool:
+    return hidden.device.type == "cpu" and not torch.jit.is_tracing() and not torch.compiler.is_compiling()
+
+
 def selu_(hidden: torch.Tensor) -> torch.Tensor:
     """SELU in place."""
-    if hidden.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return F.selu(hidden, inplace=True)
-    return SeluOnCPU.apply(hidden)
+    return SeluOnCPU.apply(hidden) if runs_eagerly_on_cpu(hidden) else F.selu(hidden, inplace=True)
+
+
+class PoolFramesOnCPU(torch.autograd.Function):
+    """Max-pooling of frames that keeps a byte per place for the backward pass: a tenth of `max_pool2d`'s."""
+
+    @staticmethod
+    def forward(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        pooled = F.max_pool1d(hidden.flatten(1, 2), POOL_SIZE).unflatten(1, hidden.shape[1:3])
+        frames = hidden[..., : hidden.shape[3] // POOL_SIZE * POOL_SIZE]
+        first, second, _ = frames.unflatten(3, (-1, POOL_SIZE)).unbind(4)
+        places = first < pooled
+        return pooled, places.to(torch.uint8).add_(places.logical_and_(second < pooled))
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[torch.Tensor], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+        ctx.shape = inputs[0].shape
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        (places,) = ctx.saved_tensors
+        hidden = gradient.new_zeros(ctx.shape)
+        frames = hidden[..., : gradient.shape[3] * POOL_SIZE].unflatten(3, (-1, POOL_SIZE))
+        for i in range(len(hidden)):  # places as int64 are large
+            frames[i].scatter_(3, places[i, ..., None].long(), gradient[i, ..., None])
+        return hidden
 
 
 def put_channels_last(hidden: torch.Tensor) -> torch.Tensor:
@@ -56,6 +87,8 @@ def put_channels_last(hidden: torch.Tensor) -> torch.Tensor:
 def pool_frames(hidden: torch.Tensor) -> torch.Tensor:
     """Max-pooling by 3 of the frames of (batch, channels, bands, frames)."""
     if hidden.requires_grad:
+        if runs_eagerly_on_cpu(hidden):
+            return PoolFramesOnCPU.apply(hidden)[0]
         return F.max_pool2d(hidden, (1, POOL_SIZE))
     # Without autograd, its kernel for CPUs is several times as fast as that of `max_pool2d`.
     pooled = F.max_pool1d(hidden.flatten(1, 2), POOL_SIZE)
@@ -80,12 +113,21 @@ class AasistBlock(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, bands, frames) to (batch, out_channels, bands, frames // 3)."""
-        residual = hidden if self.shortcut is None else put_channels_last(self.shortcut(hidden))
+        inputs = hidden
         if self.norm1 is not None:
             hidden = selu_(self.norm1(hidden))
         hidden = put_channels_last(self.conv1(hidden))  # (batch, out_channels, bands + 1, frames)
         hidden = selu_(self.norm2(hidden))
-        hidden = self.conv2(hidden).add_(residual)
+        if hidden.requires_grad and runs_eagerly_on_cpu(hidden):
+            utterances = zip(hidden.split(1), inputs.split(1), strict=True)
+            return torch.cat([self.finish(*utterance) for utterance in utterances])  # takes less memory
+        return self.finish(hidden, inputs)
+
+    def finish(self, hidden: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """After the last batch normalisation: (batch, out_channels, bands + 1, frames) and the block's inputs
+        to its outputs."""
+        hidden = self.conv2(hidden)
+        hidden.add_(inputs if self.shortcut is None else put_channels_last(self.shortcut(inputs)))
         return pool_frames(hidden)
 
     def forward_in_pieces(self, hidden: torch.Tensor) -> torch.Tensor:

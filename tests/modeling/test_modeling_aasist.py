@@ -279,16 +279,35 @@ def test_selu_and_its_derivatives_are_pytorchs():
 
 
 def test_frames_are_pooled_as_max_pool2d_does():
-    hidden = torch.randn(2, 3, 4, 11, requires_grad=True)
+    hidden = torch.randint(3, (2, 3, 4, 11)).float().requires_grad_()  # with the same value several times
 
     with torch.no_grad():
         assert torch.equal(pool_frames(hidden), max_pool2d(hidden))
-    gradients = [torch.autograd.grad(f(hidden).sin().sum(), hidden)[0] for f in (pool_frames, max_pool2d)]
-    assert torch.equal(*gradients)
+    pooled = [f(hidden) for f in (pool_frames, max_pool2d)]
+    gradients = [torch.autograd.grad(p.sin().sum(), hidden, create_graph=True)[0] for p in pooled]
+    second = [torch.autograd.grad(g.square().sum(), hidden)[0] for g in gradients]
+    assert torch.equal(*pooled) and torch.equal(*gradients) and torch.equal(*second)
 
 
 def max_pool2d(hidden):
     return F.max_pool2d(hidden, (1, 3))
+
+
+@pytest.mark.parametrize("in_channels", [2, 4])
+def test_block_has_the_outputs_and_gradients_of_its_formula_on_the_whole_batch(in_channels):
+    block = AasistBlock(in_channels, 4, pre_activation=True).double()
+    inputs = torch.randn(3, in_channels, 5, 20, dtype=torch.float64, requires_grad=True)
+    weights = [inputs, *block.parameters()]
+
+    hidden = F.selu(block.norm1(inputs))
+    hidden = block.conv2(F.selu(block.norm2(block.conv1(hidden))))
+    expected = max_pool2d(hidden + (inputs if block.shortcut is None else block.shortcut(inputs)))
+    outputs = block(inputs)
+
+    torch.testing.assert_close(outputs, expected)
+    found, wanted = (torch.autograd.grad(y.sin().sum(), weights) for y in (outputs, expected))
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_inference_gives_what_it_gives_with_autograd(small_model):
