@@ -48,8 +48,8 @@ def _fill_up(forward: Callable) -> Callable:
         nonlocal size
         count = len(inputs["input_values"])
         size = max(size, count)
-        places = torch.arange(size).clamp(max=count - 1)
-        outputs = forward(**{name: tensor[places.to(tensor.device)] for name, tensor in inputs.items()})
+        places = torch.arange(size, device=inputs["input_values"].device).clamp(max=count - 1)
+        outputs = forward(**{name: tensor[places] for name, tensor in inputs.items()})
         outputs.logits = outputs.logits[:count]
         return outputs
 

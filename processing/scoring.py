@@ -4,7 +4,8 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,16 +89,22 @@ def score_rows(
     if num_before:
         process.print(f"{num_before:,} of {len(rows):,} utterances were scored before.")
     own = slices[len(finished) + process.process_index :: process.num_processes]
-    loader = iter(DataLoader(rows, batch_sampler=own, collate_fn=collator, num_workers=batches.num_workers))
+    loader = DataLoader(
+        rows,
+        batch_sampler=own,
+        collate_fn=collator,
+        num_workers=batches.num_workers,
+        pin_memory=process.device.type == "cuda",
+    )
+    num_rounds = len(range(len(finished), len(slices), process.num_processes))
     model = model.to(process.device).eval()
     utterances = rows["utterance_id"][:]
     started = time.time()
     total = len(rows) - num_before
     with tqdm(total=total, desc=description, unit=" utterances", disable=not process.is_main_process) as bar:
-        for _ in range(len(finished), len(slices), process.num_processes):
-            batch = next(loader, None)  # there may be none for the last processes of the last round
-            computed = gather_object([] if batch is None else [score_batch(model, batch)[0].tolist()])
-            new = [score for scored in computed for score in scored]
+        for scored in score_ahead(model, iter(loader), num_rounds):
+            computed = gather_object(scored)
+            new = [score for of_batch in computed for score in of_batch]
             names = utterances[len(scores) : len(scores) + len(new)]
             for name, score in zip(names, new, strict=True):
                 if not math.isfinite(score):
@@ -145,7 +152,50 @@ def score_conditions(
     return scored
 
 
+def score_ahead(
+    model: PreTrainedModel, loader: Iterator[Mapping], num_rounds: int
+) -> Iterator[list[list[float]]]:
+    """
+    The scores of this process's batch of each round, in a list that is empty where it has none. They come
+    when the next batch has been started, so that a GPU computes that one while these are kept.
+    """
+    waiting = deque()
+    for _ in range(num_rounds):
+        try:
+            batch = next(loader, None)  # there may be none for the last processes of the last round
+        except BaseException:  # what was computed before the recording that cannot be read is kept
+            yield from (_take_scores(model, started) for started in waiting)
+            raise
+        waiting.append([] if batch is None else [_start_batch(model, batch)])
+        if len(waiting) > 1:
+            yield _take_scores(model, waiting.popleft())
+    yield from (_take_scores(model, started) for started in waiting)
+
+
+def _take_scores(model: PreTrainedModel, started: list[Callable[[], torch.Tensor]]) -> list[list[float]]:
+    return [compute_scores(wait(), model.config.label2id).tolist() for wait in started]
+
+
 @torch.inference_mode()
+def _start_batch(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """Start the computation of a batch; what is returned waits for its logits, float32, on the CPU."""
+    on_gpu = model.device.type == "cuda"
+    inputs = {
+        name: tensor.to(model.device, non_blocking=on_gpu)
+        for name, tensor in batch.items()
+        if name != "labels"
+    }
+    logits = model(**inputs).logits.float().to("cpu", non_blocking=on_gpu)
+    copied = torch.cuda.current_stream().record_event() if on_gpu else None
+
+    def wait() -> torch.Tensor:
+        if copied is not None:
+            copied.synchronize()
+        return logits
+
+    return wait
+
+
 def score_batch(
     model: PreTrainedModel, batch: Mapping[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,9 +203,7 @@ def score_batch(
     Score a batch that a collator or a feature extractor gives, on the model's device: scores (batch,), higher
     = more bona fide, and softmax outputs of bona fide (batch,), both float32, on the CPU.
     """
-    inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs).logits.float().cpu()
-    label2id = model.config.label2id
+    logits, label2id = _start_batch(model, batch)(), model.config.label2id
     return compute_scores(logits, label2id), logits.softmax(-1)[:, int(label2id["bonafide"])]
 
 

@@ -17,6 +17,7 @@ from .collation import AudioCollator
 from .files import move_model, write_text
 from .models import align_weights
 from .pooling import list_scopes
+from .precision import Precision
 from .results import (
     choose_decision_threshold,
     describe_environment,
@@ -48,6 +49,7 @@ def save_and_evaluate(
         collator.feature_extractor.save_pretrained(unfinished)
     trainer.accelerator.wait_for_everyone()
     model = align_weights(AutoModelForAudioClassification.from_pretrained(unfinished))
+    Precision().apply(model, trainer.args.device)  # TF32 of training ends here
     batches = Batches(trainer.args.per_device_eval_batch_size, trainer.args.dataloader_num_workers)
     _, rows = splits["dev"]
     started = time.time()

@@ -122,6 +122,15 @@ def test_slice_of_a_split_is_no_result_of_the_header_and_says_what_it_is_of(run_
     assert "dev[:8]: 8 of the 24,844 trials of the official protocol" in str(card)
 
 
+def test_precision_of_an_evaluation_is_said_where_it_is_not_float32(run_folder):
+    assert "float32" not in section(text_of(run_folder), "## Results")
+
+    change(run_folder / "results" / "eval" / "results.json", bf16=True)
+
+    said = "The network was computed in bfloat16, not in float32."
+    assert section(text_of(run_folder), "## Results").count(said) == 1
+
+
 def test_error_rate_of_zero_and_missing_intervals_are_explained(run_folder):
     path = run_folder / "results" / "eval" / "results.json"
     change(path, eer=0.0, confidence_intervals={"level": 0.95, "method": "bootstrap", "eer": [0.0, 0.0]})

@@ -87,3 +87,17 @@ def test_last_batch_is_not_compiled_again_and_scores_stay(countermeasure, corpus
 def test_tf32_needs_a_gpu(countermeasure):
     with pytest.raises(ValueError, match="--tf32 needs an Ampere or newer GPU"):
         Precision(tf32=True).apply(countermeasure.model, torch.device("cpu"))
+
+
+def test_float32_on_a_gpu_is_without_the_tf32_that_a_training_left_on(countermeasure):
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "tf32"
+        Precision().apply(countermeasure.model, torch.device("cuda"))
+
+        assert [kind.fp32_precision for kind in kinds] == ["ieee"] * 3
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
