@@ -119,7 +119,7 @@ def plot_breakdown(
         name: what the groups are: "attack", "codec".
         pooled_name: what the line is called.
     """
-    figure, axes = _make_axes(max(5.5, 1.6 + 0.62 * len(groups)), 4.4, title)
+    figure, axes = _make_axes(min(max(5.5, 1.6 + 0.62 * len(groups)), 60), 4.4, title)
     highest = pooled_eer
     for position, values in enumerate(groups.values()):
         if values["eer"] is None:

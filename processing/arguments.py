@@ -114,6 +114,10 @@ class CorpusArguments:
     id_column: str | None = HfArg(default=None, help="Column of the utterance id; default: file names.")
     speaker_column: str | None = HfArg(default=None, help="Column of the speaker.")
     attack_column: str | None = HfArg(default=None, help="Column of the attack.")
+    breakdown: list[str] | None = HfArg(
+        default=None,
+        help="Columns by which results are broken down, beside the corpus's own: speaker_id, gender, …",
+    )
 
     def __post_init__(self):
         if isinstance(self.dataset, str):

@@ -51,7 +51,8 @@ GUESSES = {
     "speaker": ("speaker_id", "speaker"),
     "attack": ("attack", "attack_id", "system_id"),
 }
-Columns = Mapping[str, str | None]  # names of columns by the roles in GUESSES; what is not given is guessed
+# Names of columns by the roles in GUESSES; what is not given is guessed. `breakdown …`: kept as they are.
+Columns = Mapping[str, str | None]
 
 
 def load_folder(
@@ -313,15 +314,20 @@ def _to_rows(
     names = _name_utterances(paths, trials["key"])
     trials["utterance_id"] = words["id"].mask(texts["id"] == "", names) if "id" in words else names
     check_trials(trials, f"{source} (utterance ids can be given by --id_column)")
+    own = [name for role, name in columns.items() if role.startswith("breakdown")]
+    for name in own:
+        column = _find_column(rows, source, "breakdown", name)
+        trials[name] = _read_column(rows, column).map(as_word).replace("-", "unknown")
     trials["label"] = trials["key"].map(KEYS.index)
 
     rows = rows.select_columns([found["audio"]])
     if found["audio"] != "audio":
         rows = rows.rename_column(found["audio"], "audio")
-    for name, feature in FEATURES.items():
+    features = {**FEATURES, **dict.fromkeys(own, Value("string"))}
+    for name, feature in features.items():
         if name != "audio":
             rows = rows.add_column(name, pa.array(trials[name], feature.pa_type), feature=feature)
-    return rows.select_columns(list(FEATURES))
+    return rows.select_columns(list(features))
 
 
 def _find_column(rows: Dataset, source: str, role: str, name: str | None) -> str | None:
@@ -344,7 +350,8 @@ def _column_error(rows: Dataset, source: str, role: str, what: str) -> ValueErro
         for name, feature in rows.features.items()
     }
     described = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
-    return ValueError(f"{source}: {what}; the columns are {described}. Name it with --{role}_column.")
+    option = "--breakdown" if role == "breakdown" else f"--{role}_column"
+    return ValueError(f"{source}: {what}; the columns are {described}. Name it with {option}.")
 
 
 def _read_column(rows: Dataset, name: str) -> pd.Series:

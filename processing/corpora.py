@@ -14,7 +14,7 @@ from .folder_tree import ARCHIVE_EXTENSIONS, FolderTree, open_tree
 from .layouts import LAYOUTS
 from .pooling import list_specs, pool_corpora, pool_rows, read_weight
 from .readable import leave_out_unreadable
-from .trials import Corpus, count_classes, list_trials, read_label_map
+from .trials import FEATURES, Corpus, count_classes, list_trials, read_label_map
 
 
 def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) -> Corpus:
@@ -40,7 +40,8 @@ def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) ->
     corpora = []
     for text in names:
         name, weight = (None, 1) if text is None else read_weight(text)
-        corpora.append(replace(_load_one(name, arguments, unlabelled), weight=weight))
+        corpus = replace(_load_one(name, arguments, unlabelled), weight=weight)
+        corpora.append(_add_breakdowns(corpus, arguments.breakdown or []))
     return corpora[0] if len(corpora) == 1 else pool_corpora(corpora)
 
 
@@ -64,6 +65,7 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
             "Hub id is given by --dataset alone."
         )
     columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
+    columns |= {f"breakdown {name}": name for name in arguments.breakdown or () if name not in FEATURES}
     keys = read_label_map(arguments.label_map)
     folder = data_dir or Path(name).expanduser()
     if not folder.is_dir() and not (folder.is_file() and folder.name.lower().endswith(ARCHIVE_EXTENSIONS)):
@@ -80,7 +82,7 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
         )
     if found:
         layout = LAYOUTS[found[0]]
-        unused = [f"{role}_column" for role, column in columns.items() if column is not None]
+        unused = [f"{role}_column" for role in GUESSES if columns[role] is not None]
         unused += ["label_map"] * (arguments.label_map is not None)
         if unused and len(arguments.dataset or ()) < 2:  # of several, another may need it
             raise ValueError(
@@ -102,6 +104,20 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
                 absence = layout.describe_absence(tree)
                 raise FileNotFoundError(f"{absence} Nor are its recordings labelled: {error}") from error
         raise
+
+
+def _add_breakdowns(corpus: Corpus, names: list[str]) -> Corpus:
+    """The corpus, of which results are broken down by these columns, too. ValueError: it lacks one."""
+    for split, rows in corpus.splits.items():
+        own = [column for column in rows.column_names if column not in ("utterance_id", "audio", "label")]
+        for name in names:
+            if name not in own:
+                raise ValueError(
+                    f"--breakdown {name}: {corpus.name} {split} has no such column, only {', '.join(own)}."
+                )
+    return replace(
+        corpus, breakdowns=tuple(dict.fromkeys(n for n in (*corpus.breakdowns, *names) if n != "attack"))
+    )
 
 
 def _recognize_layouts(tree: FolderTree) -> list[str]:

@@ -14,6 +14,7 @@ from datasets import Audio, Dataset, DatasetDict, Features, Value
 from processing.audio_folder import load_hub
 from processing.corpora import CorpusArguments, load_corpus, take_split
 from processing.folder_tree import AUDIO_EXTENSIONS, read_tree
+from processing.results import evaluate_corpus
 from processing.trials import Corpus, choose_split, count_classes, list_trials
 
 
@@ -492,3 +493,35 @@ def test_an_archive_that_is_broken_is_named(tmp_path):
     (tmp_path / "corpus.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ValueError, match=r"corpus\.zip cannot be unpacked"):
         load(tmp_path)
+
+
+def test_columns_of_ones_own_break_results_down(tmp_path):
+    make(tmp_path, *(f"{label}/{name}.wav" for label in ("real", "fake") for name in "ab"))
+    lines = ["real/a.wav,F,A", "real/b.wav,M,B", "fake/a.wav,F,A", "fake/b.wav,,A"]
+    write(tmp_path / "metadata.csv", "\n".join(["file_name,gender,speaker", *lines, ""]))
+
+    corpus = load(tmp_path, breakdown=["gender", "speaker_id"])
+    results = evaluate_corpus(corpus, "train", list_trials(corpus.splits["train"]), [2.0, 1.0, 0.0, 3.0])
+
+    assert results["per_gender"] == {
+        "F": {"num_bonafide": 1, "num_spoof": 1, "eer": 0.0},
+        "M": {"num_bonafide": 1, "num_spoof": 0, "eer": None},
+        "unknown": {"num_bonafide": 0, "num_spoof": 1, "eer": None},
+    }
+    assert results["per_speaker_id"]["A"]["num_spoof"] == 2
+    assert "gender" not in load(tmp_path).splits["train"].column_names
+    with pytest.raises(
+        ValueError, match="no column sex; the columns are .*gender.* Name it with --breakdown"
+    ):
+        load(tmp_path, breakdown=["sex"])
+
+
+def test_breakdown_by_a_column_that_the_protocol_lacks_is_refused_with_those_that_it_has(tmp_path):
+    make(tmp_path, *(f"{LA_AUDIO}/LA_E_{i}.flac" for i in (1, 2)))
+    write(tmp_path / LA_PROTOCOL, LA)
+
+    with pytest.raises(
+        ValueError, match="--breakdown gender: .* eval has no such column, only speaker_id, att"
+    ):
+        load(tmp_path, breakdown=["gender"])
+    assert load(tmp_path, breakdown=["speaker_id"]).breakdowns == ("speaker_id",)
