@@ -16,12 +16,14 @@ from hub_cards.card import render_card
 from hub_cards.citations import find_citations
 from hub_cards.recipe import find_recipe, list_systems, load_recipe
 from hub_cards.run_folder import read_run
+from hub_cards.staging import find_files
 from hub_cards.tables import format_any, format_stated, make_table
 from metrics.names import format_value
 from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
 from processing.corpora import LAYOUTS
 from processing.corpus_names import CORPORA
 from processing.origin import describe_start, describe_training
+from processing.results import evaluate_condition
 
 
 @pytest.fixture
@@ -482,6 +484,25 @@ def test_one_evaluation_is_not_called_evaluations(run_folder):
 
     assert cells(text, "Chosen state")[0].endswith(", the lowest of 1 evaluation in training")
     assert "(1 step)" in cells(text, "Epochs done")[0]
+
+
+def test_conditions_stand_with_what_they_change_and_their_scores_are_published(gmm_folder):
+    trials, folder = made_trials(), gmm_folder / "results" / "eval"
+    scores = made_scores(trials, seed=0)
+    moved = evaluate_condition(trials, scores, scores - 9)
+    add_evaluation(gmm_folder, trials, scores, conditions={"8khz": moved})
+    (folder / "conditions" / "8khz").mkdir(parents=True)
+    (folder / "conditions" / "8khz" / "scores.txt").write_text("")
+
+    text = text_of(gmm_folder)
+
+    eer, difference, p_value, frr, far, cllr = cells(text, "8khz")
+    assert eer == cells(text, "clean")[0] and p_value == "1"
+    assert difference == "0.000 % [0.000, 0.000]" and (frr, far) == ("100.000 %", "0.000 %")
+    assert cllr.startswith(f"{moved['cllr']:.4f} [")
+    assert "FRR and FAR are at the threshold of the clean EER." in text
+    published = find_files(read_run(gmm_folder))
+    assert "results/eval/conditions/8khz/scores.txt" in published
 
 
 def test_usage_comes_before_all_details_and_one_line_of_results_before_it(run_folder):
