@@ -7,7 +7,6 @@ allocator as it finds it, in batches of 8. What is small, the graphs, is that of
     python tests/benchmarks/aasist.py
 """
 
-import against_plain
 import torch
 from torch import nn
 
@@ -41,6 +40,8 @@ class PlainAasist(nn.Module):
 
 
 if __name__ == "__main__":
+    import against_plain  # networks.py needs none of its packages
+
     against_plain.main(
         __file__,
         __doc__,

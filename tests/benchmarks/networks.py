@@ -1,6 +1,7 @@
 """
 Milliseconds per utterance of RawNet2, AASIST and LCNN on one device, by precision, eager and compiled,
-against the plain implementations of `rawnet2.py` and `aasist.py` with the same weights, in one process.
+against the plain implementations of `rawnet2.py` and `aasist.py` with the same weights, in one process. On a
+GPU it needs torch, torchaudio and transformers only.
 
     python tests/benchmarks/networks.py --device cuda --precision float32 tf32 bf16 --compile
     python tests/benchmarks/networks.py --precision float32 bf16 --batch_size 2 --train_batch_size 2
@@ -25,7 +26,6 @@ from modeling import (
     RawNet2Config,
     RawNet2ForAudioClassification,
 )
-from processing.results import describe_environment
 
 
 NETWORKS = {  # the network, the plain one, batch sizes of inference and of a training step
@@ -74,6 +74,9 @@ def measure(name: str, precision: str, task: str, args: argparse.Namespace) -> N
     baseline = None
     for kind, network in kinds.items():
         network.to(args.device)
+        model.zero_grad()
+        if args.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         autocast = torch.autocast(args.device, torch.bfloat16, enabled=precision == "bf16")
 
@@ -113,7 +116,12 @@ def main() -> None:
     parser.add_argument("--train_batch_size", type=int, help="of a training step; likewise")
     parser.add_argument("--repeats", type=int, default=5, help="measured steps")
     args = parser.parse_args()
-    hardware = describe_environment()["hardware"]
+    if args.device == "cuda":
+        hardware = torch.cuda.get_device_name()
+    else:
+        from processing.results import describe_environment
+
+        hardware = describe_environment()["hardware"]
     print(f"{date.today()}, {hardware}, torch {torch.__version__}")
     for name in args.networks:
         for task in args.tasks:

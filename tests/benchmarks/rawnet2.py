@@ -7,7 +7,6 @@ out of place, runs with the allocator as it finds it, and scores batches of 8.
     python tests/benchmarks/rawnet2.py
 """
 
-import against_plain
 import numpy as np
 import torch
 from torch import nn
@@ -73,6 +72,8 @@ class PlainRawNet2(nn.Module):
 
 
 if __name__ == "__main__":
+    import against_plain  # networks.py needs none of its packages
+
     against_plain.main(
         __file__,
         __doc__,
