@@ -147,7 +147,8 @@ def estimate_batch_statistics(trainer: Trainer) -> None:
     if isinstance(trainer.data_collator, AudioCollator):
         trainer.data_collator.epoch.fill_(math.ceil(trainer.state.epoch))
     bar = {"desc": "Batch statistics of the average", "disable": not trainer.is_world_process_zero()}
-    for batch in tqdm(trainer.get_train_dataloader(), **bar):
+    loader = trainer.get_train_dataloader()
+    for batch in tqdm(iter(loader), total=len(loader), **bar):  # which would itself start the workers twice
         model(**batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -10,6 +10,7 @@ from . import asvspoof2019, demo
 from .arguments import CorpusArguments, SplitArguments
 from .audio_folder import GUESSES, load_folder, load_hub
 from .corpus_names import DEMO, DEMO_NOTE
+from .files import strip_folder
 from .folder_tree import ARCHIVE_EXTENSIONS, FolderTree, open_tree
 from .layouts import LAYOUTS
 from .pooling import list_specs, pool_corpora, pool_rows, read_weight
@@ -92,12 +93,12 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
     is_data_set = any(name.endswith((".parquet", ".arrow")) for name in tree.list_others())
     if is_data_set and not tree.recordings:
         corpus = load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)
-        return replace(corpus, name=str(folder))
+        return replace(corpus, name=strip_folder(str(folder)))
     try:
         corpus = load_folder(
             tree, columns, keys, allow_missing=arguments.allow_missing, unlabelled=unlabelled
         )
-        return replace(corpus, name=str(folder))  # not where an archive was unpacked
+        return replace(corpus, name=strip_folder(str(folder)))  # not where an archive was unpacked
     except ValueError as error:
         for layout in LAYOUTS.values():
             if layout.is_near(tree):

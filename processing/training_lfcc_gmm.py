@@ -112,6 +112,7 @@ class FrameBatches:
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[torch.Tensor]:
-        for batch in tqdm(self.loader, **self.bar):
+        # Of a loader, `tqdm` would start the workers twice.
+        for batch in tqdm(iter(self.loader), total=len(self.loader), **self.bar):
             inputs = (batch[name].to(self.model.device) for name in ("input_values", "attention_mask"))
             yield self.model.frames(*inputs)[0]

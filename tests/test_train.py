@@ -310,7 +310,9 @@ def test_folder_in_audiofolder_layout_trains_and_balances_its_classes(tmp_path, 
     )
 
     assert "There is no eval split" in output
-    assert results_of(tmp_path / "run", "dev")["num_spoof"] == 6
+    results = results_of(tmp_path / "run", "dev")
+    assert results["corpus"] == "data" and results["num_spoof"] == 6  # no path of this machine
+    assert "of data" in (tmp_path / "run" / "README.md").read_text()
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["class_weights"] == {"bonafide": 12 / (2 * 3), "spoof": 12 / (2 * 9)}
     assert config["loss"] == "oc_softmax" and config["decision_threshold"] == 0
