@@ -468,10 +468,8 @@ def test_conditions_change_every_recording_and_are_reported_beside_the_clean_one
     assert list(results_in(tmp_path / "out")["conditions"]) == ["noise-0db", "level-20db", "level+20db"]
 
 
-def test_conditions_are_known_by_name_and_need_a_model_and_a_corpus(fails, trained, tmp_path):
-    assert "invalid choice: 'mp3' (choose from all, codecs" in fails(
-        "--model", trained, "--conditions", "mp3"
-    ).replace("'", "'").replace("choose from 'all', 'codecs'", "choose from all, codecs")
+def test_conditions_are_known_by_name_and_need_a_model_and_a_corpus(fails, trained):
+    assert "--conditions: invalid choice: 'mp3'" in fails("--model", trained, "--conditions", "mp3")
     for other in (["--model", trained, "--files", "a.wav"], ["--score_file", "a.txt"]):
         assert "--conditions cannot be combined with" in fails(*other, "--conditions", "noise")
 
