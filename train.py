@@ -114,6 +114,9 @@ DEFAULTS = {
     "dataloader_num_workers": count_workers(torch.cuda.is_available()),
 }
 
+# Which recordings, of those that this machine has: a recipe may say it, that of a trained model does not.
+DATA_ARGUMENTS = {f.name for group in (CorpusArguments, SplitArguments) for f in dataclasses.fields(group)}
+
 # Of who trains, so neither in a recipe nor in the record of a run.
 ACCOUNT_ARGUMENTS = {
     "push_to_hub",
@@ -231,6 +234,7 @@ class Run:
         """The recipe as it was run, and what `training.json` says of the run; both without local folders."""
         recipe, overridden = dataclasses.asdict(self.recipe) | {"corpus": corpus.name}, dict(self.overrides)
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
+        recipe["training"] = {k: v for k, v in recipe["training"].items() if k not in DATA_ARGUMENTS}
         for arguments in (recipe["training"], overridden):
             arguments |= strip_folders(arguments)
             if base_model and "base_model" in arguments:
@@ -334,10 +338,12 @@ def parse_arguments(argv: list[str]) -> Run:
     recipe = load_recipe(path)
     settings = (ModelArguments, GradientArguments, EMArguments, TrainerArguments)
     names = [f.name for group in settings for f in dataclasses.fields(group)]
-    valid = set(names) - {"model", "output_dir", "resume_from_checkpoint"} - ACCOUNT_ARGUMENTS
+    valid = {*names, *DATA_ARGUMENTS} - {"model", "output_dir", "resume_from_checkpoint"} - ACCOUNT_ARGUMENTS
     recipe.check_training(valid - find_unused_arguments(recipe), str(path))
     recipe.drop_replaced(optim=early.optim, lr_scheduler_type=early.lr_scheduler_type)
-    is_demo = CorpusArguments(early.dataset, early.data_dir).is_demo
+    if early.dataset or early.data_dir:
+        recipe.training.pop("dataset", None)
+    is_demo = CorpusArguments(early.dataset or recipe.training.get("dataset"), early.data_dir).is_demo
     parser.set_defaults(**recipe.defaults(demo=is_demo))
     groups, given = parser.parse(argv)
     args = groups[-1]

@@ -191,9 +191,11 @@ def test_data_dir_is_of_one_corpus(la, own):
 def run(tmp_path_factory, la, own) -> tuple[Path, str]:
     """The folder of a small RawNet2 that was trained on both corpora, and what was printed."""
     folder = tmp_path_factory.mktemp("several_run")
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY_RECIPE))
-    arguments = ["--dataset", str(la), f"{own}:2", "--output_dir", str(folder / "run"), "--num_threads", "1"]
-    arguments += ["--train_split", "train, train[:50%]", "--dev_split", "dev, train[50%:]"]
+    data = {"dataset": [str(la), f"{own}:2"], "train_split": "train, train[:50%]"}
+    recipe = TINY_RECIPE | {"training": TINY_RECIPE["training"] | data}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    arguments = ["--output_dir", str(folder / "run"), "--num_threads", "1"]
+    arguments += ["--dev_split", "dev, train[50%:]"]
     arguments += ["--num_train_epochs", "2", "--metric_for_best_model", "eer_mean", "--report_to", "none"]
     threads, output = torch.get_num_threads(), io.StringIO()
     with contextlib.redirect_stdout(output):
@@ -254,7 +256,9 @@ def test_the_record_and_the_card_name_every_corpus(run):
     folder, _ = run
     record = json.loads((folder / "training.json").read_text())
     card = (folder / "README.md").read_text()
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
 
+    assert recipe["training"].keys().isdisjoint({"dataset", "train_split", "dev_split"})  # of this machine
     assert (record["corpus"], record["origin"]["corpus"]) == (f"{LA} + own", f"{LA} + own")
     assert record["corpora"]["own"] == {
         "weight": 2,
