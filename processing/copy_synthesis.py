@@ -6,12 +6,11 @@ created using neural vocoders", ICASSP 2023).
     python -m processing.copy_synthesis --recordings FOLDER --output_dir CORPUS
 """
 
-import dataclasses
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import pandas as pd
 import soundfile
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from tqdm import tqdm  # tqdm.auto would start the workers of a loader twice
 from transformers.hf_argparser import HfArg
 from transformers.utils import logging
 
@@ -38,20 +37,22 @@ from .resuming import describe_difference, hash_rows
 from .signal_check import check_signal
 from .speech_codecs import CodecAugmentation
 from .trials import KEY_OF_LABEL, KEYS, Corpus, list_trials
-from .trivial_cues import SAMPLING_RATE, describe_cues, report_cues
-from .vocoders import VOCODERS, OnnxVocoder, Vocoder, find_vocoder
+from .trivial_cues import SAMPLING_RATE, compare_cues, describe_cues
+from .vocoders import VOCODERS, Vocoder, find_vocoder
 
 
 logger = logging.get_logger(__name__)
 
-VERSION = 1  # to be raised with every change of the sound
-SETTINGS_FILE, CUES_FILE = "copy_synthesis.json", "trivial_cues.json"
+VERSION = 2  # to be raised with every change of the sound
+SETTINGS_FILE = "copy_synthesis.json"
 COLUMNS = "file_name utterance_id label attack speaker source start codec".split()  # of metadata.csv
 CODECS = CodecAugmentation.codecs
+HIGH_PASS = 60  # Hz, below which both classes have nothing: vocoders lose hum and rumble
+CODED_SHARE = 0.25  # of the pairs: coded, all of a pair by the same codec
 MARGIN = 0.1  # s on either side of a piece that vocoders are given and that is cut off
 LARGEST_PEAK = 0.9  # of full scale
 # Names of LibriSpeech and LibriTTS, 103-1240-0000 and 103_1240_000001_000000, and ls-103
-SPEAKER_PATTERN = r"(?:^|/)(?:ls-(\d+)|(\d+)([-_])\d+\3\d+(?:_\d+)?)\.\w+$"
+SPEAKER_PATTERN = r"(?:^|/)(?:ls-(\d+)|(\d+)(?:[-_]\d+){2,3})\.\w+$"
 
 
 @dataclass
@@ -74,12 +75,6 @@ class CopySynthesisArguments:
         default=SAMPLING_RATE,
         help="Rate at which vocoders work, in Hz. Both classes are brought to it and back to 16 kHz.",
     )
-    high_pass: float = HfArg(
-        default=60.0, help="Hz, below which both classes have nothing: vocoders lose hum and rumble."
-    )
-    coded_share: float = HfArg(
-        default=0.25, help="Share of the pairs that a codec is applied to, the same one to all of a pair."
-    )
     dev_share: float = HfArg(default=0.15, help="Share of the speakers that go to dev.")
     eval_share: float = HfArg(default=0.15, help="Share of the speakers that go to eval.")
     speaker_column: str | None = HfArg(default=None, help="Column of the speaker in a metadata.csv.")
@@ -92,14 +87,16 @@ class CopySynthesisArguments:
     num_workers: int | None = HfArg(default=None, help="Processes; default: one for each core.")
 
     def __post_init__(self):
-        if not (0 <= self.dev_share and 0 <= self.eval_share and self.dev_share + self.eval_share < 1):
-            raise ValueError(
-                f"dev_share {self.dev_share} and eval_share {self.eval_share} must leave speakers to train."
-            )
-        if self.seconds < 0.5 or self.high_pass <= 0:
-            raise ValueError(f"seconds {self.seconds}: at least 0.5; high_pass {self.high_pass}: above 0 Hz.")
         if unknown := set(self.leave_out) - set(self.vocoders):
             raise ValueError(f"--leave_out {' '.join(sorted(unknown))}: not one of --vocoders.")
+        names = [*map(name_copies, self.vocoders)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"--vocoders {' '.join(names)}: two would have copies of one name. Rename one.")
+
+
+def name_copies(vocoder: str) -> str:
+    """What the copies by a vocoder are called: its name, that of the function, or that of the file."""
+    return Path(vocoder).stem if vocoder.endswith(".onnx") else vocoder.rpartition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -107,13 +104,14 @@ class PairMaker:
     """
     Makes the pieces of a recording and their copies, and writes them below `folder`.
 
-    Everything but the vocoder is the same for both classes. Pieces are cut with a margin, so that no vocoder
-    meets an edge that is kept; they are high-passed, given the level of the bona fide one, resampled, perhaps
-    coded, and rounded to 16 bits with a dither, since what was rounded before would be told by it.
+    Everything but the vocoder is the same for both classes; the one of the piece itself, "-", returns what it
+    is given. Pieces are cut with a margin, so that no vocoder meets an edge that is kept; they are
+    high-passed, resampled, given the level of the bona fide one, perhaps coded, and rounded to 16 bits with a
+    dither, since what was rounded before would be told by it.
     """
 
     folder: Path
-    vocoders: Mapping[str, Vocoder]
+    vocoders: Mapping[str, Vocoder]  # by what their copies are called; "-" is the last
     arguments: CopySynthesisArguments
 
     def make_pairs(self, row: Mapping) -> list[dict]:
@@ -121,67 +119,75 @@ class PairMaker:
         Of a row of [`load_recordings`], the lines of metadata: one for every file, and one without a file for
         a piece that is left out. Pairs that a killed run has left are not made again.
         """
-        try:
-            return [*self._make_pairs(row)]
-        except (ValueError, OSError) as error:
-            raise RecordingError(str(error)) from error
-
-    def _make_pairs(self, row: Mapping) -> Iterator[dict]:
         rate = self.arguments.sampling_rate
         margin, length = (round(seconds * rate) for seconds in (MARGIN, self.arguments.seconds))
-        windows = decode_windows(
-            row["audio"], num_samples=length + 2 * margin, hop=length, sampling_rate=rate
-        )
-        left_out = self.arguments.leave_out if row["split"] == "train" else []
-        for i, (start, window) in enumerate(windows):
-            piece = f"{row['utterance_id'].replace('/', '_')}-{i:03d}"
-            generator = np.random.default_rng([self.arguments.seed, *piece.encode()])
-            codec = generator.choice(CODECS) if generator.random() < self.arguments.coded_share else "-"
-            common = {"speaker": row["speaker_id"], "source": row["source"], "start": start / rate + MARGIN}
-            common |= {"codec": codec, "split": row["split"]}
-            if reason := check_signal(window[margin:-margin], rate):
-                yield {**common, "left_out": reason}
-                continue
-            utterances = {name: f"{piece}-{name}" for name in self.vocoders if name not in left_out}
-            utterances["-"] = piece
-            files = {name: f"spoof/{name}/{utterance}.flac" for name, utterance in utterances.items()}
-            files["-"] = f"bonafide/{piece}.flac"
-            folder = self.folder / row["split"]
-            if not (folder / files["-"]).is_file():  # it is written last
-                for name, waveform in self._make_pair(window.astype(np.float64), utterances, codec).items():
-                    with write_whole(folder / files[name]) as partial:
-                        soundfile.write(partial, waveform, SAMPLING_RATE, format="FLAC")
-            for name, file in files.items():
-                label = "bonafide" if name == "-" else "spoof"
-                line = {"file_name": file, "utterance_id": utterances[name], "label": label, "attack": name}
-                yield line | common
+        lines = []
+        try:
+            windows = decode_windows(
+                row["audio"], num_samples=length + 2 * margin, hop=length, sampling_rate=rate
+            )
+            for number, (start, window) in enumerate(windows):
+                common = {"speaker": row["speaker_id"], "split": row["split"], "source": row["source"]}
+                common["start"] = start / rate + MARGIN
+                if reason := check_signal(window[margin:-margin], rate):
+                    lines.append({"left_out": reason} | common)
+                else:
+                    piece = f"{row['utterance_id'].replace('/', '_')}-{number:03d}"
+                    lines += [line | common for line in self._write_pair(piece, window, row["split"])]
+        except (ValueError, OSError) as error:
+            raise RecordingError(f"{row['source']}: {error}") from error
+        return lines
 
-    def _make_pair(self, window: np.ndarray, utterances: Mapping, codec: str) -> dict[str, np.ndarray]:
-        """The copies by name and, last, the piece itself, "-", at 16 kHz, (num_samples,) int16."""
-        rate, seed = self.arguments.sampling_rate, self.arguments.seed
+    def _write_pair(self, piece: str, window: np.ndarray, split: str) -> list[dict]:
+        generator = np.random.default_rng([self.arguments.seed, *piece.encode()])
+        codec = generator.choice(CODECS) if generator.random() < CODED_SHARE else "-"
+        left_out = [*map(name_copies, self.arguments.leave_out)] if split == "train" else []
+        lines = []
+        for name in self.vocoders:
+            label, utterance = ("bonafide", piece) if name == "-" else ("spoof", f"{piece}-{name}")
+            line = {"file_name": f"{label}/{utterance}.flac", "utterance_id": utterance, "label": label}
+            lines += [] if name in left_out else [line | {"attack": name, "codec": codec}]
+        folder = self.folder / split
+        if not (folder / lines[-1]["file_name"]).is_file():
+            pair = self._make_pair(window, [line["attack"] for line in lines], codec, generator)
+            for line in lines:
+                with write_whole(folder / line["file_name"]) as partial:
+                    soundfile.write(partial, pair[line["attack"]], SAMPLING_RATE, format="FLAC")
+        return lines
+
+    def _make_pair(
+        self, window: np.ndarray, names: Sequence[str], codec: str, generator: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """What the vocoders of these names make of a window, at 16 kHz, (num_samples,) int16."""
+        rate, length = self.arguments.sampling_rate, len(window)
         margin = round(MARGIN * rate)
-        gain = np.clip(2 * np.fft.rfftfreq(len(window), 1 / rate) / self.arguments.high_pass - 2, 0, 1)
-        generators = {n: np.random.default_rng([seed, *u.encode()]) for n, u in utterances.items()}
+        gain = np.clip(2 * np.fft.rfftfreq(length, 1 / rate) / HIGH_PASS - 2, 0, 1)
         pair = {}
-        for name, generator in generators.items():
-            signal = window if name == "-" else self.vocoders[name](window, rate, generator)
-            if np.ndim(signal) != 1 or len(signal) < len(window) - margin or not 0 < np.std(signal) < np.inf:
+        for name in names:
+            signal = self.vocoders[name](window.astype(np.float64), rate, generator)
+            if np.ndim(signal) != 1 or len(signal) < length - margin or not 0 < np.std(signal) < np.inf:
                 raise ValueError(
-                    f"The vocoder {name} made of {utterances['-']}, {len(window):,} samples, an array of "
-                    f"shape {np.shape(signal)}, too short, silent or not finite. Leave it out, or mend it."
+                    f"The vocoder {name} made of {length:,} samples an array of shape {np.shape(signal)}, "
+                    "too short, silent or not finite. Leave it out, or mend it."
                 )
-            signal = np.pad(signal, (0, max(0, len(window) - len(signal))))[: len(window)]
-            signal = np.fft.irfft(gain * np.fft.rfft(signal), len(window))[margin : len(window) - margin]
-            pair[name] = resample_array((signal / signal.std()).astype(np.float32), rate, SAMPLING_RATE)
+            signal = np.fft.rfft(np.pad(signal, (0, margin))[:length])
+            signal = np.fft.irfft(gain * signal, length)[margin : length - margin]
+            signal = resample_array(signal.astype(np.float32), rate, SAMPLING_RATE)
+            pair[name] = signal / signal.std()
         loudest = max(np.abs(signal).max() for signal in pair.values())
-        level = float(min(window[margin:-margin].std(), LARGEST_PEAK / loudest))
+        level = min(window[margin:-margin].std(), LARGEST_PEAK / loudest)
         for name, signal in pair.items():
             if codec != "-":
-                signal = CodecAugmentation([codec])(level * signal, SAMPLING_RATE, generators[name])
+                signal = CodecAugmentation([codec])(level * signal, SAMPLING_RATE, generator)
                 signal = signal / signal.std()
-            dither = generators[name].triangular(-1, 0, 1, len(signal))
-            pair[name] = np.rint(2**15 * level * signal + dither).clip(-(2**15), 2**15 - 1).astype(np.int16)
+            dithered = 2**15 * level * signal + generator.triangular(-1, 0, 1, len(signal))
+            pair[name] = np.rint(dithered).clip(-(2**15), 2**15 - 1).astype(np.int16)
         return pair
+
+
+def keep_waveform(waveform: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
+    """The vocoder of bona fide pieces."""
+    return waveform
 
 
 def load_recordings(arguments: CopySynthesisArguments) -> tuple[Dataset, Corpus]:
@@ -197,29 +203,23 @@ def load_recordings(arguments: CopySynthesisArguments) -> tuple[Dataset, Corpus]
         CorpusArguments(dataset=arguments.recordings, speaker_column=arguments.speaker_column),
         unlabelled="bonafide",
     )
-    parts = []
-    for split, rows in leave_out_unreadable(corpus.splits, allow_unreadable=False)[0].items():
-        rows = rows.select(np.flatnonzero(np.asarray(rows["label"]) == KEYS.index("bonafide")))
-        parts.append(rows.add_column("split", [split] * len(rows)))
-    rows = concatenate_datasets(parts)
+    parts = leave_out_unreadable(corpus.splits, allow_unreadable=False)[0]
+    splits = np.repeat([*parts], [*map(len, parts.values())])
+    rows = concatenate_datasets([*parts.values()])
+    kept = np.flatnonzero(np.asarray(rows["label"]) == KEYS.index("bonafide"))
+    rows, splits = rows.select(kept), splits[kept]
     root = Path(arguments.recordings).expanduser().resolve()
     sources = [os.path.relpath(audio["path"], root).replace(os.sep, "/") for audio in rows["audio"]]
     speakers = [*rows["speaker_id"]]
-    if arguments.speaker_pattern or set(speakers) == {"-"}:
+    if arguments.speaker_pattern or "-" in speakers:
         speakers = read_speakers(sources, arguments.speaker_pattern)
-    if "-" in speakers:
-        raise ValueError(
-            f"{corpus.name}: {speakers.count('-')} recordings have no speaker. Name all, or none."
-        )
-    splits = divide_speakers(speakers, arguments) if len(parts) == 1 else rows["split"]
+    if len(parts) == 1:
+        splits = divide_speakers(speakers, arguments)
     if shared := [s for s, of in pd.Series(splits).groupby(speakers).unique().items() if len(of) > 1]:
         raise ValueError(f"{corpus.name}: speaker {shared[0]} is in several splits. Keep speakers apart.")
-    rows = rows.remove_columns(["speaker_id", "split"])
+    rows = rows.select_columns(["utterance_id", "audio"])
     for name, values in {"speaker_id": speakers, "split": splits, "source": sources}.items():
         rows = rows.add_column(name, [*values])
-    names = pd.Series(rows["utterance_id"]).str.replace("/", "_")
-    if len(doubled := names[names.duplicated()]):
-        raise ValueError(f"{corpus.name}: two recordings would be called {doubled.iloc[0]}. Rename one.")
     return rows, corpus
 
 
@@ -230,13 +230,11 @@ def read_speakers(sources: Sequence[str], pattern: str | None) -> list[str]:
         return [next((group for group in match.groups() if group), match[0]) for match in found]
     if pattern:
         raise ValueError(f"--speaker_pattern {pattern!r} does not match {sources[found.index(None)]}.")
-    folders = [
-        [f for f in source.split("/")[:-1] if f.casefold() not in {*SPLITS, *KEY_OF_LABEL}]
-        for source in sources
-    ]
-    for level in range(min(map(len, folders))):
-        if len({tuple(above[: level + 1]) for above in folders}) > 1:
-            return [above[level] for above in folders]
+    others = {*SPLITS, *KEY_OF_LABEL}
+    folders = [[f for f in source.split("/")[:-1] if f.casefold() not in others] for source in sources]
+    for level in zip(*folders, strict=False):  # as deep as the least deep one
+        if len(set(level)) > 1:
+            return [*level]
     raise ValueError(
         f"The speakers are not known, and train and dev must not share one: {sources[0]} is in no folder of "
         "a speaker. Name a column of metadata.csv by --speaker_column, or give a --speaker_pattern."
@@ -246,57 +244,27 @@ def read_speakers(sources: Sequence[str], pattern: str | None) -> list[str]:
 def divide_speakers(speakers: Sequence[str], arguments: CopySynthesisArguments) -> list[str]:
     """The split of each recording: speakers are drawn for dev, then for eval; the others are for train."""
     names = np.random.default_rng(arguments.seed).permutation(sorted(set(speakers)))
-    num_dev, num_eval = (
-        max(1, round(share * len(names))) if share else 0
-        for share in (arguments.dev_share, arguments.eval_share)
-    )
-    if num_dev + num_eval >= len(names):
+    shares = {"dev": arguments.dev_share, "eval": arguments.eval_share}
+    of_split = [s for s, share in shares.items() if share for _ in range(max(1, round(share * len(names))))]
+    if len(of_split) >= len(names):
         raise ValueError(
             f"There are {len(names)} speakers: too few for splits without a common one. Give recordings of "
             "more, or another --speaker_pattern."
         )
-    of_split = ["dev"] * num_dev + ["eval"] * num_eval + ["train"] * (len(names) - num_dev - num_eval)
-    split_of = dict(zip(names, of_split, strict=True))
-    return [split_of[speaker] for speaker in speakers]
+    split_of = dict(zip(names, of_split, strict=False))
+    return [split_of.get(speaker, "train") for speaker in speakers]
 
 
-def describe_settings(
-    arguments: CopySynthesisArguments, rows: Dataset, vocoders: Mapping[str, Vocoder]
-) -> dict:
-    """What must be the same where a run goes on."""
-    settings = {"version": VERSION, **dataclasses.asdict(arguments), "recordings": hash_rows(rows)}
-    files = {name: hash_file(Path(v.path)) for name, v in vocoders.items() if isinstance(v, OnnxVocoder)}
-    return {k: v for k, v in settings.items() if k not in ("output_dir", "num_workers")} | {"files": files}
-
-
-def check_folder(folder: Path, settings: dict) -> None:
-    """Raise a FileExistsError for a folder that is there and not what these settings make."""
-    if not folder.exists():
-        return
-    before = read_json(folder / SETTINGS_FILE)
-    if before is None:
-        raise FileExistsError(f"{folder} is there and is no corpus of copies. Name another --output_dir.")
-    if difference := describe_difference(before, settings):
-        raise FileExistsError(
-            f"{folder} was made with other settings: {difference}. Name another --output_dir, or remove it."
-        )
-
-
-def make_corpus(folder: Path, rows: Dataset, maker: PairMaker) -> None:
-    """Write all pairs and a metadata.csv for each split; `folder` is there when all of it is."""
+def make_corpus(rows: Dataset, maker: PairMaker) -> None:
+    """Write all pairs, and then a metadata.csv for each split."""
     num_workers = maker.arguments.num_workers or count_cores()
     loader = DataLoader(rows, None, num_workers=num_workers, collate_fn=maker.make_pairs)
-    lines = []
-    with tqdm(total=len(rows), desc="Recordings") as bar:  # given the loader it starts the workers twice
-        for of_row in loader:
-            lines += of_row
-            bar.update()
+    lines = [line for of_row in tqdm(loader, desc="Recordings") for line in of_row]
     table = pd.DataFrame(lines, columns=[*COLUMNS, "split", "left_out"])
-    for split, of_split in table[table["file_name"].notna()].groupby("split"):
+    for split, of_split in table[table["left_out"].isna()].groupby("split"):
         write_text(maker.folder / split / "metadata.csv", of_split[COLUMNS].to_csv(index=False))
-    for _, line in table[table["file_name"].isna()].iterrows():
+    for _, line in table[table["left_out"].notna()].iterrows():
         logger.warning("Left out: %s from %.2f s: %s.", line["source"], line["start"], line["left_out"])
-    maker.folder.rename(folder)
 
 
 def main(argv: list[str]) -> None:
@@ -305,29 +273,37 @@ def main(argv: list[str]) -> None:
     folder = Path(arguments.output_dir)
     unfinished = folder.with_name(f".{folder.name}.partial")
     try:
-        vocoders = dict(map(find_vocoder, arguments.vocoders))
-        arguments.leave_out = [find_vocoder(name)[0] for name in arguments.leave_out]
+        vocoders = {name_copies(name): find_vocoder(name) for name in arguments.vocoders}
+        vocoders["-"] = keep_waveform
         rows, source = load_recordings(arguments)
-        settings = describe_settings(arguments, rows, vocoders)
-        check_folder(folder, settings)
-        check_folder(unfinished, settings)
+        networks = [name for name in arguments.vocoders if name.endswith(".onnx")]
+        settings = {"version": VERSION, **vars(arguments), "recordings": hash_rows(rows)}
+        settings["networks"] = {name: hash_file(Path(name)) for name in networks}
+        del settings["output_dir"], settings["num_workers"]
+        for path in (folder, unfinished):
+            before = read_json(path / SETTINGS_FILE) or {}
+            if path.exists() and (difference := describe_difference(before, settings)):
+                raise FileExistsError(
+                    f"{path} is there and was made with other settings: {difference}. Name another "
+                    "--output_dir."
+                )
         if not folder.exists():
             num_speakers = len(set(rows["speaker_id"]))
             print(f"Recordings: {len(rows):,} bona fide of {num_speakers:,} speakers, {source.name}")
             for line in describe_left_out(source):
                 print(line)
             write_text(unfinished / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
-            make_corpus(folder, rows, PairMaker(unfinished, vocoders, arguments))
+            make_corpus(rows, PairMaker(unfinished, vocoders, arguments))
+            unfinished.rename(folder)
         corpus = load_corpus(CorpusArguments(dataset=str(folder)))
-        if (report := read_json(folder / CUES_FILE)) is None:
-            report = report_cues(concatenate_datasets([*corpus.splits.values()]))
-            write_text(folder / CUES_FILE, json.dumps(report, indent=2) + "\n")
+        cues = compare_cues(concatenate_datasets([*corpus.splits.values()]))
+        write_text(folder / "trivial_cues.csv", cues.to_csv(index=False))
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"processing.copy_synthesis: error: {error}")
     trials = pd.concat([list_trials(rows).assign(split=split) for split, rows in corpus.splits.items()])
     attacks = trials["attack"].replace("-", "bonafide")
     print(f"Recordings by split:\n{pd.crosstab(attacks, trials['split'])}")
-    print(f"{describe_cues(report)}\nWritten: {folder}")
+    print(f"{describe_cues(cues)}\nWritten: {folder}")
 
 
 if __name__ == "__main__":

@@ -2,30 +2,20 @@
 What tells the classes of a corpus apart without listening: length, level, pauses and the like, which a
 detector learns before anything else (Müller et al., "Speech is silver, silence is golden", ASVspoof 2021
 workshop).
-
-    python -m processing.trivial_cues --dataset CORPUS [--split SPLIT]
 """
 
-import json
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-from transformers.hf_argparser import HfArg
+from tqdm import tqdm
 
 from metrics.det import check_scores
+from metrics.statistics import Estimate
 
-from .arguments import ArgumentParser, CorpusArguments
 from .audio import decode_audio
-from .corpora import load_corpus, take_split
-from .files import write_text
 from .machine import count_cores
 from .trials import list_trials
 
@@ -45,159 +35,98 @@ CUES = {  # by name, what a value is
     "trailing_silence": "s of such frames at the end",
     "noise_floor": "dB to the level, of the quietest tenth of the frames",
 }
-TOLERATED = (0.4, 0.6)  # AUCs between which a cue is not warned of
+TOLERATED = (0.4, 0.6)  # AUCs: a cue whose interval lies outside is warned of
 
 
-@dataclass(frozen=True)
-class Separation:
+def measure_auc(bonafide: Sequence[float], spoof: Sequence[float]) -> Estimate:
     """
-    How well one number tells bona fide from spoofed recordings.
-
-    Attributes:
-        auc: how often it is higher for bona fide, of all pairs of a bona fide and a spoofed recording, ties
-            counted half: 0.5 tells nothing.
-        low, high: the 95 % interval of that, recordings taken to be independent (DeLong et al., 1988).
+    The area under the ROC curve: how often a number is higher for bona fide, of all pairs of a bona fide and
+    a spoofed recording, ties counted half; 0.5 tells nothing. The 95 % interval takes recordings to be
+    independent (DeLong et al., 1988). A ValueError for no or not finite values.
     """
-
-    auc: float
-    low: float
-    high: float
-
-    @property
-    def is_telling(self) -> bool:
-        """Whether the whole interval lies outside [`TOLERATED`]."""
-        return self.high < TOLERATED[0] or self.low > TOLERATED[1]
-
-
-def measure_separation(bonafide: Sequence[float], spoof: Sequence[float]) -> Separation:
-    """The area under the ROC curve, see [`Separation`]. A ValueError for no or not finite values."""
-    bonafide, spoof = check_scores(bonafide, spoof)
-    of_bonafide = _count_below(spoof, bonafide) / len(spoof)  # share of spoofed ones below each bona fide one
-    of_spoof = 1 - _count_below(bonafide, spoof) / len(bonafide)
-    auc = float(of_bonafide.mean())
-    parts = [values.var(ddof=1) / len(values) for values in (of_bonafide, of_spoof) if len(values) > 1]
-    margin = 1.96 * float(np.sqrt(sum(parts)))
-    return Separation(auc, max(0.0, auc - margin), min(1.0, auc + margin))
-
-
-def _count_below(values: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """How many values are below each limit, of those that equal it half."""
-    values = np.sort(values)
-    return (np.searchsorted(values, limits, "left") + np.searchsorted(values, limits, "right")) / 2
+    bonafide, spoof = map(pd.Series, check_scores(bonafide, spoof))
+    ranks = pd.concat([bonafide, spoof]).rank()
+    of_bonafide = (ranks[: len(bonafide)] - bonafide.rank()) / len(spoof)  # share of spoofed ones below each
+    of_spoof = (ranks[len(bonafide) :] - spoof.rank()) / len(bonafide)  # share of bona fide ones below each
+    auc = of_bonafide.mean()
+    margin = 1.96 * np.sqrt(np.nansum([of_bonafide.sem() ** 2, of_spoof.sem() ** 2]))  # NaN of a single one
+    return Estimate(*map(float, (auc, max(0, auc - margin), min(1, auc + margin))))
 
 
 def measure_cues(waveform: np.ndarray) -> dict[str, float]:
     """The value of every one of [`CUES`] of a waveform (num_samples,) at 16 kHz."""
     signal = np.asarray(waveform, np.float64)
-    quietest = 1e-10  # power, -100 dB: digital silence has a level, too
-    power = np.mean(signal**2) + quietest
+    power = np.mean(signal**2) + 1e-10  # -100 dB: digital silence has a level, too
     frames = np.pad(signal, (0, -len(signal) % FRAME)).reshape(-1, FRAME)
-    levels = 10 * np.log10((np.mean(frames**2, axis=1) + quietest) / power)
-    sounding = np.flatnonzero(levels > -PAUSE_BELOW)
-    first, last = (sounding[0], sounding[-1]) if len(sounding) else (len(levels), -1)
     spectrum = 2 * np.abs(np.fft.rfft(signal) / len(signal)) ** 2  # adds up to the power
     frequencies = np.fft.rfftfreq(len(signal), 1 / SAMPLING_RATE)
+
+    def to_level(value: float | np.ndarray) -> float | np.ndarray:
+        return 10 * np.log10((value + 1e-10) / power)
+
+    levels = to_level(np.mean(frames**2, axis=1))
+    is_sounding = levels > -PAUSE_BELOW  # the loudest frame at least
     return {
         "duration": len(signal) / SAMPLING_RATE,
         "level": 10 * np.log10(power),
-        "peak": 10 * np.log10((np.max(signal**2) + quietest) / power),
-        "dc": 10 * np.log10((np.mean(signal) ** 2 + quietest) / power),
-        "below_60_hz": 10 * np.log10((spectrum[frequencies < 60].sum() + quietest) / power),
-        "above_7_khz": 10 * np.log10((spectrum[frequencies > 7000].sum() + quietest) / power),
-        "pauses": np.mean(levels <= -PAUSE_BELOW),
-        "leading_silence": first * FRAME / SAMPLING_RATE,
-        "trailing_silence": (len(levels) - 1 - last) * FRAME / SAMPLING_RATE,
+        "peak": to_level(np.max(signal**2)),
+        "dc": to_level(np.mean(signal) ** 2),
+        "below_60_hz": to_level(spectrum[frequencies < 60].sum()),
+        "above_7_khz": to_level(spectrum[frequencies > 7000].sum()),
+        "pauses": np.mean(~is_sounding),
+        "leading_silence": np.argmax(is_sounding) * FRAME / SAMPLING_RATE,
+        "trailing_silence": np.argmax(is_sounding[::-1]) * FRAME / SAMPLING_RATE,
         "noise_floor": np.quantile(levels, 0.1),
     }
 
 
-def report_cues(rows: Dataset) -> dict:
+def compare_cues(rows: Dataset) -> pd.DataFrame:
     """
-    Measure every cue of the recordings of rows, and how well each alone tells the classes apart.
+    Measure every cue of the recordings of rows, and how well each alone tells bona fide recordings from all
+    spoofed ones, and from those of each attack.
 
     Returns:
-        The counts of recordings, and for every cue what its values are, their median in each class, and a
-        [`Separation`] as a dictionary, of all spoofed recordings (`all`) and of those of each attack.
+        A row for each cue and attack, "all" first: `cue`, `attack`, `bonafide` and `spoof`, medians, and
+        `auc`, `low`, `high`, see [`measure_auc`].
     """
-    trials = list_trials(rows)
     loader = DataLoader(
-        range(len(rows)), num_workers=count_cores() - 1, collate_fn=partial(_measure_row, rows)
+        rows.select_columns("audio"), None, num_workers=count_cores(), collate_fn=_measure_recording
     )
-    values = []
-    with tqdm(total=len(rows), desc="Measuring trivial cues", delay=1) as bar:
-        for of_row in loader:
-            values.append(of_row)
-            bar.update()
-    values = pd.DataFrame(values)
-    is_bonafide = (trials["key"] == "bonafide").to_numpy()
-    attacks = trials["attack"].to_numpy()
-    cues = {}
-    for cue, what in CUES.items():
-        bonafide, spoof = values.loc[is_bonafide, cue], values.loc[~is_bonafide, cue]
-        groups = {"all": spoof} | {
-            attack: values.loc[~is_bonafide & (attacks == attack), cue]
-            for attack in sorted(set(attacks[~is_bonafide]))
-        }
-        cues[cue] = {
-            "values": what,
-            "median_bonafide": float(bonafide.median()),
-            "median_spoof": float(spoof.median()),
-            "auc": {name: vars(measure_separation(bonafide, group)) for name, group in groups.items()},
-        }
-    counts = {"bonafide": int(is_bonafide.sum()), "spoof": int((~is_bonafide).sum())}
-    counts["per_attack"] = pd.Series(attacks[~is_bonafide]).value_counts().to_dict()
-    return {"counts": counts, "cues": cues}
+    values = pd.DataFrame([*tqdm(loader, desc="Measuring trivial cues", delay=1)])
+    trials = list_trials(rows)
+    bonafide, spoof = (values[trials["key"] == key] for key in ("bonafide", "spoof"))
+    lines = []
+    for attack, group in [("all", spoof), *spoof.groupby(trials["attack"])]:
+        for cue in CUES:
+            medians = {"bonafide": bonafide[cue].median(), "spoof": group[cue].median()}
+            auc = vars(measure_auc(bonafide[cue], group[cue]))
+            lines.append({"cue": cue, "attack": attack, **medians, **auc})
+    return pd.DataFrame(lines).rename(columns={"value": "auc"})
 
 
-def _measure_row(rows: Dataset, numbers: list[int]) -> dict[str, float]:
-    return measure_cues(decode_audio(rows[numbers[0]]["audio"], sampling_rate=SAMPLING_RATE))
+def _measure_recording(row: dict) -> dict[str, float]:
+    return measure_cues(decode_audio(row["audio"], sampling_rate=SAMPLING_RATE))
 
 
-def describe_cues(report: dict) -> str:
-    """The report as a table, and a line of warning for every cue that tells the classes apart."""
-    counts, warnings = report["counts"], []
+def describe_cues(cues: pd.DataFrame) -> str:
+    """
+    What [`compare_cues`] gives, as a table of all attacks, and a line of warning for every cue that tells the
+    classes apart, with the attack that it tells best.
+    """
+    table = cues[cues["attack"] == "all"].drop(columns="attack")
     lines = [
-        f"Trivial cues of {counts['bonafide']:,} bona fide and {counts['spoof']:,} spoofed recordings: the "
-        "AUC of each alone (0.5 tells nothing), the medians, and the attack that it tells best",
-        f"{'cue':<17}{'AUC':>6}  {'95 % interval':<16}{'bona fide':>10}{'spoofed':>10}  {'AUC':>5}  attack",
+        "Trivial cues: medians of bona fide and of spoofed recordings, and the AUC of each cue alone",
+        "(0.5 tells nothing) with its 95 % interval",
+        table.to_string(index=False, float_format="{:.4g}".format),
     ]
-    for cue, found in report["cues"].items():
-        of_all, *others = (Separation(**auc) for auc in found["auc"].values())
-        attack, best = max(
-            zip([*found["auc"]][1:], others, strict=True), key=lambda pair: abs(pair[1].auc - 0.5)
-        )
-        medians = f"{found['median_bonafide']:10.4g}{found['median_spoof']:10.4g}"
-        interval = f"[{of_all.low:.3f}, {of_all.high:.3f}]"
-        lines.append(f"{cue:<17}{of_all.auc:6.3f}  {interval:<16}{medians}  {best.auc:5.3f}  {attack}")
-        if of_all.is_telling or best.is_telling:
-            whose = "the classes" if of_all.is_telling else f"{attack} from bona fide"
-            auc = of_all.auc if of_all.is_telling else best.auc
-            warnings.append(f"Warning: {cue} alone ({found['values']}) tells {whose} apart, AUC {auc:.3f}.")
-    return "\n".join(lines + warnings)
+    telling = cues[(cues["high"] < TOLERATED[0]) | (cues["low"] > TOLERATED[1])]
+    best = (telling["auc"] - 0.5).abs().groupby(telling["cue"], sort=False).idxmax()
+    lines += [
+        f"Warning: {line.cue} alone ({CUES[line.cue]}) tells bona fide from spoofed recordings, attack: "
+        f"{line.attack}, AUC {line.auc:.3f}."
+        for line in telling.loc[best].itertuples()
+    ]
+    return "\n".join(lines)
 
 
-@dataclass
-class CueArguments:
-    """Which recordings, and where the report goes."""
-
-    split: str | None = HfArg(default=None, help="Split of the corpus, or a slice of one; default: all.")
-    output_file: str = HfArg(default="trivial_cues.json", help="Where the report is written as JSON.")
-
-
-def main(argv: list[str]) -> None:
-    """Measure the trivial cues of a corpus, print and write them."""
-    parser = ArgumentParser((CueArguments, CorpusArguments), prog="processing.trivial_cues")
-    (arguments, corpus_arguments), _ = parser.parse(argv)
-    try:
-        corpus = load_corpus(corpus_arguments)
-        names = [arguments.split] if arguments.split else [*corpus.splits]
-        report = report_cues(concatenate_datasets([take_split(corpus, name) for name in names]))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"processing.trivial_cues: error: {error}")
-    print(f"Corpus: {corpus.name}, {', '.join(names)}\n{describe_cues(report)}")
-    write_text(Path(arguments.output_file), json.dumps(report, indent=2) + "\n")
-    print(f"Written: {arguments.output_file}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+__all__ = ["CUES", "compare_cues", "describe_cues", "measure_auc", "measure_cues"]

@@ -1,4 +1,3 @@
-import json
 import os
 
 import numpy as np
@@ -25,9 +24,9 @@ def synthesize(seed: int, seconds: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """Two recordings of each of five speakers, in LibriSpeech's folders, and a silent one."""
+    """Two recordings of each of three speakers, in LibriSpeech's folders, and a silent one."""
     root = tmp_path_factory.mktemp("recordings")
-    for speaker in range(11, 16):
+    for speaker in range(11, 14):
         for i in range(2):
             path = root / str(speaker) / "7" / f"{speaker}-7-{i:04d}.flac"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +69,7 @@ def test_speakers_are_kept_apart_and_a_vocoder_is_left_out_of_train(corpus):
     }
 
     speakers = [set(trials["speaker_id"]) for trials in splits.values()]
-    assert sorted(speaker for of in speakers for speaker in of) == ["11", "12", "13", "14", "15"]
+    assert sorted(speaker for of in speakers for speaker in of) == ["11", "12", "13"]
     attacks = {name: set(trials["attack"]) - {"-"} for name, trials in splits.items()}
     assert attacks["train"] == {"lpc", "phase"}
     assert attacks["dev"] == attacks["eval"] == {"lpc", "phase", "whisper"}
@@ -84,7 +83,7 @@ def test_copies_match_their_piece_in_length_level_and_format(corpus):
     assert (table["label"] == np.where(table["attack"] == "-", "bonafide", "spoof")).all()
     # 1.6 and 1.9 s with margins of 0.1 s: two pieces of 0.8 s, the second of which ends 0.1 s before the end.
     pairs = table.groupby(["source", "start"])
-    assert len(pairs) == 5 * (2 + 3)
+    assert len(pairs) == 3 * (2 + 3)
     for (source, _), pair in pairs:
         files = [folder / name for folder, name in zip(pair["folder"], pair["file_name"], strict=True)]
         signals = [soundfile.read(file)[0] for file in files]
@@ -151,11 +150,10 @@ def test_corpus_of_other_settings_is_not_overwritten(corpus, recordings, capsys)
 
 
 def test_trivial_cues_are_reported(corpus):
-    report = json.loads((corpus / "trivial_cues.json").read_text())
+    auc = pd.read_csv(corpus / "trivial_cues.csv").set_index(["cue", "attack"])["auc"]
 
-    assert report["counts"]["bonafide"] == 25
-    assert report["cues"]["duration"]["auc"]["all"]["auc"] == 0.5
-    assert report["cues"]["noise_floor"]["auc"]["whisper"]["auc"] < 0.1  # it has no pauses
+    assert auc["duration", "all"] == 0.5
+    assert auc["noise_floor", "whisper"] < 0.1  # it has no pauses
 
 
 @pytest.mark.parametrize(
@@ -169,6 +167,18 @@ def test_trivial_cues_are_reported(corpus):
 )
 def test_speakers_are_told_by_names_pattern_or_folders(files, options, expected):
     assert copy_synthesis.read_speakers(files, options.get("speaker_pattern")) == expected
+
+
+@pytest.mark.parametrize(
+    ("vocoders", "left_out", "message"),
+    [
+        (["lpc", "phase"], ["world"], "--leave_out world: not one of --vocoders"),
+        (["a/hifigan.onnx", "b/hifigan.onnx"], [], "two would have copies of one name"),
+    ],
+)
+def test_vocoders_that_would_leave_out_or_overwrite_unsaid_are_refused(vocoders, left_out, message):
+    with pytest.raises(ValueError, match=message):
+        copy_synthesis.CopySynthesisArguments("in", "out", vocoders=vocoders, leave_out=left_out)
 
 
 def test_unknown_speakers_are_refused(tmp_path):

@@ -1,10 +1,10 @@
-import json
-
 import numpy as np
 import pytest
 import soundfile
 
 from processing import trivial_cues
+from processing.arguments import CorpusArguments
+from processing.corpora import load_corpus
 
 
 RATE = 16_000
@@ -14,13 +14,13 @@ def test_auc_and_interval_are_those_of_all_pairs():
     generator = np.random.default_rng(0)
     bonafide, spoof = generator.integers(0, 9, 40), generator.integers(2, 11, 25)  # with ties
 
-    found = trivial_cues.measure_separation(bonafide, spoof)
+    found = trivial_cues.measure_auc(bonafide, spoof)
 
     wins = (bonafide[:, None] > spoof) + 0.5 * (bonafide[:, None] == spoof)
     # DeLong, DeLong and Clarke-Pearson, 1988: the variances of the means over each class's own trials.
     variance = np.var(wins.mean(axis=1), ddof=1) / 40 + np.var(wins.mean(axis=0), ddof=1) / 25
     expected = wins.mean() + 1.96 * np.sqrt(variance) * np.array([0, -1, 1])
-    np.testing.assert_allclose([found.auc, found.low, found.high], expected)
+    np.testing.assert_allclose([found.value, found.low, found.high], expected)
 
 
 def test_cues_of_a_tone_with_silence_around_it():
@@ -40,7 +40,7 @@ def test_cues_of_a_tone_with_silence_around_it():
     assert cues["below_60_hz"] < -40 and cues["above_7_khz"] < -40
 
 
-def test_cue_that_tells_the_classes_apart_is_warned_of(tmp_path, capsys):
+def test_cue_that_tells_the_classes_apart_is_warned_of(tmp_path):
     generator = np.random.default_rng(0)
     for label, silence in (("real", 3000), ("fake/vits", 300)):
         (tmp_path / label).mkdir(parents=True)
@@ -49,11 +49,11 @@ def test_cue_that_tells_the_classes_apart_is_warned_of(tmp_path, capsys):
             signal[:silence] = 0
             soundfile.write(tmp_path / label / f"{label[:4]}{i}.wav", signal, RATE)
 
-    report = tmp_path / "cues.json"
-    trivial_cues.main(["--dataset", str(tmp_path), "--output_file", str(report)])
+    cues = trivial_cues.compare_cues(load_corpus(CorpusArguments(str(tmp_path))).splits["train"])
 
-    assert json.loads(report.read_text())["cues"]["leading_silence"]["auc"]["vits"]["auc"] == 1
-    printed = capsys.readouterr().out
-    assert "12 bona fide and 12 spoofed" in printed
-    assert "Warning: leading_silence alone" in printed
-    assert "Warning: duration" not in printed
+    silence = cues.set_index(["cue", "attack"]).loc[("leading_silence", "vits")]
+    assert silence["auc"] == 1
+    assert (silence["bonafide"], silence["spoof"]) == (0.18, 0)  # 3000 and 300 samples, in whole 20 ms
+    described = trivial_cues.describe_cues(cues)
+    assert "Warning: leading_silence alone" in described
+    assert "Warning: duration" not in described

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers.audio_utils import mel_filter_bank
 
 from processing import demo, vocoders
 
@@ -25,15 +26,16 @@ def make_copy(name: str, waveform: np.ndarray, rate: int, seed: int = 0) -> np.n
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_log_mel_is_that_of_librosa(rate):
-    librosa = pytest.importorskip("librosa")
+def test_log_mel_is_that_of_its_definition(rate):
     waveform = synthesize(rate)
 
     mel = vocoders.compute_log_mel(waveform, rate)
 
     padded = np.pad(waveform, 384, mode="reflect")
-    options = dict(n_fft=1024, hop_length=256, n_mels=80, fmin=0, fmax=8000, center=False, power=1)
-    expected = np.log(librosa.feature.melspectrogram(y=padded, sr=rate, **options).clip(1e-5))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 1024)[::256]
+    filters = mel_filter_bank(513, 80, 0, 8000, rate, norm="slaney", mel_scale="slaney")
+    expected = np.log((np.abs(np.fft.rfft(frames * window)) @ filters).clip(1e-5)).T
     np.testing.assert_allclose(mel, expected, atol=2e-3)
 
 
@@ -42,7 +44,7 @@ def test_log_mel_is_that_of_librosa(rate):
 def test_copy_has_the_spectrum_and_not_the_waveform_of_the_recording(name, rate):
     if name == "world":
         pytest.importorskip("pyworld")
-    waveform = synthesize(rate)
+    waveform = demo.synthesise(np.random.default_rng(0), np.random.default_rng(1))[: 2 * rate]
 
     copy = make_copy(name, waveform, rate)
 
@@ -51,7 +53,7 @@ def test_copy_has_the_spectrum_and_not_the_waveform_of_the_recording(name, rate)
     distance = 20 / np.log(10) * (mels[0] - mels[1] - (mels[0] - mels[1]).mean()).abs().mean()
     error = waveform[: len(copy)] - copy[: len(waveform)]
     snr = 10 * np.log10(np.square(waveform).sum() / np.square(error).sum())
-    assert distance < 8 and snr < 6
+    assert distance < 7 and snr < 0
 
 
 def test_linear_prediction_has_the_formant_and_the_pitch():
@@ -94,9 +96,8 @@ def test_network_in_onnx_is_given_the_log_mel(tmp_path):
     onnx.save(model, tmp_path / "exp.onnx")
     waveform = synthesize(22_050)
 
-    name, vocoder = vocoders.find_vocoder(str(tmp_path / "exp.onnx"))
+    vocoder = vocoders.find_vocoder(str(tmp_path / "exp.onnx"))
 
-    assert name == "exp"
     expected = torch.exp(vocoders.compute_log_mel(waveform, 22_050, 40)).flatten()
     np.testing.assert_allclose(vocoder(waveform, 22_050, np.random.default_rng(0)), expected, rtol=1e-5)
 
@@ -104,10 +105,10 @@ def test_network_in_onnx_is_given_the_log_mel(tmp_path):
 def test_world_without_its_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyworld", None)
 
-    with pytest.raises(ImportError, match=r"world needs pyworld.*\[synthesis\]"):
+    with pytest.raises(ImportError, match=r"world needs a package.*\[synthesis\].*pyworld"):
         vocoders.find_vocoder("world")
 
 
 def test_misspelt_vocoder_is_told_the_nearest():
-    with pytest.raises(ValueError, match="Did you mean griffin-lim"):
+    with pytest.raises(ValueError, match="did you mean 'griffin-lim'"):
         vocoders.find_vocoder("grifin-lim")
