@@ -201,7 +201,8 @@ class Run:
                 "--cache_frozen_trunk cannot be combined with augmentation: it keeps each utterance as it "
                 "is. Leave it out, or add --augmentation '[]'."
             )
-        build_augmentation(gradient_args.augmentation)
+        if augmentation := build_augmentation(gradient_args.augmentation):
+            gradient_args.augmentation = augmentation.stated  # in full, for the records
         self.choose_method()
         model_type = self.recipe.model.get("model_type")
         cannot = {c.model_type for c, n in ARCHITECTURES.items() if not n.supports_gradient_checkpointing}
@@ -236,6 +237,8 @@ class Run:
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
         recipe["training"] = {k: v for k, v in recipe["training"].items() if k not in DATA_ARGUMENTS}
         for arguments in (recipe["training"], overridden):
+            if "augmentation" in arguments:
+                arguments["augmentation"] = self.gradient_args.augmentation
             arguments |= strip_folders(arguments)
             if base_model and "base_model" in arguments:
                 arguments["base_model"] = base_model["name"]

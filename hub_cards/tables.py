@@ -1,11 +1,12 @@
 """Numbers as a card writes them, Markdown tables, and the rows of a card's tables of results and training."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from metrics.names import METRICS, format_estimate
 from processing.corpus_names import CORPORA, describe_corpus
-from processing.files import strip_folder
+from processing.files import strip_folder, strip_folders
 
 from .run_folder import Evaluation, RunFolder
 
@@ -82,8 +83,9 @@ def format_argument(value) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {format_argument(item)}" for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        separator = "; " if any(isinstance(item, Mapping) for item in value) else ", "
-        return separator.join(map(format_argument, value))
+        if any(isinstance(item, Mapping) for item in value):  # as the command line takes it
+            return format_code(json.dumps(strip_folders(value), ensure_ascii=False))
+        return ", ".join(map(format_argument, value))
     return strip_folder(str(value))
 
 

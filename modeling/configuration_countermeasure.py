@@ -2,6 +2,7 @@
 decision."""
 
 import copy
+import math
 from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -130,6 +131,15 @@ class CountermeasureConfig(PreTrainedConfig):
                     f"{name} {value} does not fit the loss {self.loss}. Its parameters, as its paper sets "
                     f"them, are: {parameters}."
                 )
+        margin = self.loss_margin
+        if isinstance(margin, dict):
+            margin = margin["bonafide"] - margin["spoof"]
+        numbers = [number for number in (self.loss_scale, margin, self.focal_gamma) if number is not None]
+        if not all(0 <= number < math.inf for number in numbers) or self.loss_scale == 0:
+            raise ValueError(
+                f"loss_scale {self.loss_scale} must be above 0, loss_margin {self.loss_margin} and "
+                f"focal_gamma {self.focal_gamma} at least 0, and no margin of spoof above bona fide's."
+            )
         if self.loss == "oc_softmax" and set(self.label2id) != {"bonafide", "spoof"}:
             raise ValueError(
                 f"The loss oc_softmax is of the labels bonafide and spoof, not of {', '.join(self.label2id)}."

@@ -3,8 +3,9 @@ Augmentation of training utterances, on the waveform before the crop: which ther
 them as a recipe states it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -51,6 +52,13 @@ class AugmentationChain:
             if generator.random() < probability:
                 waveform = augment(waveform, rate, generator)
         return waveform
+
+    @property
+    def stated(self) -> list[dict]:
+        """As a recipe states it, in full: with every probability and parameter, the defaults too."""
+        names = {kind: name for name, kind in AUGMENTATIONS.items()}
+        stated = [{names[type(step)]: asdict(step), "probability": p} for step, p in self.steps]
+        return json.loads(json.dumps(stated))  # lists, as files have them, and no tuples
 
 
 def build_augmentation(stated: Sequence[Mapping] | None) -> AugmentationChain | None:

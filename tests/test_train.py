@@ -216,9 +216,12 @@ def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
     record = json.loads((killed / "training.json").read_text())
     recipe = yaml.safe_load((killed / "recipe.yaml").read_text())
     card = (killed / "README.md").read_text()
-    assert record["settings"]["augmentation"] == record["overridden"]["augmentation"] == augmentation
-    assert recipe["training"]["augmentation"] == augmentation
-    assert "| `augmentation` | rawboost algorithm 5, probability 0.5 (one after the other" in card
+    stated = record["settings"]["augmentation"]
+    [step] = stated
+    assert (step["rawboost"]["algorithm"], step["probability"]) == (5, 0.5)
+    assert step["rawboost"]["snr"] == [10.0, 40.0]  # which is its default
+    assert record["overridden"]["augmentation"] == recipe["training"]["augmentation"] == stated
+    assert f"| `augmentation` | `{json.dumps(stated)}` (one after the other" in card
     assert "Training utterances are augmented" in card and "No data augmentation" not in card
     records = [json.loads((run / "training.json").read_text()) for run in (tmp_path / "whole", killed)]
     assert records[0]["averaging"] == records[1]["averaging"] and len(records[0]["averaging"]["steps"]) == 3
@@ -437,7 +440,7 @@ def test_resuming_with_other_settings_is_refused(refused, trained, la_corpus, tm
         ("weight_decay", 0.5, 0.0),
         ("seed", 3, 42),
         ("crop", "start", "random"),
-        ("augmentation", [{"rawboost": {"algorithm": 5}}], None),
+        ("augmentation", [{"resample": {"sampling_rate": 8000}, "probability": 1.0}], None),
         ("lr_scheduler_type", "linear", "cosine"),
         ("metric_for_best_model", "loss", "eer"),
         ("train_split", "train[:20]", "train"),

@@ -49,7 +49,7 @@ CONFIGS = {
 }
 
 
-def make_model(system: str = "rawnet2", **settings) -> PreTrainedModel:
+def make_model(system: str = "lcnn", **settings) -> PreTrainedModel:
     torch.manual_seed(0)
     config_class, sizes = CONFIGS[system]
     config = config_class(**{"num_samples": 4000, "class_weights": WEIGHTS, **sizes, **settings})
@@ -228,7 +228,7 @@ def test_adapter_trains_and_keeps_a_last_layer_of_cosines(tmp_path):
 
 
 def test_training_goes_on_with_the_loss_of_the_recipe(tmp_path, caplog):
-    trained = make_model(loss="am_softmax", loss_scale=10)
+    trained = make_model("rawnet2", loss="am_softmax", loss_scale=10)
     trained.save_pretrained(tmp_path)
     AntiSpoofingFeatureExtractor(num_samples=4000).save_pretrained(tmp_path)
     recipe = Recipe("own", "", "demo", {"model_type": "rawnet2", "loss": "oc_softmax"}, {})
@@ -263,6 +263,12 @@ def test_checkpoint_is_not_converted_to_a_last_layer_of_cosines():
         ({"loss": "am_softmax", "loss_margin": {"bonafide": 0.9, "spoof": 0.2}}, "loss_margin 0.35"),
         ({"loss": "oc_softmax", "loss_margin": 0.3}, "loss_margin {'bonafide': 0.9, 'spoof': 0.2}"),
         ({"loss": "oc_softmax", "loss_margin": {"real": 0.9, "fake": 0.2}}, "does not fit"),
+        ({"loss": "am_softmax", "loss_scale": -30}, "loss_scale -30 must be above 0"),
+        (
+            {"loss": "oc_softmax", "loss_margin": {"bonafide": 0.2, "spoof": 0.9}},
+            "no margin of spoof above bona fide",
+        ),
+        ({"loss": "focal", "focal_gamma": float("nan")}, "focal_gamma nan at least 0"),
         ({"loss": "oc_softmax", "id2label": {0: "real", 1: "fake"}}, "not of real, fake"),
     ],
 )
