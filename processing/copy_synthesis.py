@@ -128,7 +128,7 @@ class PairMaker:
             )
             for number, (start, window) in enumerate(windows):
                 common = {"speaker": row["speaker_id"], "split": row["split"], "source": row["source"]}
-                common["start"] = start / rate + MARGIN
+                common["start"] = round(start / rate + MARGIN, 4)
                 if reason := check_signal(window[margin:-margin], rate):
                     lines.append({"left_out": reason} | common)
                 else:
@@ -142,18 +142,19 @@ class PairMaker:
         generator = np.random.default_rng([self.arguments.seed, *piece.encode()])
         codec = generator.choice(CODECS) if generator.random() < CODED_SHARE else "-"
         left_out = [*map(name_copies, self.arguments.leave_out)] if split == "train" else []
-        lines = []
-        for name in self.vocoders:
-            label, utterance = ("bonafide", piece) if name == "-" else ("spoof", f"{piece}-{name}")
-            line = {"file_name": f"{label}/{utterance}.flac", "utterance_id": utterance, "label": label}
-            lines += [] if name in left_out else [line | {"attack": name, "codec": codec}]
-        folder = self.folder / split
-        if not (folder / lines[-1]["file_name"]).is_file():
-            pair = self._make_pair(window, [line["attack"] for line in lines], codec, generator)
-            for line in lines:
-                with write_whole(folder / line["file_name"]) as partial:
-                    soundfile.write(partial, pair[line["attack"]], SAMPLING_RATE, format="FLAC")
-        return lines
+        names = [name for name in self.vocoders if name not in left_out]
+        utterances = {name: piece if name == "-" else f"{piece}-{name}" for name in names}
+        labels = {name: "bonafide" if name == "-" else "spoof" for name in names}
+        files = {name: f"{labels[name]}/{utterances[name]}.flac" for name in names}
+        if not (self.folder / split / files["-"]).is_file():  # the last that is written
+            for name, signal in self._make_pair(window, names, codec, generator).items():
+                with write_whole(self.folder / split / files[name]) as partial:
+                    soundfile.write(partial, signal, SAMPLING_RATE, format="FLAC")
+        return [
+            {"file_name": files[name], "utterance_id": utterances[name], "label": labels[name]}
+            | {"attack": name, "codec": codec}
+            for name in names
+        ]
 
     def _make_pair(
         self, window: np.ndarray, names: Sequence[str], codec: str, generator: np.random.Generator

@@ -157,21 +157,22 @@ def find_vocoder(name: str) -> Vocoder:
     One of `VOCODERS`, a Python function `module:function`, or a network in a file of ONNX.
 
     Raises:
-        ImportError: a package that the vocoder needs, or the module, is not there.
+        ImportError: a package that the vocoder needs, the module or the function is not there.
         ValueError: no such vocoder.
     """
     is_network = name.endswith(".onnx")
-    if is_network or name == "world":
-        try:
+    try:
+        if is_network or name == "world":
             importlib.import_module("onnxruntime" if is_network else "pyworld")
-        except ImportError as error:
-            raise ImportError(
-                f'The vocoder {name} needs a package: pip install -e ".[synthesis]" ({error}).'
-            ) from error
+        elif ":" in name:
+            return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"The vocoder {name} cannot be loaded: {error}. What world and networks need is installed by "
+            'pip install -e ".[synthesis]".'
+        ) from error
     if is_network or name in VOCODERS:
         return partial(vocode_by_network, path=name) if is_network else VOCODERS[name]
-    if ":" in name:
-        return pkgutil.resolve_name(name)
     raise ValueError(
         f"There is no vocoder {name!r}{suggest(name, VOCODERS)}. There are {', '.join(VOCODERS)}, "
         "and others as module:function or FILE.onnx."

@@ -48,7 +48,16 @@ HANDED_IN = "tests.processing.test_copy_synthesis:whisper"
 
 
 def run(recordings, corpus, *options: str) -> None:
-    arguments = ["--recordings", str(recordings), "--output_dir", str(corpus), "--seconds", "0.8"]
+    arguments = [
+        "--recordings",
+        str(recordings),
+        "--output_dir",
+        str(corpus),
+        "--seconds",
+        "0.8",
+        "--sampling_rate",
+        "22050",
+    ]
     copy_synthesis.main([*arguments, "--num_workers", "1", "--vocoders", "lpc", "phase", HANDED_IN, *options])
 
 

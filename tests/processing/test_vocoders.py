@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -102,11 +104,12 @@ def test_network_in_onnx_is_given_the_log_mel(tmp_path):
     np.testing.assert_allclose(vocoder(waveform, 22_050, np.random.default_rng(0)), expected, rtol=1e-5)
 
 
-def test_world_without_its_package_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyworld", None)
+@pytest.mark.parametrize("name", ["world", "processing.demo:no_such_function"])
+def test_vocoder_that_cannot_be_loaded_says_why_and_how_to_install_packages(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyworld", None)
 
-    with pytest.raises(ImportError, match=r"world needs a package.*\[synthesis\].*pyworld"):
-        vocoders.find_vocoder("world")
+    with pytest.raises(ImportError, match=rf"{name} cannot be loaded: .*(pyworld|no_such).*\[synthesis\]"):
+        vocoders.find_vocoder(name)
 
 
 def test_misspelt_vocoder_is_told_the_nearest():
