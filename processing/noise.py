@@ -38,6 +38,8 @@ class AdditiveNoise:
     def __post_init__(self):
         check_range("snr", self.snr, -np.inf)
         check_range("num_recordings", self.num_recordings, 1)
+        if self.folder is None and tuple(self.num_recordings) != (1, 1):
+            raise ValueError("num_recordings is of a folder, and there is none: add folder.")
         _ = self.recordings
 
     @cached_property

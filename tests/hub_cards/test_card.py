@@ -415,12 +415,15 @@ def test_inferred_values_are_listed_unless_the_command_line_changed_them(run_fol
 
 def test_folder_of_the_machine_in_an_override_does_not_reach_the_card(run_folder):
     overridden = {"deepspeed": "/home/ann/secret/ds.json", "logging_dir": "C:\\Users\\ann\\logs"}
+    overridden["augmentation"] = [{"noise": {"folder": "/home/ann/musan"}}]
     change(run_folder / "training.json", overridden=overridden)
 
     text = text_of(run_folder)
 
     assert cells(text, "`deepspeed`") == ["ds.json (from the command line)"]
     assert "ann" not in cells(text, "`logging_dir`")[0]
+    said = '`[{"noise": {"folder": "musan"}}]` (one after the other) (from the command line)'
+    assert cells(text, "`augmentation`") == [said] and "without data augmentation" not in text
 
 
 @pytest.mark.parametrize(

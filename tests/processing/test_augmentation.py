@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
@@ -137,6 +138,13 @@ def test_recipe_states_parameters_and_probability_and_none_of_them_is_no_augment
     assert build_augmentation([]) is None and build_augmentation(None) is None
 
 
+def test_chain_states_every_parameter_and_is_built_again_from_that():
+    stated = build_augmentation([{name: None} for name in AUGMENTATIONS if name != "reverb"]).stated
+
+    assert stated[4] == {"resample": {"sampling_rate": 8000}, "probability": 1.0}
+    assert build_augmentation(yaml.safe_load(yaml.safe_dump(stated))).stated == stated
+
+
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
@@ -151,6 +159,7 @@ def test_recipe_states_parameters_and_probability_and_none_of_them_is_no_augment
         ([{"rawboost": {"frequency": [-5, 10]}}], "[-5, 10] is not a range: two numbers of at least 0"),
         ([{"reverb": {}}], "missing 1 required positional argument: 'folder'"),
         ([{"rawboost": {"max_impulses": "some"}}], "rawboost: a parameter is missing or of the wrong type"),
+        ([{"noise": {"num_recordings": [3, 7]}}], "num_recordings is of a folder, and there is none"),
         ([{"rawboost": {}, "probability": 1.5}], "rawboost: probability 1.5 is not above 0"),
         ([{"rawboost": 5}], "{'rawboost': 5} is not one augmentation with its parameters"),
         (["rawboost"], "'rawboost' is not one augmentation with its parameters"),
