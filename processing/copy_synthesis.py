@@ -282,11 +282,11 @@ def main(argv: list[str]) -> None:
         settings["networks"] = {name: hash_file(Path(name)) for name in networks}
         del settings["output_dir"], settings["num_workers"]
         for path in (folder, unfinished):
-            before = read_json(path / SETTINGS_FILE) or {}
-            if path.exists() and (difference := describe_difference(before, settings)):
+            before = read_json(path / SETTINGS_FILE)
+            difference = describe_difference(before, settings) if before else f"it has no {SETTINGS_FILE}"
+            if path.exists() and difference:
                 raise FileExistsError(
-                    f"{path} is there and was made with other settings: {difference}. Name another "
-                    "--output_dir."
+                    f"{path} is there, not made with these settings: {difference}. Name another --output_dir."
                 )
         if not folder.exists():
             num_speakers = len(set(rows["speaker_id"]))

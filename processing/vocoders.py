@@ -82,7 +82,7 @@ def compute_stft(signal: np.ndarray) -> np.ndarray:
 
 
 def invert_stft(spectrum: np.ndarray, num_samples: int) -> np.ndarray:
-    """The signal (num_samples,) whose [`compute_stft`] is nearest to a spectrum."""
+    """The signal (num_samples,) whose [`compute_stft`] is nearest to a spectrum, but for its two ends."""
     parts = (np.fft.irfft(spectrum.T)[:, :WINDOW] * HANN).reshape(-1, WINDOW // HOP, HOP)
     overlaps = [np.pad(parts[:, i], ((i, WINDOW // HOP - i), (0, 0))) for i in range(WINDOW // HOP)]
     return sum(overlaps).ravel()[WINDOW // 2 :][:num_samples] / 1.5  # what the squared windows add up to

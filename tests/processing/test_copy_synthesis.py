@@ -150,9 +150,11 @@ def test_killed_run_goes_on_and_gives_the_files_of_one_that_was_not(
 def test_corpus_of_other_settings_is_not_overwritten(corpus, recordings, capsys):
     before = read_files(corpus)
 
-    with pytest.raises(SystemExit, match="other settings: leave_out was .*, now .*; seed was 0, now 1"):
+    with pytest.raises(SystemExit, match="these settings: leave_out was .*, now .*; seed was 0, now 1"):
         run(recordings, corpus, "--seed", "1")
     run(recordings, corpus, "--leave_out", HANDED_IN)
+    with pytest.raises(SystemExit, match="these settings: it has no copy_synthesis.json"):
+        run(recordings, recordings)
 
     assert read_files(corpus) == before
     assert "AUC" in capsys.readouterr().out
