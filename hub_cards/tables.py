@@ -85,7 +85,7 @@ def format_argument(value) -> str:
     if isinstance(value, (list, tuple)):
         if any(isinstance(item, Mapping) for item in value):  # as the command line takes it
             return format_code(json.dumps(strip_folders(value), ensure_ascii=False))
-        return ", ".join(map(format_argument, value))
+        return ", ".join(map(format_argument, value)) or "none"
     return strip_folder(str(value))
 
 

@@ -426,6 +426,15 @@ def test_folder_of_the_machine_in_an_override_does_not_reach_the_card(run_folder
     assert cells(text, "`augmentation`") == [said] and "without data augmentation" not in text
 
 
+def test_augmentation_that_the_command_line_takes_away_is_none(run_folder):
+    change(run_folder / "training.json", overridden={"augmentation": []})
+
+    text = text_of(run_folder)
+
+    assert cells(text, "`augmentation`") == ["none (from the command line)"]
+    assert "No data augmentation." in text
+
+
 @pytest.mark.parametrize(
     ("name", "shown"), [("facebook/wav2vec2-base", ["facebook/wav2vec2-base"]), ("w2v-random", None)]
 )
