@@ -191,15 +191,11 @@ class Run:
                 raise ValueError(
                     "--cache_frozen_trunk cannot be combined with flash attention: it computes in float32."
                 )
-        if gradient_args.cache_frozen_trunk and gradient_args.crop != "start":
+        is_changing = gradient_args.crop != "start" or gradient_args.augmentation
+        if gradient_args.cache_frozen_trunk and is_changing:
             raise ValueError(
-                "--cache_frozen_trunk cannot be combined with --crop random: it keeps one crop of each "
-                "utterance."
-            )
-        if gradient_args.cache_frozen_trunk and gradient_args.augmentation:
-            raise ValueError(
-                "--cache_frozen_trunk cannot be combined with augmentation: it keeps each utterance as it "
-                "is. Leave it out, or add --augmentation '[]'."
+                "--cache_frozen_trunk cannot be combined with --crop random or augmentation: it keeps one "
+                "crop of each utterance as it is. Leave it out, or add --crop start --augmentation '[]'."
             )
         if augmentation := build_augmentation(gradient_args.augmentation):
             gradient_args.augmentation = augmentation.stated  # in full, for the records

@@ -78,14 +78,10 @@ def cache_trunk(
             f"--cache_frozen_trunk: nothing of this {model.config.model_type} is frozen, so there is nothing "
             "to compute beforehand. Leave the option out."
         )
-    if collator.crop != "start":
+    if collator.crop != "start" or collator.augmentation is not None:
         raise ValueError(
-            f"--cache_frozen_trunk keeps one crop of each utterance, but the crop is {collator.crop}. Leave "
-            f"--cache_frozen_trunk or --crop {collator.crop} out."
-        )
-    if collator.augmentation is not None:
-        raise ValueError(
-            "--cache_frozen_trunk keeps each utterance as it is, without augmentation. Leave one of both out."
+            "--cache_frozen_trunk keeps one crop of each utterance as it is: leave out --crop random and "
+            "augmentation, or the cache."
         )
     folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _make_key(model, collator, rows)[:32])
     ranges = [range(i, min(i + SHARD_SIZE, len(rows))) for i in range(0, len(rows), SHARD_SIZE)]

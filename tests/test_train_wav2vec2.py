@@ -191,22 +191,14 @@ def test_run_resumed_without_its_base_model_ends_with_the_weights_of_the_uninter
 # What is refused
 
 
-def test_cache_and_random_crop_are_refused_together(refused):
-    message = refused("--model", "wav2vec2", "--cache_frozen_trunk", "--crop", "random")
+@pytest.mark.parametrize(
+    "given", [("--crop", "random"), ("--augmentation", '[{"rawboost": {"algorithm": 3}}]')]
+)
+def test_cache_and_what_changes_utterances_are_refused_together(refused, given):
+    message = refused("--model", "wav2vec2", "--cache_frozen_trunk", *given)
 
-    assert "--cache_frozen_trunk cannot be combined with --crop random: it keeps one crop of each" in message
-
-
-def test_cache_and_augmentation_are_refused_together(refused):
-    message = refused(
-        *("--model", "wav2vec2", "--cache_frozen_trunk"),
-        *("--augmentation", '[{"rawboost": {"algorithm": 3}}]'),
-    )
-
-    assert (
-        "--cache_frozen_trunk cannot be combined with augmentation: it keeps each utterance as it is"
-        in message
-    )
+    assert "cannot be combined with --crop random or augmentation: it keeps one crop of each" in message
+    assert "Leave it out, or add --crop start --augmentation '[]'" in message
 
 
 def test_base_model_of_a_system_without_one_is_refused(refused, la_corpus, base_model, tmp_path):

@@ -372,7 +372,7 @@ def test_other_labels_of_the_same_audio_make_another_cache(rows):
 def test_random_crop_is_refused_with_a_remedy(rows, cache):
     collator = AudioCollator(AntiSpoofingFeatureExtractor(num_samples=NUM_SAMPLES), [0, 1], crop="random")
 
-    with pytest.raises(ValueError, match="crop is random. Leave --cache_frozen_trunk or --crop random out"):
+    with pytest.raises(ValueError, match="leave out --crop random and augmentation, or the cache"):
         cache_trunk(make_model(), collator, rows)
 
     assert not cache.exists()
