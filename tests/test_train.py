@@ -504,7 +504,7 @@ def resumable(trained, folder) -> tuple:
         ({"training": {"optimizer": "sgd"}}, "optimizer 'sgd' is not one of adam"),
         ({"training": {"augmentation": [{"rawbost": {}}]}}, "key 'rawbost' (did you mean 'rawboost'?)"),
         ({"training": {"per_device_train_batch_size": 8.5}}, "invalid int value: '8.5'"),
-        ({"training": {"data_dir": "LA"}}, "unknown key 'data_dir'"),
+        ({"training": {"output_dir": "runs"}}, "unknown key 'output_dir'"),
         ({"model": {"model_type": "wav2vec2"}}, "model_type 'wav2vec2' is not one of aasist, lcnn"),
     ],
 )
