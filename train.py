@@ -340,9 +340,11 @@ def parse_arguments(argv: list[str]) -> Run:
     valid = {*names, *DATA_ARGUMENTS} - {"model", "output_dir", "resume_from_checkpoint"} - ACCOUNT_ARGUMENTS
     recipe.check_training(valid - find_unused_arguments(recipe), str(path))
     recipe.drop_replaced(optim=early.optim, lr_scheduler_type=early.lr_scheduler_type)
-    if early.dataset or early.data_dir:
-        recipe.training.pop("dataset", None)
-    is_demo = CorpusArguments(early.dataset or recipe.training.get("dataset"), early.data_dir).is_demo
+    stated = {name: recipe.training.pop(name, None) for name in ("dataset", "data_dir")}
+    if early.dataset is None and early.data_dir is None:
+        early.dataset, early.data_dir = stated["dataset"], stated["data_dir"]
+    is_demo = CorpusArguments(early.dataset, early.data_dir).is_demo
+    parser.set_defaults(dataset=early.dataset, data_dir=early.data_dir)
     parser.set_defaults(**recipe.defaults(demo=is_demo))
     groups, given = parser.parse(argv)
     args = groups[-1]

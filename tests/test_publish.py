@@ -133,6 +133,7 @@ def test_published_are_model_code_card_log_and_results_and_nothing_else(publishe
         "configuration_countermeasure.py",
         "configuration_rawnet2.py",
         "configuration_sinc.py",
+        "cosine_classifier.py",
         "feature_extraction_antispoofing.py",
         "learning_curves/tiny.png",
         "loss.py",
