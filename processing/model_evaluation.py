@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_countermeasure, write_decision_threshold
-from .pooling import list_absent, list_scopes
+from .pooling import Scope, list_absent, list_scopes
 from .precision import Precision
 from .recordings import (
     choose_hop,
@@ -34,7 +35,7 @@ from .report import describe_left_out, describe_split
 from .results import SCORE_OF_MODEL, choose_decision_threshold, describe_countermeasure, describe_environment
 from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
-from .trials import choose_split, list_trials, read_label_map
+from .trials import Corpus, choose_split, list_trials, read_label_map
 
 
 def run_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> int:
@@ -58,17 +59,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     with state.main_process_first():
         countermeasure = load_model(args)
         corpus = load_corpus(corpus_args)
-    if args.set_decision_threshold and countermeasure.revision:
-        raise ValueError(
-            f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "
-            "it, and give the folder."
-        )
-    if any(part.weight > 1 for part in (*corpus.parts, corpus)):
-        raise ValueError("--dataset NAME:2, how often it is seen in an epoch, is for training: leave :2 out.")
-    if corpus.parts and args.asv_score_file is not None:
-        raise ValueError(
-            "--asv_score_file is of one corpus: with several, the scores in their folders count."
-        )
+    check_arguments(args, countermeasure, corpus)
     split = choose_split(corpus, args.split)
     corpus, splits = take_readable_splits(
         corpus, {split: split}, allow_unreadable=corpus_args.allow_unreadable
@@ -76,13 +67,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     rows = splits[split]
     keys = read_label_map(corpus_args.label_map)
     scopes = list_scopes(corpus, split, list_trials(rows))
-    evaluations, asv_files = [], []
-    for scope in scopes:
-        if all(scope.counts.values()):  # the results of the pool count a corpus of one class
-            own_args = replace(args, compare=None) if scope.folder else args  # another system's are of all
-            own = Evaluation.from_arguments(own_args, scope.corpus, scope.split, scope.trials, keys)
-            evaluations.append((scope, own))
-            asv_files += own.asv_files
+    evaluations = list(make_evaluations(args, scopes, keys))
+    asv_files = [name for _, evaluation in evaluations for name in evaluation.asv_files]
     names = " ".join(shorten_name(part.name) for part in corpus.parts) or corpus.name
     name = re.sub(r"[^a-z0-9_]+", "-", f"{names} {split}".lower().replace(":", "_")).strip("-")
     of_hub = Path("evaluation") / countermeasure.name.replace("/", "--")
@@ -137,6 +123,32 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     card = countermeasure.folder / "README.md"
     if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
+
+
+def check_arguments(args: EvaluationArguments, countermeasure: Countermeasure, corpus: Corpus) -> None:
+    """ValueError: an argument that the model or the corpus that is named does not allow."""
+    if args.set_decision_threshold and countermeasure.revision:
+        raise ValueError(
+            f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "
+            "it, and give the folder."
+        )
+    if any(part.weight > 1 for part in (*corpus.parts, corpus)):
+        raise ValueError("--dataset NAME:2, how often it is seen in an epoch, is for training: leave :2 out.")
+    if corpus.parts and args.asv_score_file is not None:
+        raise ValueError(
+            "--asv_score_file is of one corpus: with several, the scores in their folders count."
+        )
+
+
+def make_evaluations(
+    args: EvaluationArguments, scopes: Iterable[Scope], keys: Mapping[str, str]
+) -> Iterator[tuple[Scope, Evaluation]]:
+    """What the scores of each corpus, and of all together, are held against; not of a corpus of one class,
+    which only the results of all count."""
+    for scope in scopes:
+        if all(scope.counts.values()):
+            own_args = replace(args, compare=None) if scope.folder else args  # another system's are of all
+            yield scope, Evaluation.from_arguments(own_args, scope.corpus, scope.split, scope.trials, keys)
 
 
 def score_files(args: EvaluationArguments) -> int:

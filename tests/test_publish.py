@@ -524,6 +524,7 @@ def test_training_publishes_its_run(publisher, training, tmp_path, tiny_recipe, 
     assert "/" not in local["best_model_checkpoint"]
 
 
+@pytest.mark.slow
 def test_upload_that_fails_after_training_keeps_the_run_and_says_how_to_repeat_it(
     publisher, broken, training, tmp_path, tiny_recipe, la_corpus
 ):

@@ -227,6 +227,7 @@ def test_run_killed_while_it_writes_a_checkpoint_resumes_bit_for_bit(
     assert records[0]["averaging"] == records[1]["averaging"] and len(records[0]["averaging"]["steps"]) == 3
 
 
+@pytest.mark.slow
 def test_resuming_a_run_that_had_stopped_early_does_not_train_on(
     tmp_path, tiny_recipe, la_corpus, train_script
 ):
@@ -475,6 +476,7 @@ def test_audio_or_labels_that_differ_from_how_the_run_began_are_refused(
     assert "dev.bonafide was 8, now 7; dev.spoof was 8, now 7" in message
 
 
+@pytest.mark.slow
 def test_epochs_logging_and_workers_may_change_when_a_run_is_resumed(
     trained, la_corpus, tmp_path, train_script
 ):

@@ -87,6 +87,7 @@ def test_learning_rate_below_the_lowest_of_the_schedule_is_refused(refused):
     assert "--learning_rate 1e-06 is below the schedule's min_lr 5e-06, to which it would rise" in message
 
 
+@pytest.mark.slow
 def test_training_that_goes_on_from_converted_weights_says_which(tmp_path, la_corpus, train_script):
     converted, run = converted_aasist(tmp_path), tmp_path / "next"
 

@@ -94,6 +94,7 @@ def test_training_log_and_its_tensorboard_lie_in_the_runs_folder(run):
     assert [entry["step"] for entry in history if "log_likelihood_spoof" in entry] == [e.step for e in logged]
 
 
+@pytest.mark.slow
 def test_trained_mixtures_are_trained_on_from_their_folder(run, la_corpus, train_script, tmp_path):
     train_script.run(
         *("--model", run[0], "--data_dir", la_corpus, "--output_dir", tmp_path / "next"),

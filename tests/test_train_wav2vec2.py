@@ -165,6 +165,7 @@ def test_configs_of_the_trained_model_follow_the_base_model_and_hold_no_local_pa
     assert not [name for name, text in texts.items() if str(base_model.parent) in text or "/tmp" in text]
 
 
+@pytest.mark.slow
 def test_run_resumed_without_its_base_model_ends_with_the_weights_of_the_uninterrupted_one(
     on_cache, arguments, train_script, tmp_path
 ):

@@ -343,6 +343,7 @@ state.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_mixture_of_one_and_resume_to_the_last_bit(tmp_path):
     batches = lfcc_like_frames(1000, num_features=8).split([90, 110] * 5)
     torch.save(batches, tmp_path / "batches.pt")

@@ -127,6 +127,7 @@ score_rows(cm.model, Dying(cm.feature_extractor), rows, batches=Batches(2), chec
 """
 
 
+@pytest.mark.slow
 def test_killed_scoring_of_two_processes_goes_on_in_one_with_the_same_bits(la_corpus, trained, tmp_path):
     path, launch = tmp_path / "scoring.jsonl", ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
     (tmp_path / "share.py").write_text(SHARE)
