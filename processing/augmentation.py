@@ -19,13 +19,13 @@ from .speech_codecs import CodecAugmentation
 
 
 class Augmentation(Protocol):
-    """
-    Changes a waveform (num_samples,), float32 mono, and returns one like it. Every random number comes from
-    the generator, so that the result is a function of what the generator was made from. The parameters, which
-    are fields of a frozen dataclass, are checked when it is made.
-    """
+    """Changes a waveform. Its parameters, fields of a frozen dataclass, are checked when it is made."""
 
-    def __call__(self, waveform: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray: ...
+    def __call__(self, waveform: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
+        """
+        Of a waveform (num_samples,), float32 mono, at `rate` in Hz, another one. Every random number comes
+        from the generator, so that the result is a function of what the generator was made from.
+        """
 
 
 # By the name that it has in a recipe.

@@ -14,7 +14,7 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm.auto import tqdm
+from tqdm import tqdm  # tqdm.auto would start the workers of a loader twice
 from transformers import Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -147,8 +147,7 @@ def estimate_batch_statistics(trainer: Trainer) -> None:
     if isinstance(trainer.data_collator, AudioCollator):
         trainer.data_collator.epoch.fill_(math.ceil(trainer.state.epoch))
     bar = {"desc": "Batch statistics of the average", "disable": not trainer.is_world_process_zero()}
-    loader = trainer.get_train_dataloader()
-    for batch in tqdm(iter(loader), total=len(loader), **bar):  # which would itself start the workers twice
+    for batch in tqdm(trainer.get_train_dataloader(), **bar):
         model(**batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from tqdm import tqdm  # tqdm.auto would start the workers of a loader twice
 from transformers import ProgressCallback, Trainer
 
 from .arguments import EMSettings
@@ -112,7 +112,6 @@ class FrameBatches:
 
     @torch.no_grad()
     def __iter__(self) -> Iterator[torch.Tensor]:
-        # Of a loader, `tqdm` would start the workers twice.
-        for batch in tqdm(iter(self.loader), total=len(self.loader), **self.bar):
+        for batch in tqdm(self.loader, **self.bar):
             inputs = (batch[name].to(self.model.device) for name in ("input_values", "attention_mask"))
             yield self.model.frames(*inputs)[0]
