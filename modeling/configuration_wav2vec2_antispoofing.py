@@ -59,6 +59,7 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
     model_type = "wav2vec2-antispoofing"
     sub_configs = {"encoder_config": AutoConfig}
     encoder_types: ClassVar[tuple[str, ...]] = ("wav2vec2", "hubert", "wavlm")  # wav2vec2 includes XLS-R
+    backends_of_all_layers: ClassVar[tuple[str, ...]] = ("mhfa",)
 
     encoder_config: dict | PreTrainedConfig | None = None
     num_trainable_layers: int | str = 0
@@ -66,12 +67,18 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
     train_feature_projection: bool = False
     train_positional_convolution: bool = False
     use_weighted_layer_sum: bool = False
-    pooling: Literal["mean", "attentive"] = "mean"
+    backend: Literal["mean", "attentive", "mhfa"] = "mean"
     attention_size: int = 128
+    attention_heads: int = 32
     classifier_proj_size: int = 256
     classifier_dropout: float | int = 0.1
 
     def __post_init__(self, **kwargs):
+        if "pooling" in kwargs:
+            raise ValueError(
+                "pooling is called backend now, and the weights of the head, projector.* and pooling.*, are "
+                "called backend.*: rename them."
+            )
         encoder = Wav2Vec2Config() if self.encoder_config is None else copy.deepcopy(self.encoder_config)
         model_type = encoder.get("model_type") if isinstance(encoder, dict) else encoder.model_type
         if model_type not in self.encoder_types:
@@ -97,6 +104,11 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
             self.train_feature_encoder or self.train_feature_projection or self.train_positional_convolution
         )
 
+    @property
+    def needs_all_layers(self) -> bool:
+        """Whether the head takes the first block's input and all blocks' outputs, not the last one alone."""
+        return self.use_weighted_layer_sum or self.backend in self.backends_of_all_layers
+
     def validate_encoder(self):
         if getattr(self.encoder_config, "add_adapter", False):
             raise ValueError("encoder_config: add_adapter must be False; the head takes the blocks' frames.")
@@ -118,7 +130,12 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
             )
 
     def validate_head(self):
-        self.check_at_least(1, "attention_size", "classifier_proj_size")
+        self.check_at_least(1, "attention_size", "attention_heads", "classifier_proj_size")
+        if self.use_weighted_layer_sum and self.backend in self.backends_of_all_layers:
+            raise ValueError(
+                f"use_weighted_layer_sum leaves one layer, but backend {self.backend!r} weighs all layers "
+                "itself: leave it false."
+            )
 
     def validate_length(self):
         convolutions = zip(self.encoder_config.conv_kernel, self.encoder_config.conv_stride, strict=True)

@@ -14,7 +14,7 @@ either spelling of weight norm; what has the name that this project gives it is 
 in the key map, a file with two names a line, theirs and ours, with or without a colon. A name is that of a
 tensor, or of a module and so of all tensors in it; of several that fit, the longest counts:
 
-    head.0: projector
+    head.0: backend.projector
     head.3: classifier
     criterion.weight: "-"     # no part of the network
 

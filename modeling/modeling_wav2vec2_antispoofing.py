@@ -6,30 +6,17 @@ from contextlib import nullcontext
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
+from .backends import make_backend
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
 from .cosine_classifier import make_classifier
+from .mhfa import MultiHeadFactorizedAttentivePooling
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
-
-
-class AttentivePooling(nn.Module):
-    """Mean over frames weighted by an attention v^T tanh(W h + b) + k (Okabe et al., Interspeech 2018)."""
-
-    def __init__(self, hidden_size: int, attention_size: int):
-        super().__init__()
-        self.attention = nn.Linear(hidden_size, attention_size)
-        self.energy = nn.Linear(attention_size, 1)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(batch, frames, hidden_size) to (batch, hidden_size)."""
-        weights = torch.softmax(self.energy(torch.tanh(self.attention(hidden))), dim=1)  # (batch, frames, 1)
-        return (weights * hidden).sum(dim=1)
 
 
 class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
@@ -43,7 +30,7 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         # The encoder initialises itself; the head as PyTorch does, and not by the library's normal(0, 0.02).
-        if isinstance(module, nn.Linear):
+        if isinstance(module, (nn.Linear, MultiHeadFactorizedAttentivePooling)):
             module.reset_parameters()
         elif isinstance(module, Wav2Vec2AntiSpoofingForAudioClassification):
             if module.layer_weights is not None:
@@ -54,8 +41,8 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
 
 class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedModel):
     """
-    An encoder of the wav2vec 2.0 family with a classification head: mean over time, linear layer, GELU,
-    dropout, linear layer. `config.num_trainable_layers` of its topmost blocks are trained; what lies below,
+    An encoder of the wav2vec 2.0 family, a back end that makes one vector of its states (see `backends.py`),
+    and a linear layer. `config.num_trainable_layers` of its topmost blocks are trained; what lies below,
     the trunk, is frozen when the model is made or loaded. After that `requires_grad` of the parameters
     decides, as a user or an adapter sets it: a part of the trunk that needs no gradients stays in eval mode,
     and a trunk that needs none is run without autograd.
@@ -67,18 +54,14 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
     def __init__(self, config: Wav2Vec2AntiSpoofingConfig):
         super().__init__(config)
         self.encoder = AutoModel.from_config(config.encoder_config)
-        hidden_size = config.encoder_config.hidden_size
         # (num_hidden_layers + 1,), of the first block's input and of all blocks' outputs
         self.layer_weights = (
             nn.Parameter(torch.zeros(config.encoder_config.num_hidden_layers + 1))
             if config.use_weighted_layer_sum
             else None
         )
-        attentive = config.pooling == "attentive"  # otherwise the mean over frames
-        self.pooling = AttentivePooling(hidden_size, config.attention_size) if attentive else None
-        self.projector = nn.Linear(hidden_size, config.classifier_proj_size)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = make_classifier(config.classifier_proj_size, config)
+        self.backend = make_backend(config)
+        self.classifier = make_classifier(self.backend.output_size, config)
         self.post_init()
         self.freeze()
 
@@ -152,16 +135,15 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             trunk_states = self.run_trunk(input_values, every_state=output_hidden_states)
         elif output_hidden_states:
             raise ValueError("output_hidden_states needs input_values: trunk_states are not all of them.")
-        states = list(trunk_states.to(self.projector.weight.dtype).unbind(1))
+        states = list(trunk_states.to(self.classifier.weight.dtype).unbind(1))
         states = self._run_blocks(states, self.config.num_frozen_layers, len(self.encoder.encoder.layers))
-        if self.layer_weights is None:
-            hidden = states[-1]
-        else:
-            hidden = torch.einsum("s,sbth->bth", self.layer_weights.softmax(0), torch.stack(states))
-        hidden = hidden.mean(dim=1) if self.pooling is None else self.pooling(hidden)  # (batch, hidden_size)
+        # (batch, states, frames, hidden_size)
+        seen = torch.stack(states if self.config.needs_all_layers else states[-1:], dim=1)
+        if self.layer_weights is not None:
+            seen = torch.einsum("s,bsth->bth", self.layer_weights.softmax(0), seen).unsqueeze(1)
+        hidden = self.backend(seen)  # (batch, output_size)
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
-            hidden = self.projector(hidden.to(self.projector.weight.dtype))
-            logits = self.classifier(self.dropout(F.gelu(hidden)))
+            logits = self.classifier(hidden.to(self.classifier.weight.dtype))
 
         return SequenceClassifierOutput(
             loss=self.loss_function(logits, labels, num_items_in_batch),
@@ -180,23 +162,23 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
 
         Returns:
             (batch, states, frames, hidden_size): the output of the last frozen block, or the first block's
-            input where no block is frozen; with a weighted sum of layers the states below it as well. If
+            input where no block is frozen; where the head needs all layers, the states below it as well. If
             nothing but their mean over time matters, that mean as the only frame.
         """
         is_trained = not self.config.has_frozen_trunk or any(map(_needs_gradients, self.frozen_modules()))
         with nullcontext() if is_trained else torch.no_grad():
-            input_values = input_values.to(self.projector.weight.dtype)
+            input_values = input_values.to(self.classifier.weight.dtype)
             convolve = self.encoder.feature_extractor
             if input_values.device.type == "cpu" and not torch.is_grad_enabled():
                 features = run_in_micro_batches(convolve, input_values, size=1)
             else:
                 features = convolve(input_values)
             states = self._run_blocks([self._embed(features)], 0, self.config.num_frozen_layers)
-            if not (every_state or self.config.use_weighted_layer_sum):
+            if not (every_state or self.config.needs_all_layers):
                 states = states[-1:]
             stacked = torch.stack(states, dim=1)
             everything_is_frozen = self.config.num_frozen_layers == len(self.encoder.encoder.layers)
-            if everything_is_frozen and self.config.pooling == "mean" and not every_state:
+            if everything_is_frozen and self.config.backend == "mean" and not every_state:
                 stacked = stacked.mean(dim=2, keepdim=True)
             return stacked
 

@@ -28,6 +28,7 @@ SHARD_SIZE = 256  # utterances; what a kill costs at most
 VERSION = 1  # to be raised with every change of what is computed
 # Keys of a config that do not change what the frozen part gives. Another version of transformers may.
 UNRELATED_KEYS = (IGNORED_ENCODER_KEYS - {"transformers_version"}) | {
+    "attention_heads",
     "attention_size",
     "class_weights",
     "classifier_dropout",

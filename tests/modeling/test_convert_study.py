@@ -53,7 +53,7 @@ RAWNET2 = {
     "head.0": "embedding",
     "head.1": "classifier",
 }
-HEAD = {"head.0": "projector", "head.3": "classifier"}
+HEAD = {"head.0": "backend.projector", "head.3": "classifier"}
 POSITIONS = "encoder.pos_conv_embed.conv"
 
 
@@ -263,8 +263,8 @@ def test_tensor_of_the_key_map_in_a_place_that_is_recognised_too_is_refused(wav2
 
 
 def test_key_map_may_have_comments_empty_lines_and_a_mark_of_its_encoding(wav2vec2):
-    lines = ("\ufeff# of the head", "", "head.0.weight: projector.weight")
-    lines += ("head.0.bias:   projector.bias  # b",)
+    lines = ("\ufeff# of the head", "", "head.0.weight: backend.projector.weight")
+    lines += ("head.0.bias:   backend.projector.bias  # b",)
 
     wav2vec2.convert(*lines, "head.3  : classifier", names={})
 
@@ -314,26 +314,26 @@ def test_without_a_key_map_the_head_is_listed_and_the_encoder_is_not(wav2vec2, c
 
     error = capsys.readouterr().err
     assert "  head.0.weight (20, 32) -> ?\n" in error
-    assert "  projector.weight (20, 32) <- ?\n" in error
+    assert "  backend.projector.weight (20, 32) <- ?\n" in error
     assert "attention" not in error
 
 
 def test_list_shows_what_is_matched_and_what_is_not_and_writes_nothing(wav2vec2, capsys):
     wav2vec2.tensors |= {"criterion.weight": torch.ones(2), "wav2vec2.masked_spec_embed": torch.ones(32)}
 
-    main([*wav2vec2.arguments('criterion: "-"', names={"head.0": "projector"}), "--list"])
+    main([*wav2vec2.arguments('criterion: "-"', names={"head.0": "backend.projector"}), "--list"])
 
     lines = capsys.readouterr().out.splitlines()
     assert {
         "Tensors of the checkpoint: 88, without a place 2",
         "  wav2vec2.encoder.layer_norm.bias (32,) -> encoder.encoder.layer_norm.bias",
-        "  head.0.bias (20,) -> projector.bias",
+        "  head.0.bias (20,) -> backend.projector.bias",
         "  head.3.bias (2,) -> ?",
         "  criterion.weight (2,) -> -",
         "  wav2vec2.masked_spec_embed (32,) -> -",
         "Places of the network: 86, that need a tensor 2",
         "  encoder.encoder.layer_norm.bias (32,) <- wav2vec2.encoder.layer_norm.bias",
-        "  projector.bias (20,) <- head.0.bias",
+        "  backend.projector.bias (20,) <- head.0.bias",
         "  classifier.bias (2,) <- ?",
     } <= set(lines)
     assert len(lines) == 2 + 88 + 86
@@ -360,7 +360,11 @@ def test_line_of_the_key_map_is_refused_by_its_number_or_name(rawnet2, capsys, l
 
 
 def test_key_map_may_be_two_columns_with_commas_or_arrows(wav2vec2):
-    lines = ("# theirs  ours", "head.0.weight projector.weight", "head.0.bias,\tprojector.bias  # b")
+    lines = (
+        "# theirs  ours",
+        "head.0.weight backend.projector.weight",
+        "head.0.bias,\tbackend.projector.bias  # b",
+    )
     wav2vec2.tensors["criterion.weight"] = torch.ones(2)
 
     record = wav2vec2.convert(*lines, "  head.3 -> classifier", "criterion -", names={})

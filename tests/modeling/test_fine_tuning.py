@@ -320,15 +320,14 @@ def test_training_mode_removes_the_decision_threshold_that_is_saved(tmp_path):
     assert AutoConfig.from_pretrained(tmp_path / "trained").decision_threshold is None
 
 
-LORA = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["projector", "classifier"]}
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("system", ["control", "wav2vec2"])
 def test_lora_trains_on_the_frozen_encoder(system, checkpointing, tmp_path):
     save_model(tmp_path, system, **({} if system == "control" else {"decision_threshold": 0.5}))
     model = AutoModelForAudioClassification.from_pretrained(tmp_path)
-    model = peft.get_peft_model(model, peft.LoraConfig(**LORA))
+    head = ["projector" if system == "control" else "backend", "classifier"]
+    lora = peft.LoraConfig(target_modules=["q_proj", "v_proj"], modules_to_save=head)
+    model = peft.get_peft_model(model, lora)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     rows = [{"input_values": waveform, "labels": index % 2} for index, waveform in enumerate(waveforms())]
     arguments = TrainingArguments(

@@ -3,7 +3,6 @@ of the parameters that it trains."""
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -20,7 +19,6 @@ from transformers import (
 )
 
 from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
-from modeling.modeling_wav2vec2_antispoofing import AttentivePooling
 
 
 FRAMES = 24  # that the convolutions of wav2vec 2.0 leave of 8000 samples
@@ -82,7 +80,7 @@ def states_of_transformers(model, waveforms) -> list[torch.Tensor]:
 def head_by_hand(model, pooled: torch.Tensor) -> torch.Tensor:
     """Linear, GELU with the error function, linear; of (batch, hidden_size)."""
     state = model.state_dict()
-    hidden = pooled @ state["projector.weight"].T + state["projector.bias"]
+    hidden = pooled @ state["backend.projector.weight"].T + state["backend.projector.bias"]
     hidden = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
     return hidden @ state["classifier.weight"].T + state["classifier.bias"]
 
@@ -138,29 +136,14 @@ def test_weighted_sum_can_pick_one_state(num_trainable_layers, chosen, waveforms
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=0)
 
 
-def test_attentive_pooling_equals_numpy():
-    torch.manual_seed(0)
-    pooling = AttentivePooling(6, 4)
-    hidden = 3 * torch.randn(2, 5, 6)
-
-    pooled = pooling(hidden).detach()
-
-    state = {name: tensor.double().numpy() for name, tensor in pooling.state_dict().items()}
-    frames = hidden.double().numpy()
-    energies = np.tanh(frames @ state["attention.weight"].T + state["attention.bias"])
-    energies = energies @ state["energy.weight"][0] + state["energy.bias"]  # (batch, frames)
-    weights = np.exp(energies) / np.exp(energies).sum(1, keepdims=True)
-    np.testing.assert_allclose(pooled, np.einsum("bt,bth->bh", weights, frames), atol=1e-6)
-
-
 def test_attentive_pooling_takes_the_place_of_the_mean(waveforms):
-    model = small_model(num_trainable_layers=1, pooling="attentive", attention_size=8)
+    model = small_model(num_trainable_layers=1, backend="attentive", attention_size=8)
 
     logits = model(waveforms).logits
 
     with torch.no_grad():
-        pooled = model.pooling(states_of_transformers(model, waveforms)[-1])
-    assert model.pooling.attention.weight.shape == (8, 32)
+        pooled = model.backend.pool(states_of_transformers(model, waveforms)[-1], None)
+    assert model.backend.attention.weight.shape == (8, 32)
     torch.testing.assert_close(logits, head_by_hand(model, pooled), atol=2e-5, rtol=0)
 
 
@@ -217,11 +200,13 @@ def test_loss_without_class_weights_is_the_mean_cross_entropy(waveforms, labels)
     ("settings", "states_and_frames"),
     [
         ({"num_trainable_layers": 0}, (1, 1)),
-        ({"num_trainable_layers": 0, "pooling": "attentive"}, (1, FRAMES)),
+        ({"num_trainable_layers": 0, "backend": "attentive"}, (1, FRAMES)),
         ({"num_trainable_layers": 0, "use_weighted_layer_sum": True}, (4, 1)),
-        ({"num_trainable_layers": 0, "use_weighted_layer_sum": True, "pooling": "attentive"}, (4, FRAMES)),
+        ({"num_trainable_layers": 0, "use_weighted_layer_sum": True, "backend": "attentive"}, (4, FRAMES)),
+        ({"num_trainable_layers": 0, "backend": "mhfa"}, (4, FRAMES)),
         ({"num_trainable_layers": 2}, (1, FRAMES)),
         ({"num_trainable_layers": 2, "use_weighted_layer_sum": True}, (2, FRAMES)),
+        ({"num_trainable_layers": 2, "backend": "mhfa"}, (2, FRAMES)),
         ({"num_trainable_layers": "all"}, (1, FRAMES)),
         ({"num_trainable_layers": "all", "use_weighted_layer_sum": True}, (1, FRAMES)),
     ],
@@ -268,7 +253,7 @@ def test_input_that_does_not_say_what_to_compute_is_refused(given, message):
 
 # What is trained
 
-HEAD = ("projector.", "classifier.")
+HEAD = ("backend.", "classifier.")
 UPPER_BLOCKS = ("encoder.encoder.layers.1.", "encoder.encoder.layers.2.")
 ALL_BLOCKS = ("encoder.encoder.layers.0.", *UPPER_BLOCKS)
 CONVOLUTIONS = ("encoder.feature_extractor.",)
@@ -281,8 +266,8 @@ TRAINED = [
     (STABLE, {"num_trainable_layers": 0}, HEAD),
     (
         {},
-        {"num_trainable_layers": 0, "use_weighted_layer_sum": True, "pooling": "attentive"},
-        (*HEAD, "layer_weights", "pooling."),
+        {"num_trainable_layers": 0, "use_weighted_layer_sum": True, "backend": "attentive"},
+        (*HEAD, "layer_weights"),
     ),
     ({}, {"num_trainable_layers": 2}, HEAD + UPPER_BLOCKS),
     (STABLE, {"num_trainable_layers": 2}, HEAD + UPPER_BLOCKS + NORM),
@@ -541,7 +526,7 @@ def test_default_config_has_the_parameters_of_the_study():
 
 def test_new_model_has_transformers_initialisation_in_the_encoder_and_pytorchs_in_the_head():
     model = Wav2Vec2AntiSpoofingForAudioClassification(
-        small_model(use_weighted_layer_sum=True, pooling="attentive").config
+        small_model(use_weighted_layer_sum=True, backend="attentive").config
     )
 
     weights = torch.cat(
@@ -553,7 +538,7 @@ def test_new_model_has_transformers_initialisation_in_the_encoder_and_pytorchs_i
     )
     assert weights.std() == pytest.approx(0.02, rel=0.05)
     bound = 32**-0.5
-    for layer in (model.projector, model.pooling.attention):
+    for layer in (model.backend.projector, model.backend.attention):
         assert layer.weight.abs().max() <= bound
         assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
         assert 0 < layer.bias.abs().max() <= bound
@@ -567,7 +552,7 @@ def test_weights_missing_from_a_checkpoint_are_initialised_and_the_others_kept(t
     missing = (
         "layer_weights",
         "classifier.weight",
-        "projector.bias",
+        "backend.projector.bias",
         "encoder.encoder.layers.2.feed_forward.intermediate_dense.weight",
     )
     for name in missing:
@@ -579,14 +564,14 @@ def test_weights_missing_from_a_checkpoint_are_initialised_and_the_others_kept(t
     state = loaded.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in weights.items())
     assert state["layer_weights"].tolist() == [0, 0, 0, 0]
-    assert 0 < state["projector.bias"].abs().max() <= 32**-0.5
+    assert 0 < state["backend.projector.bias"].abs().max() <= 32**-0.5
     assert state["classifier.weight"].std() == pytest.approx((3 * 20) ** -0.5, rel=0.3)
     assert state[missing[-1]].std() == pytest.approx(0.02, rel=0.1)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_saved_model_comes_back_bit_for_bit_by_the_auto_classes(encoder, waveforms, tmp_path):
-    model = small_model(encoder, num_trainable_layers=1, use_weighted_layer_sum=True, pooling="attentive")
+    model = small_model(encoder, num_trainable_layers=1, use_weighted_layer_sum=True, backend="attentive")
 
     model.save_pretrained(tmp_path)
     loaded = AutoModelForAudioClassification.from_pretrained(tmp_path)
@@ -661,7 +646,7 @@ def test_config_round_trip_keeps_every_value(encoder, tmp_path):
         num_trainable_layers="all",
         train_feature_projection=True,
         use_weighted_layer_sum=True,
-        pooling="attentive",
+        backend="attentive",
         num_samples=32_000,
         class_weights={"spoof": 1.0, "bonafide": 8.837},
         decision_threshold=-0.25,
@@ -694,7 +679,9 @@ def test_config_round_trip_keeps_every_value(encoder, tmp_path):
             "num_trainable_layers 'all' and not 4",
         ),
         ({"train_positional_convolution": True}, "num_trainable_layers 'all' and not 0"),
-        ({"pooling": "max"}, "'pooling' expected one of .'mean', 'attentive'., got max"),
+        ({"backend": "max"}, "'backend' expected one of .'mean', 'attentive', 'mhfa'., got max"),
+        ({"pooling": "attentive"}, "pooling is called backend now"),
+        ({"backend": "mhfa", "use_weighted_layer_sum": True}, "'mhfa' weighs all layers itself"),
         ({"num_samples": 399}, "num_samples 399 is too short: the encoder's convolutions need at least 400"),
         ({"class_weights": {"real": 1.0, "fake": 2.0}}, "must give a weight to each of the labels"),
     ],

@@ -99,7 +99,7 @@ def shards_of(cache: Path) -> list[str]:
         ({"num_trainable_layers": 1}, (1, 12)),
         ({"num_trainable_layers": "all"}, (1, 12)),
         ({"num_trainable_layers": 0}, (1, 1)),  # nothing but the mean over time matters
-        ({"num_trainable_layers": 0, "pooling": "attentive"}, (1, 12)),
+        ({"num_trainable_layers": 0, "backend": "attentive"}, (1, 12)),
         ({"num_trainable_layers": 1, "use_weighted_layer_sum": True}, (3, 12)),
     ],
 )
@@ -289,7 +289,7 @@ def test_another_frozen_weight_makes_another_cache(rows, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["encoder.encoder.layers.2.attention.k_proj.weight", "projector.weight", "classifier.bias"],
+    ["encoder.encoder.layers.2.attention.k_proj.weight", "backend.projector.weight", "classifier.bias"],
 )
 def test_weights_that_are_trained_do_not_matter(rows, name):
     num_computed(make_model(), rows)
