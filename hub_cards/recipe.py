@@ -200,15 +200,21 @@ def load_recipe(path: Path) -> Recipe:
         raise ValueError(f"{path} is incomplete: {str(error).split('__init__() ')[-1]}.") from error
 
 
-def find_changed_settings(recipe: Recipe, checkpoint_sha256: str) -> list[str]:
+def find_published(checkpoint_sha256: str) -> Recipe | None:
+    """The recipe of the system whose published weights are the file of this SHA-256, if there is one."""
+    recipes = (load_recipe(FOLDER / f"{name}.yaml") for name in list_systems())
+    return next(
+        (found for found in recipes if found.card.get("checkpoint_sha256") == checkpoint_sha256), None
+    )
+
+
+def find_changed_settings(recipe: Recipe, published: Recipe | None) -> list[str]:
     """Name the settings that differ from those of the system whose authors publish the checkpoint; none where
     nobody is known to publish it."""
-    for name in list_systems():
-        published = load_recipe(FOLDER / f"{name}.yaml")
-        if published.card.get("checkpoint_sha256") == checkpoint_sha256:
-            theirs = {**published.model, **published.feature_extractor}
-            ours = {**recipe.model, **recipe.feature_extractor}
-            names = sorted(theirs.keys() | ours.keys())
-            # The weights of the classes are of training alone.
-            return [key for key in names if key != "class_weights" and ours.get(key) != theirs.get(key)]
-    return []
+    if published is None:
+        return []
+    theirs = {**published.model, **published.feature_extractor}
+    ours = {**recipe.model, **recipe.feature_extractor}
+    # The weights of the classes are of training alone.
+    names = sorted((theirs.keys() | ours.keys()) - {"class_weights"})
+    return [name for name in names if ours.get(name) != theirs.get(name)]

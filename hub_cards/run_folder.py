@@ -19,6 +19,7 @@ from .recipe import (
     RECIPE_NAME,
     Recipe,
     find_changed_settings,
+    find_published,
     find_recipe,
     list_systems,
     load_recipe,
@@ -246,7 +247,8 @@ class RunFolder:
         """Where the weights come from; see [`processing.origin`]."""
         changed = []
         if self.conversion and self.recipe:
-            changed = find_changed_settings(self.recipe, self.conversion["sha256"])
+            published = find_published(self.conversion["sha256"])
+            changed = find_changed_settings(self.recipe, published)
         return find_origin(self.conversion, self.training, self.stated, changed)
 
     @property

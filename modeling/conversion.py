@@ -17,7 +17,14 @@ from transformers import AutoModelForAudioClassification, PreTrainedModel
 from transformers.utils import logging
 
 from hub_cards.card import write_card
-from hub_cards.recipe import RECIPE_NAME, Recipe, find_changed_settings, find_recipe, load_recipe
+from hub_cards.recipe import (
+    RECIPE_NAME,
+    Recipe,
+    find_changed_settings,
+    find_published,
+    find_recipe,
+    load_recipe,
+)
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model
@@ -251,7 +258,13 @@ def write_converted(
     card, extractor, changed = {}, {}, []
     if recipe is not None:
         card, extractor = recipe.card, recipe.feature_extractor
-        changed = find_changed_settings(recipe, source["sha256"])
+        published = find_published(source["sha256"])
+        changed = find_changed_settings(recipe, published)
+        if published and card.get("checkpoint_sha256") != source["sha256"]:
+            raise ValueError(
+                f"{checkpoint} is the published file of {published.system}, not of {recipe.system}. Leave "
+                f"--system out, or name a changed copy of hub_cards/{published.system}.yaml by it."
+            )
     record = {
         **source,
         "converter": f"modeling.convert_{converter}_checkpoint",

@@ -1,16 +1,18 @@
 """Convert weights of AASIST or AASIST-L, a state dict as their authors publish it (Jung et al., ICASSP 2022;
-github.com/clovaai/aasist), into a `AasistForAudioClassification`.
+github.com/clovaai/aasist), or the ASVspoof 5 baseline, into a `AasistForAudioClassification`.
 
     python -m modeling.convert_aasist_checkpoint --checkpoint AASIST.pth --output_dir models/aasist
 
-Sizes are read off the tensors. What is not in them, pooling ratios and temperatures among it, is that of
---system: without it, of the one of both that has these sizes.
+A published file is known by its SHA-256, which the YAML of its system states. The sizes of any other are read
+off the tensors; what is not in them, pooling ratios and temperatures among it, is that of --system: without
+it, of aasist or aasist-l, whichever has these sizes.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from hub_cards.recipe import Recipe
+from hub_cards.recipe import Recipe, find_published
+from processing.files import hash_file
 
 from .configuration_aasist import AasistConfig
 from .conversion import (
@@ -67,8 +69,10 @@ def make_table(config: AasistConfig) -> dict[str, str | None]:
 
 
 def find_matching_recipe(sizes: Mapping, system: str | None, checkpoint: Path) -> Recipe:
-    """Load the recipe of --system, or of one of `SYSTEMS`, that has the sizes; a `ValueError` if none has."""
-    names = [system] if system else SYSTEMS
+    """Load the recipe of --system, or of the system whose published file it is, or of one of `SYSTEMS`, that
+    has the sizes; a `ValueError` if none has."""
+    published = find_published(hash_file(checkpoint))
+    names = [system] if system else [published.system] if published else SYSTEMS
     for name in names:
         recipe = load_recipe_of(name, AasistConfig.model_type)
         config = recipe.build_config()
@@ -87,7 +91,7 @@ def convert(
     checkpoint: Path, output_dir: Path, system: str | None = None
 ) -> tuple[AasistForAudioClassification, dict]:
     """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
-    `system` is the name of a system or the path of a YAML; `None` finds it by the sizes."""
+    `system` is the name of a system or the path of a YAML; `None` finds it by the SHA-256 or the sizes."""
     tensors = read_checkpoint(checkpoint)
     sizes = read_sizes(tensors, AXES, f"{checkpoint} is no state dict of AASIST")
     recipe = find_matching_recipe(sizes, system, checkpoint)
@@ -97,16 +101,14 @@ def convert(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = make_parser(__doc__, "the authors' weights, AASIST.pth or AASIST-L.pth")
-    parser.add_argument("--system", help=f"a system or a YAML file; default: {' or '.join(SYSTEMS)}")
+    parser = make_parser(__doc__, "the weights, such as AASIST.pth, AASIST-L.pth or ASVspoof 5's best.pth")
+    parser.add_argument("--system", help="a system or a YAML file; default: see above")
     args = parser.parse_args(arguments)
     try:
         model, record = convert(**vars(args))
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
-    systems = [load_recipe_of(name, AasistConfig.model_type) for name in SYSTEMS]
-    published = [recipe.card["checkpoint_sha256"] for recipe in systems]
-    verdict = "is" if record["sha256"] in published else "is not"
+    verdict = "is" if record["origin"]["published"] else "is not"
     print(f"{args.output_dir}: AASIST with {model.num_parameters():,} parameters")
     print(f"{args.checkpoint} {verdict} the file that the authors publish (compared by SHA-256).")
 

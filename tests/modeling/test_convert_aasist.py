@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from small_aasist import published_weights, write_recipe
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
@@ -100,6 +101,25 @@ def test_folder_is_complete_and_says_where_the_weights_come_from(converted):
     assert "It is the file that the authors named below publish." in card
     assert "Copyright (c) 2021-present NAVER Corp." in card and "Permission is hereby granted" in card
     assert "Reported by its authors for their own weights, not measured here" in card
+
+
+def test_baseline_of_asvspoof5_is_known_by_its_file_and_said_to_be_trained_on_asvspoof5(
+    shared_data, tmp_path
+):
+    checkpoint = shared_data / "checkpoints" / "ASVspoof5_AASIST_best.pth"
+
+    _, record = convert(checkpoint, tmp_path / "out")
+
+    assert record["origin"]["published"] and record["origin"]["license_from_recipe"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "# aasist-asvspoof5\n" in card and "It is the file that the authors named below publish." in card
+    assert "- Authors: the organisers of ASVspoof 5" in card
+    assert ModelCard(card).data.license == "mit" and ModelCard(card).data.datasets == ["jungjee/asvspoof5"]
+    assert "Trained by its authors, not here (ASVspoof 5 train split" in card
+    assert "ASVspoof 2019" not in card
+    with pytest.raises(ValueError, match="is the published file of aasist-asvspoof5, not of aasist. Leave"):
+        convert(checkpoint, tmp_path / "other", "aasist")
+    assert not (tmp_path / "other").exists()
 
 
 def test_normalisations_that_the_authors_code_does_not_use_are_named(converted):
