@@ -10,7 +10,9 @@ from .configuration_countermeasure import CountermeasureConfig
 
 
 # Of the encoder's own config: what masks its input or leaves blocks out.
-TURNED_OFF = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+TURNED_OFF = ("mask_time_prob", "mask_feature_prob", "layerdrop", "encoder_layerdrop")
+WHISPER_WINDOW_LENGTH = 400  # samples, of its log-mel spectrogram, and the points of its Fourier transform
+WHISPER_HOP_LENGTH = 160  # samples; two hops make one position of the encoder
 
 
 @strict
@@ -58,7 +60,10 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
 
     model_type = "wav2vec2-antispoofing"
     sub_configs = {"encoder_config": AutoConfig}
-    encoder_types: ClassVar[tuple[str, ...]] = ("wav2vec2", "hubert", "wavlm")  # wav2vec2 includes XLS-R
+    encoder_types: ClassVar[tuple[str, ...]] = (
+        *("wav2vec2", "hubert", "wavlm", "unispeech-sat", "data2vec-audio"),  # wav2vec2 includes XLS-R, MMS
+        "whisper",
+    )
     backends_of_all_layers: ClassVar[tuple[str, ...]] = ("mhfa",)
 
     encoder_config: dict | PreTrainedConfig | None = None
@@ -86,8 +91,9 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
                 f"encoder_config: model_type {model_type!r} is not one of {', '.join(self.encoder_types)}."
             )
         self.encoder_config = AutoConfig.for_model(**encoder) if isinstance(encoder, dict) else encoder
-        for name, value in TURNED_OFF.items():
-            setattr(self.encoder_config, name, value)
+        for name in TURNED_OFF:
+            if hasattr(self.encoder_config, name):
+                setattr(self.encoder_config, name, 0.0)
         super().__post_init__(**kwargs)
 
     @property
@@ -113,7 +119,7 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         if getattr(self.encoder_config, "add_adapter", False):
             raise ValueError("encoder_config: add_adapter must be False; the head takes the blocks' frames.")
         if self.sampling_rate != 16000:
-            raise ValueError(f"sampling_rate {self.sampling_rate}: encoders of this family take 16000 Hz.")
+            raise ValueError(f"sampling_rate {self.sampling_rate}: the encoders take 16000 Hz.")
 
     def validate_trainable(self):
         total = self.encoder_config.num_hidden_layers
@@ -128,6 +134,13 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
                 "train_feature_encoder, train_feature_projection and train_positional_convolution need all "
                 f"blocks to be trained, num_trainable_layers 'all' and not {number!r}: they lie below them."
             )
+        if self.encoder_config.model_type == "whisper" and (
+            self.train_feature_projection or self.train_positional_convolution
+        ):
+            raise ValueError(
+                "train_feature_projection and train_positional_convolution must be false: below its blocks, "
+                "Whisper's encoder has only convolutions (train_feature_encoder) and fixed positions."
+            )
 
     def validate_head(self):
         self.check_at_least(1, "attention_size", "attention_heads", "classifier_proj_size")
@@ -138,6 +151,16 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
             )
 
     def validate_length(self):
+        if self.encoder_config.model_type == "whisper":
+            self.check_length(WHISPER_WINDOW_LENGTH // 2 + 1, "Whisper's log-mel spectrogram needs")
+            positions = self.encoder_config.max_source_positions
+            longest = (2 * positions + 1) * WHISPER_HOP_LENGTH - 1
+            if self.num_samples > longest:
+                raise ValueError(
+                    f"num_samples {self.num_samples} is too long: the encoder has {positions} positions, "
+                    f"which are at most {longest} samples."
+                )
+            return
         convolutions = zip(self.encoder_config.conv_kernel, self.encoder_config.conv_stride, strict=True)
         shortest = 1  # what the convolutions make one frame of, from the last to the first
         for kernel, stride in reversed(list(convolutions)):

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 import torch
 from torch import nn
-from transformers import AutoModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
@@ -14,6 +13,8 @@ from transformers.utils import can_return_tuple
 from .backends import make_backend
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
 from .cosine_classifier import make_classifier
+from .encoder_stages import EncoderStages, find_stages, make_encoder, make_front_end
+from .log_mel import LogMelSpectrogram
 from .mhfa import MultiHeadFactorizedAttentivePooling
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
@@ -25,6 +26,7 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
     config_class = Wav2Vec2AntiSpoofingConfig
     base_model_prefix = "wav2vec2_antispoofing"
     supports_gradient_checkpointing = True
+    _keep_in_fp32_modules_strict = ["front_end"]
     _supports_sdpa = True
     _supports_flash_attn = True
 
@@ -32,6 +34,8 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
         # The encoder initialises itself; the head as PyTorch does, and not by the library's normal(0, 0.02).
         if isinstance(module, (nn.Linear, MultiHeadFactorizedAttentivePooling)):
             module.reset_parameters()
+        elif isinstance(module, LogMelSpectrogram):
+            module.init_weights()
         elif isinstance(module, Wav2Vec2AntiSpoofingForAudioClassification):
             if module.layer_weights is not None:
                 init.zeros_(module.layer_weights)
@@ -53,7 +57,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
 
     def __init__(self, config: Wav2Vec2AntiSpoofingConfig):
         super().__init__(config)
-        self.encoder = AutoModel.from_config(config.encoder_config)
+        self.front_end = make_front_end(config.encoder_config)
+        self.encoder = make_encoder(config.encoder_config)
         # (num_hidden_layers + 1,), of the first block's input and of all blocks' outputs
         self.layer_weights = (
             nn.Parameter(torch.zeros(config.encoder_config.num_hidden_layers + 1))
@@ -64,6 +69,11 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         self.classifier = make_classifier(self.backend.output_size, config)
         self.post_init()
         self.freeze()
+
+    @property
+    def stages(self) -> EncoderStages:
+        """The stages of the encoder, under the same names for every kind of encoder."""
+        return find_stages(self.encoder)
 
     def train(self, mode: bool = True) -> "Wav2Vec2AntiSpoofingForAudioClassification":
         """As in `nn.Module`, but parts of the trunk that need no gradients stay in eval mode."""
@@ -79,29 +89,11 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
 
     def freeze_feature_encoder(self) -> None:
         """Take gradients from the convolutional feature encoder, as transformers' models of the family do."""
-        self.encoder.feature_extractor._freeze_parameters()
+        self.stages.freeze_feature_encoder()
 
     def frozen_modules(self) -> list[nn.Module]:
         """Modules of the encoder that the config says are not trained, in the order in which data flows."""
-        config, body = self.config, self.encoder.encoder
-        modules = []
-        if not config.train_feature_encoder:
-            modules.append(self.encoder.feature_extractor)
-        if not config.train_feature_projection:
-            modules.append(self.encoder.feature_projection)
-        if not config.train_positional_convolution:
-            modules += [body.pos_conv_embed, body.dropout]
-            if not self._norm_is_last:
-                modules.append(body.layer_norm)
-        modules += body.layers[: config.num_frozen_layers]
-        if self._norm_is_last and config.num_frozen_layers == len(body.layers):
-            modules.append(body.layer_norm)
-        return modules
-
-    @property
-    def _norm_is_last(self) -> bool:
-        """Whether the body's own layer norm comes after the last block instead of before the first."""
-        return self.config.encoder_config.do_stable_layer_norm
+        return self.stages.list_frozen(self.config)
 
     @can_return_tuple
     def forward(
@@ -136,7 +128,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         elif output_hidden_states:
             raise ValueError("output_hidden_states needs input_values: trunk_states are not all of them.")
         states = list(trunk_states.to(self.classifier.weight.dtype).unbind(1))
-        states = self._run_blocks(states, self.config.num_frozen_layers, len(self.encoder.encoder.layers))
+        stages = self.stages
+        states = stages.run_blocks(states, self.config.num_frozen_layers, len(stages.layers))
         # (batch, states, frames, hidden_size)
         seen = torch.stack(states if self.config.needs_all_layers else states[-1:], dim=1)
         if self.layer_weights is not None:
@@ -167,47 +160,23 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         """
         is_trained = not self.config.has_frozen_trunk or any(map(_needs_gradients, self.frozen_modules()))
         with nullcontext() if is_trained else torch.no_grad():
-            input_values = input_values.to(self.classifier.weight.dtype)
-            convolve = self.encoder.feature_extractor
             if input_values.device.type == "cpu" and not torch.is_grad_enabled():
-                features = run_in_micro_batches(convolve, input_values, size=1)
+                features = run_in_micro_batches(self._convolve, input_values, size=1)
             else:
-                features = convolve(input_values)
-            states = self._run_blocks([self._embed(features)], 0, self.config.num_frozen_layers)
+                features = self._convolve(input_values)
+            stages = self.stages
+            states = stages.run_blocks([stages.embed(features)], 0, self.config.num_frozen_layers)
             if not (every_state or self.config.needs_all_layers):
                 states = states[-1:]
             stacked = torch.stack(states, dim=1)
-            everything_is_frozen = self.config.num_frozen_layers == len(self.encoder.encoder.layers)
+            everything_is_frozen = self.config.num_frozen_layers == len(stages.layers)
             if everything_is_frozen and self.config.backend == "mean" and not every_state:
                 stacked = stacked.mean(dim=2, keepdim=True)
             return stacked
 
-    def _embed(self, features: torch.Tensor) -> torch.Tensor:
-        """Convolved (batch, channels, frames) to the first block's input, (batch, frames, hidden_size)."""
-        body = self.encoder.encoder
-        hidden = self.encoder.feature_projection(features.transpose(1, 2))
-        hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # HuBERT's gives nothing else
-        hidden = hidden + body.pos_conv_embed(hidden)
-        return body.dropout(hidden if self._norm_is_last else body.layer_norm(hidden))
-
-    def _run_blocks(self, states: list[torch.Tensor], first: int, stop: int) -> list[torch.Tensor]:
-        """Append the outputs of the blocks `first` to `stop` - 1 to the states."""
-        body = self.encoder.encoder
-        hidden, states = states[-1], list(states)
-        settings = {}
-        if self.config.encoder_config.model_type == "wavlm":
-            # Its first block makes a position bias, (batch * heads, frames, frames), and hands it on.
-            batch, frames = hidden.shape[:2]
-            bias = body.layers[0].attention.compute_bias(frames, frames) if first else None
-            settings["position_bias"] = None if bias is None else bias.repeat(batch, 1, 1)
-        for layer in body.layers[first:stop]:
-            hidden = layer(hidden, **settings)
-            if settings:
-                hidden, settings["position_bias"] = hidden
-            states.append(hidden)
-        if first < stop == len(body.layers) and self._norm_is_last:
-            states[-1] = body.layer_norm(states[-1])
-        return states
+    def _convolve(self, input_values: torch.Tensor) -> torch.Tensor:
+        """Waveforms to the features of the encoder's convolutions, (batch, channels, frames)."""
+        return self.stages.convolve(self.front_end(input_values).to(self.encoder.dtype))
 
 
 def _needs_gradients(module: nn.Module) -> bool:

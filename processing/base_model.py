@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from .arguments import RANDOM
@@ -20,6 +21,9 @@ RECORD_NAME = "training.json"  # in the folder of a run
 # What a config says of its file, and not of its model.
 FILE_KEYS = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
 IGNORED_ENCODER_KEYS = FILE_KEYS | {"id2label", "label2id"}  # these are of the base model's own head
+# A checkpoint of Whisper has its encoder under these names, and a decoder that is not used.
+WHISPER_ENCODER = {r"^(model\.)?encoder\.": ""}
+DECODER = re.compile(r"(^|\.)decoder\.|^proj_out\.")
 # Words in the keys in which it may differ from the base model's: dropout, masking and layerdrop.
 TRAINING_ONLY_KEYS = ("drop", "mask")
 
@@ -52,29 +56,38 @@ def follow_base_model(
     place = checkpoint or find_folder(source, "base model") or source
     with _explain_base_model_errors(place):
         config = AutoConfig.from_pretrained(place)
-        extractor = AutoFeatureExtractor.from_pretrained(place) if follows else None
-    base = config if checkpoint is None else getattr(config, "encoder_config", None)
-    if base is None:  # a checkpoint of another system, which is found out when the two are compared
-        return stated, extractor_settings
-    if follows:
-        if (normalizes := getattr(extractor, "do_normalize", None)) is None:
-            raise ValueError(
-                f"{type(extractor).__name__} of {source} does not say whether it normalises. State "
-                "do_normalize in the recipe as true or false."
-            )
-        extractor_settings = {**extractor_settings, "do_normalize": normalizes}
+        base = config if checkpoint is None else getattr(config, "encoder_config", None)
+        if base is None:  # a checkpoint of another system, which is found out when the two are compared
+            return stated, extractor_settings
+        if follows:
+            normalizes = _read_normalization(place, base, source)
+            extractor_settings = {**extractor_settings, "do_normalize": normalizes}
     settings = {key: value for key, value in base.to_dict().items() if key not in IGNORED_ENCODER_KEYS}
     for key, value in stated.items():
-        if value and (key == "layerdrop" or (key.startswith("mask_") and key.endswith("_prob"))):
+        if value and (key.endswith("layerdrop") or (key.startswith("mask_") and key.endswith("_prob"))):
             raise ValueError(f"encoder_config: {key} {value} is not possible, it is always 0. Leave it out.")
         if any(word in key for word in TRAINING_ONLY_KEYS):
             settings[key] = value
-        elif json.dumps(value) != json.dumps(settings.get(key)):  # a tuple is a list
+        # By attribute, since Whisper's d_model may be called hidden_size; a tuple is a list.
+        elif json.dumps(value) != json.dumps(found := getattr(base, key, None)):
             raise ValueError(
-                f"The base model {source} has {key} {settings.get(key)!r}, but the recipe's encoder_config "
+                f"The base model {source} has {key} {found!r}, but the recipe's encoder_config "
                 f"says {value!r}. Choose the base model that the recipe is for, or change the recipe."
             )
     return settings, extractor_settings
+
+
+def _read_normalization(place: Path | str, base: PreTrainedConfig, source: str) -> bool:
+    """Whether the base model's own feature extractor brings waveforms to zero mean and unit variance."""
+    if base.model_type == "whisper":  # it computes a log-mel spectrogram of the waveform as it is
+        return False
+    extractor = AutoFeatureExtractor.from_pretrained(place)
+    if (normalizes := getattr(extractor, "do_normalize", None)) is None:
+        raise ValueError(
+            f"{type(extractor).__name__} of {source} does not say whether it normalises. State "
+            "do_normalize in the recipe as true or false."
+        )
+    return normalizes
 
 
 def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
@@ -82,7 +95,7 @@ def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
     Copy the base model's weights into the encoder, whose config [`follow_base_model`] gave. The source, an id
     on the Hub or a folder, may hold more, such as the heads of its pre-training; pickles are read as tensors
     only. Returns `name`, `num_tensors`, `unused` (names of the tensors of the source that the encoder does
-    not have) and the SHA-256 of the encoder's weights.
+    not have, but for a decoder's) and the SHA-256 of the encoder's weights.
 
     Raises:
         FileNotFoundError: the source is not found.
@@ -92,13 +105,20 @@ def load_base_model(encoder: PreTrainedModel, source: str) -> dict:
     config = type(encoder.config).from_dict(encoder.config.to_dict())
     with _explain_base_model_errors(folder or source):
         loaded, unused = load_whole(
-            AutoModel, folder or source, f"The base model {source}", config=config, dtype=torch.float32
+            type(encoder),
+            folder or source,
+            f"The base model {source}",
+            config=config,
+            dtype=torch.float32,
+            key_mapping=WHISPER_ENCODER if config.model_type == "whisper" else None,
         )
-    encoder.load_state_dict(loaded.state_dict())
+    tensors, own = loaded.state_dict(), encoder.state_dict()
+    encoder.load_state_dict({name: tensors[name] for name in own})
+    unused = sorted({*unused, *tensors.keys() - own.keys()})
     return {
         "name": folder.resolve().name if folder else source,
-        "num_tensors": len(encoder.state_dict()),
-        "unused": unused,
+        "num_tensors": len(own),
+        "unused": [name for name in unused if not DECODER.search(name)],
         "sha256": hash_tensors(encoder.state_dict().items()),
     }
 
@@ -119,15 +139,15 @@ def find_folder(source: str, what: str = "model") -> Path | None:
 
 
 def load_whole(
-    auto_class: type, source: Path | str, name: str, **settings
+    model_class: type, source: Path | str, name: str, **settings
 ) -> tuple[PreTrainedModel, list[str]]:
     """
-    `from_pretrained` of an Auto class, and the names of the tensors of the source that the model lacks.
+    `from_pretrained` of a class, and the names of the tensors of the source that the model lacks.
 
     Raises:
         ValueError: tensors of other shapes, or missing ones, which would be random.
     """
-    model, report = auto_class.from_pretrained(
+    model, report = model_class.from_pretrained(
         source, ignore_mismatched_sizes=True, output_loading_info=True, **settings
     )
     if mismatched := sorted(report["mismatched_keys"]):

@@ -15,6 +15,15 @@ ENCODER_SIZES = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
+WHISPER_SIZES = {
+    "model_type": "whisper",
+    "d_model": 32,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "num_mel_bins": 20,
+    "max_source_positions": 25,  # half a second
+}
 SIZES = {**ENCODER_SIZES, "codevector_dim": 16, "proj_codevector_dim": 16, "num_codevectors_per_group": 8}
 
 

@@ -1,4 +1,4 @@
-"""The anti-spoofing model on wav2vec 2.0 against transformers' own forward of the encoder, and by the names
+"""The anti-spoofing model on pretrained encoders against transformers' own forward of each, and by the names
 of the parameters that it trains."""
 
 import json
@@ -7,7 +7,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
-from tiny_base_model import ENCODER_SIZES
+from tiny_base_model import ENCODER_SIZES, WHISPER_SIZES
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -16,22 +16,33 @@ from transformers import (
     Trainer,
     TrainingArguments,
     Wav2Vec2Config,
+    WhisperConfig,
+    WhisperFeatureExtractor,
 )
 
 from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
+from modeling.encoder_stages import make_encoder
 
 
 FRAMES = 24  # that the convolutions of wav2vec 2.0 leave of 8000 samples
+WHISPER = {"model_type": "whisper"}
+POSITION_TABLE = "embed_positions.weight"  # of Whisper's encoder
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}  # as XLS-R and the large models
 NO_DROPOUT = dict.fromkeys(
-    ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0
+    ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "dropout"), 0.0
 )
 MUCH_DROPOUT = dict.fromkeys(NO_DROPOUT, 0.5)
 ENCODERS = [
     pytest.param({"model_type": model_type, **norm}, id=f"{model_type}-{'stable' if norm else 'post-norm'}")
-    for model_type in ("wav2vec2", "hubert", "wavlm")
+    for model_type in ("wav2vec2", "hubert", "wavlm", "unispeech-sat")
     for norm in ({}, STABLE)
-]
+] + [pytest.param({"model_type": model_type}, id=model_type) for model_type in ("data2vec-audio", "whisper")]
+
+
+def encoder_sizes(encoder: dict) -> dict:
+    """The config of a small encoder of a kind, wav2vec 2.0 by default."""
+    sizes = WHISPER_SIZES if encoder.get("model_type") == "whisper" else ENCODER_SIZES
+    return {"model_type": "wav2vec2", **sizes, **encoder}
 
 
 def small_model(encoder: dict | None = None, **settings) -> Wav2Vec2AntiSpoofingForAudioClassification:
@@ -41,17 +52,15 @@ def small_model(encoder: dict | None = None, **settings) -> Wav2Vec2AntiSpoofing
     """
     torch.manual_seed(0)
     config = Wav2Vec2AntiSpoofingConfig(
-        encoder_config={"model_type": "wav2vec2", **ENCODER_SIZES, **(encoder or {})},
-        num_samples=8000,
-        classifier_proj_size=20,
-        **settings,
+        encoder_config=encoder_sizes(encoder or {}),
+        **{"num_samples": 8000, "classifier_proj_size": 20, **settings},
     )
     model = Wav2Vec2AntiSpoofingForAudioClassification(config)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 module.weight.normal_(0, module.weight.shape[1] ** -0.5)
-            elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            elif isinstance(module, (nn.LayerNorm, nn.GroupNorm)) and module.weight is not None:
                 module.weight.uniform_(0.5, 1.5)
             if getattr(module, "bias", None) is not None:
                 module.bias.uniform_(-0.3, 0.3)
@@ -73,6 +82,11 @@ def labels() -> torch.Tensor:
 @torch.no_grad()
 def states_of_transformers(model, waveforms) -> list[torch.Tensor]:
     """The first block's input and every block's output; the last one after the final layer norm."""
+    if model.config.encoder_config.model_type == "whisper":
+        extractor = WhisperFeatureExtractor(feature_size=20)
+        waveforms = extractor(
+            list(waveforms.numpy()), padding="do_not_pad", sampling_rate=16000, return_tensors="pt"
+        ).input_features
     output = model.encoder.eval()(waveforms, output_hidden_states=True)
     return [*output.hidden_states[:-1], output.last_hidden_state]
 
@@ -96,9 +110,22 @@ def test_hidden_states_are_those_of_transformers(encoder, num_trainable_layers, 
     states = model(waveforms, output_hidden_states=True).hidden_states
 
     expected = states_of_transformers(model, waveforms)
-    assert [tuple(state.shape) for state in states] == [(3, FRAMES, 32)] * 4
+    frames = 25 if encoder == WHISPER else FRAMES
+    assert [tuple(state.shape) for state in states] == [(3, frames, 32)] * 4
     for state, expected_state in zip(states, expected, strict=True):
         torch.testing.assert_close(state, expected_state, atol=2e-5, rtol=0)
+
+
+def test_whispers_positions_are_cut_to_the_crop(waveforms):
+    model = small_model(WHISPER)
+
+    states = model(waveforms[:, :4160], output_hidden_states=True).hidden_states
+
+    short = small_model({**WHISPER, "max_source_positions": 13}, num_samples=4160)  # 26 frames of 10 ms
+    weights = model.encoder.state_dict()
+    short.encoder.load_state_dict(weights | {POSITION_TABLE: weights[POSITION_TABLE][:13]})
+    expected = states_of_transformers(short, waveforms[:, :4160])
+    torch.testing.assert_close(states, tuple(expected), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("num_trainable_layers", [0, 2, "all"])
@@ -211,15 +238,18 @@ def test_loss_without_class_weights_is_the_mean_cross_entropy(waveforms, labels)
         ({"num_trainable_layers": "all", "use_weighted_layer_sum": True}, (1, FRAMES)),
     ],
 )
-@pytest.mark.parametrize("encoder", [{"model_type": "wavlm"}, STABLE], ids=["wavlm", "stable"])
+@pytest.mark.parametrize(
+    "encoder", [{"model_type": "wavlm"}, STABLE, WHISPER], ids=["wavlm", "stable", "whisper"]
+)
 def test_trunk_states_are_as_small_as_can_be_and_give_the_logits_of_their_waveforms(
     encoder, settings, states_and_frames, waveforms
 ):
     model = small_model(encoder, **settings)
+    states, frames = states_and_frames
 
     trunk_states = model.run_trunk(waveforms)
 
-    assert trunk_states.shape == (3, *states_and_frames, 32)
+    assert trunk_states.shape == (3, states, 25 if frames > 1 and encoder == WHISPER else frames, 32)
     expected = model(waveforms).logits
     torch.testing.assert_close(model(trunk_states=trunk_states).logits, expected, atol=1e-6, rtol=0)
     every_state = model(waveforms, output_hidden_states=True).logits
@@ -260,6 +290,9 @@ CONVOLUTIONS = ("encoder.feature_extractor.",)
 PROJECTION = ("encoder.feature_projection.",)
 POSITIONS = ("encoder.encoder.pos_conv_embed.",)
 NORM = ("encoder.encoder.layer_norm.",)  # before the first block, or, where stable, after the last
+WHISPER_BLOCKS = tuple(f"encoder.layers.{index}." for index in range(3))
+WHISPER_NORM = ("encoder.layer_norm.",)
+WHISPER_CONVOLUTIONS = ("encoder.conv1.", "encoder.conv2.")
 
 TRAINED = [
     ({}, {"num_trainable_layers": 0}, HEAD),
@@ -307,11 +340,19 @@ TRAINED = [
         },
         HEAD + ("encoder.",),
     ),
+    (WHISPER, {"num_trainable_layers": 0}, HEAD),
+    (WHISPER, {"num_trainable_layers": 2}, HEAD + WHISPER_BLOCKS[1:] + WHISPER_NORM),
+    (WHISPER, {"num_trainable_layers": "all"}, HEAD + WHISPER_BLOCKS + WHISPER_NORM),
+    (
+        WHISPER,
+        {"num_trainable_layers": "all", "train_feature_encoder": True},
+        HEAD + WHISPER_BLOCKS + WHISPER_NORM + WHISPER_CONVOLUTIONS,
+    ),
 ]
 CASES = [
     pytest.param(
         *case,
-        id="-".join(["stable" if "feat_extract_norm" in case[0] else "post", *map(str, case[1].values())]),
+        id="-".join([case[0].get("model_type", ""), *case[0].keys() & STABLE, *map(str, case[1].values())]),
     )
     for case in TRAINED
 ]
@@ -434,9 +475,12 @@ def test_part_below_the_blocks_records_autograd_where_it_is_trained(waveforms):
     assert model.run_trunk(waveforms).requires_grad
 
 
-@pytest.mark.parametrize("model_type", ["wav2vec2", "hubert", "wavlm"])
+@pytest.mark.parametrize(
+    "model_type", ["wav2vec2", "hubert", "wavlm", "unispeech-sat", "data2vec-audio", "whisper"]
+)
 def test_masking_and_layerdrop_are_off_whatever_the_encoder_says(model_type, waveforms):
-    encoder = {"mask_time_prob": 0.5, "mask_feature_prob": 0.5, "layerdrop": 1.0, **NO_DROPOUT}
+    layerdrop = "encoder_layerdrop" if model_type == "whisper" else "layerdrop"
+    encoder = {"mask_time_prob": 0.5, "mask_feature_prob": 0.5, layerdrop: 1.0, **NO_DROPOUT}
     model = small_model(
         {"model_type": model_type, **encoder}, num_trainable_layers="all", classifier_dropout=0.0
     )
@@ -446,7 +490,7 @@ def test_masking_and_layerdrop_are_off_whatever_the_encoder_says(model_type, wav
 
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
     used = model.encoder.config
-    assert (used.mask_time_prob, used.mask_feature_prob, used.layerdrop) == (0, 0, 0)
+    assert (used.mask_time_prob, used.mask_feature_prob, getattr(used, layerdrop)) == (0, 0, 0)
     assert not [name for name, _ in model.named_parameters() if "masked_spec_embed" in name]
 
 
@@ -500,8 +544,8 @@ def test_activation_checkpointing_gives_the_same_gradients_and_computes_trained_
     )
     checkpointed.activation_checkpointing_enable()
     computed = []
-    for index, block in enumerate(checkpointed.encoder.encoder.layers):  # the block's own hooks run only once
-        block.attention.register_forward_pre_hook(lambda *_, index=index: computed.append(index))
+    for index, block in enumerate(checkpointed.stages.layers):  # the block's own hooks run only once
+        next(block.children()).register_forward_pre_hook(lambda *_, index=index: computed.append(index))
 
     losses = [model(waveforms, labels=labels).loss for model in (plain, checkpointed)]
     for loss in losses:
@@ -522,6 +566,14 @@ def test_default_config_has_the_parameters_of_the_study():
 
     assert model.num_parameters() == 94_568_322
     assert model.num_parameters(only_trainable=True) == 28_548_866
+
+
+def test_whispers_encoder_has_the_parameters_of_whisper_base_without_its_decoder():
+    base = {"d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048}
+    with torch.device("meta"):
+        encoder = make_encoder(WhisperConfig(**base))
+
+    assert encoder.num_parameters() == 20_590_592
 
 
 def test_new_model_has_transformers_initialisation_in_the_encoder_and_pytorchs_in_the_head():
@@ -642,12 +694,12 @@ def test_encoder_config_may_be_a_dict_or_a_config():
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_config_round_trip_keeps_every_value(encoder, tmp_path):
     config = Wav2Vec2AntiSpoofingConfig(
-        encoder_config={**ENCODER_SIZES, **encoder, "hidden_dropout": 0.25},
+        encoder_config=encoder_sizes({**encoder, "attention_dropout": 0.25}),
         num_trainable_layers="all",
-        train_feature_projection=True,
+        train_feature_encoder=True,
         use_weighted_layer_sum=True,
         backend="attentive",
-        num_samples=32_000,
+        num_samples=4_000,
         class_weights={"spoof": 1.0, "bonafide": 8.837},
         decision_threshold=-0.25,
     )
@@ -656,7 +708,7 @@ def test_config_round_trip_keeps_every_value(encoder, tmp_path):
     loaded = AutoConfig.from_pretrained(tmp_path)
 
     assert type(loaded.encoder_config) is type(config.encoder_config)
-    assert loaded.encoder_config.hidden_dropout == 0.25 and loaded.decision_threshold == -0.25
+    assert loaded.encoder_config.attention_dropout == 0.25 and loaded.decision_threshold == -0.25
     assert json.loads(loaded.to_json_string()) == json.loads(config.to_json_string())
 
 
@@ -682,6 +734,12 @@ def test_config_round_trip_keeps_every_value(encoder, tmp_path):
         ({"backend": "max"}, "'backend' expected one of .'mean', 'attentive', 'mhfa'., got max"),
         ({"pooling": "attentive"}, "pooling is called backend now"),
         ({"backend": "mhfa", "use_weighted_layer_sum": True}, "'mhfa' weighs all layers itself"),
+        (
+            {"encoder_config": WHISPER, "train_feature_projection": True, "num_trainable_layers": "all"},
+            "Whisper's encoder has only convolutions",
+        ),
+        ({"encoder_config": WHISPER, "num_samples": 200}, "spectrogram needs at least 201 samples"),
+        ({"encoder_config": WHISPER, "num_samples": 480_160}, "1500 positions.* at most 480159 samples"),
         ({"num_samples": 399}, "num_samples 399 is too short: the encoder's convolutions need at least 400"),
         ({"class_weights": {"real": 1.0, "fake": 2.0}}, "must give a weight to each of the labels"),
     ],
@@ -691,12 +749,10 @@ def test_bad_config_is_an_error_that_names_the_field(settings, message):
         Wav2Vec2AntiSpoofingConfig(**settings)
 
 
-def test_shortest_allowed_input_is_one_frame():
-    encoder = {"model_type": "wav2vec2", **ENCODER_SIZES}
-    config = Wav2Vec2AntiSpoofingConfig(encoder_config=encoder, num_samples=400)
+@pytest.mark.parametrize(("encoder", "num_samples"), [({}, 400), (WHISPER, 201)], ids=["wav2vec2", "whisper"])
+def test_shortest_allowed_input_is_one_frame(encoder, num_samples):
+    model = small_model(encoder, num_samples=num_samples)
 
-    states = Wav2Vec2AntiSpoofingForAudioClassification(config).eval()(
-        torch.randn(1, 400), output_hidden_states=True
-    )
+    states = model(torch.randn(1, num_samples), output_hidden_states=True)
 
     assert states.hidden_states[-1].shape == (1, 1, 32)

@@ -13,8 +13,20 @@ import pytest
 import torch
 from hub_server import serve
 from safetensors.torch import load_file, save_file
-from tiny_base_model import save_base_model
-from transformers import HubertModel, SeamlessM4TFeatureExtractor, Wav2Vec2Model, WavLMModel
+from tiny_base_model import WHISPER_SIZES, save_base_model
+from transformers import (
+    Data2VecAudioModel,
+    HubertModel,
+    SeamlessM4TFeatureExtractor,
+    UniSpeechSatModel,
+    Wav2Vec2Model,
+    WavLMModel,
+    WhisperConfig,
+    WhisperForAudioClassification,
+    WhisperForConditionalGeneration,
+    WhisperModel,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
 from processing.base_model import follow_base_model, load_base_model
@@ -75,7 +87,13 @@ def test_encoder_is_the_pretrained_one_and_the_heads_of_its_pretraining_are_name
 
 @pytest.mark.parametrize(
     ("model_class", "model_type"),
-    [(Wav2Vec2Model, "wav2vec2"), (HubertModel, "hubert"), (WavLMModel, "wavlm")],
+    [
+        (Wav2Vec2Model, "wav2vec2"),
+        (HubertModel, "hubert"),
+        (WavLMModel, "wavlm"),
+        (UniSpeechSatModel, "unispeech-sat"),
+        (Data2VecAudioModel, "data2vec-audio"),
+    ],
 )
 def test_bare_encoder_of_every_kind_loads(tmp_path, model_class, model_type):
     source = save_base_model(tmp_path / "bare", model_class)
@@ -83,6 +101,35 @@ def test_bare_encoder_of_every_kind_loads(tmp_path, model_class, model_type):
     loaded = assert_loads_all(source, weights_of(source), model_type)
 
     assert loaded["unused"] == ["masked_spec_embed"]
+
+
+@pytest.mark.parametrize(
+    ("model_class", "prefix", "unused"),
+    [
+        (WhisperForConditionalGeneration, "model.encoder.", []),  # as published
+        (WhisperModel, "encoder.", []),
+        (WhisperForAudioClassification, "encoder.", ["classifier", "projector"]),
+        (WhisperEncoder, "", []),
+    ],
+)
+def test_whispers_encoder_loads_and_its_decoder_is_left_out(tmp_path, model_class, prefix, unused):
+    tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+    decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 8}
+    torch.manual_seed(0)
+    model_class(WhisperConfig(**WHISPER_SIZES, **decoder, **tokens)).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    stated = {"model_type": "whisper", "hidden_size": 32, "d_model": 32, "encoder_layers": 3}
+
+    settings, extractor = follow_base_model(stated, {"do_normalize": "base_model"}, str(tmp_path), None)
+    config = Wav2Vec2AntiSpoofingConfig(encoder_config=settings, num_samples=4000)
+    model = Wav2Vec2AntiSpoofingForAudioClassification(config)
+    loaded = load_base_model(model.encoder, str(tmp_path))
+
+    state = model.encoder.state_dict()
+    assert all(torch.equal(tensor, weights[prefix + name]) for name, tensor in state.items())
+    assert loaded["num_tensors"] == len(state) == 52
+    assert {name.split(".")[0] for name in loaded["unused"]} == set(unused)
+    assert extractor == {"do_normalize": False}  # Whisper takes the waveform as it is
 
 
 def test_encoder_in_several_files_loads(saved, tmp_path):
