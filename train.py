@@ -36,6 +36,11 @@ class ModelArguments:
         help="Where a system on a pretrained encoder takes the encoder's weights from: an id on "
         f"the Hub, a folder, or {RANDOM!r} for random ones. Read once, before training.",
     )
+    num_trainable_layers: str | None = HfArg(
+        default=None,
+        help="How many of the topmost blocks of a pretrained encoder are trained, or all; default: as the "
+        "system's model says.",
+    )
     attn_implementation: str | None = HfArg(
         default=None,
         help="Attention of a pretrained encoder: sdpa, flash_attention_2 or eager (WavLM: eager).",
@@ -73,6 +78,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainingArguments, set_seed
+from transformers.utils import is_peft_available
 
 from hub_cards.card import write_trained_card
 from hub_cards.publish import PublishingError, Target, check_access, find_target, publish_trained
@@ -167,6 +173,7 @@ class Run:
                 f"--learning_rate {args.learning_rate} is below the schedule's min_lr {min_lr}, to which it "
                 "would rise: give another in --lr_scheduler_kwargs."
             )
+        self.check_fine_tuning()
         patience = gradient_args.early_stopping_patience
         if patience is not None and patience < 1:
             raise ValueError(
@@ -205,6 +212,28 @@ class Run:
         if args.gradient_checkpointing and model_type in cannot:  # the old name, which mirrors the new one
             raise ValueError(f"--activation_checkpointing is not possible with {model_type}. Leave it out.")
         check_trainer_arguments(args)
+
+    def check_fine_tuning(self) -> None:
+        """ValueError: arguments that are of a pretrained encoder without one; LoRA that is not possible."""
+        model, method = self.recipe.model, self.gradient_args
+        asked = {
+            "num_trainable_layers": self.model_args.num_trainable_layers,
+            "layer_decay": method.layer_decay,
+            "lora_rank": method.lora_rank,
+        }
+        for name, value in asked.items():
+            if value is not None and "encoder_config" not in model:
+                raise ValueError(
+                    f"--{name} is of systems on a pretrained encoder, and {model.get('model_type')} is none: "
+                    "leave it out."
+                )
+        if method.lora_rank and model.get("num_trainable_layers"):
+            raise ValueError(
+                "--lora_rank trains adapters instead of the encoder's own weights, but the system has "
+                f"num_trainable_layers {model['num_trainable_layers']}: add --num_trainable_layers 0."
+            )
+        if method.lora_rank and not is_peft_available():
+            raise ValueError("--lora_rank needs peft: pip install peft, or this package with [lora].")
 
     def choose_method(self) -> GradientArguments | EMSettings:
         """How the model is trained, with the settings of that. ValueError: EM does not allow them."""
@@ -287,7 +316,9 @@ def main(argv: list[str]) -> None:
                 checkpoint=checkpoint,
                 base_model=run.model_args.base_model,
                 attn_implementation=run.model_args.attn_implementation,
+                lora_rank=run.gradient_args.lora_rank,
             )
+        num_trained = model.num_parameters(only_trainable=True)
         is_new = run.weights is None and checkpoint is None
         PartialState().print(describe_parameters(model, base_model if is_new else None))
         ids = label_ids(splits["train"].features["label"].names, model.config.label2id)
@@ -304,6 +335,10 @@ def main(argv: list[str]) -> None:
         averaging = None
         if run.gradient_args.is_averaging:
             averaging = keep_better_average(trainer, run.gradient_args.average_checkpoints)
+        if run.gradient_args.lora_rank:
+            from processing.lora import merge_lora  # an optional extra
+
+            merge_lora(model.encoder)
         results = save_and_evaluate(trainer, collator, corpus, evaluated)
     except (EMError, RecordingError) as error:  # of frames and damage that are known only now
         sys.exit(f"\ntrain.py: error: {error}")  # after a progress bar
@@ -312,6 +347,7 @@ def main(argv: list[str]) -> None:
         return
     recipe, record = run.describe(corpus, specs, scopes, base_model, settings)
     record |= {"averaging": averaging} if averaging else {}
+    record["num_trainable_parameters"] = num_trained
     write_training_record(folder, recipe, trainer, record, started=started)
     for result in results:
         print(describe_results(result), end="\n\n")
@@ -347,7 +383,9 @@ def parse_arguments(argv: list[str]) -> Run:
     parser.set_defaults(dataset=early.dataset, data_dir=early.data_dir)
     parser.set_defaults(**recipe.defaults(demo=is_demo))
     groups, given = parser.parse(argv)
-    args = groups[-1]
+    model_args, args = groups[0], groups[-1]
+    if (number := model_args.num_trainable_layers) is not None:
+        recipe.model["num_trainable_layers"] = int(number) if number.isdecimal() else number
     not_settings = {"model", "output_dir", "resume_from_checkpoint", "num_threads"} | ACCOUNT_ARGUMENTS
     run = Run(
         recipe,

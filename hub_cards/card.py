@@ -47,7 +47,7 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
         title=title,
         model_id=repo_id or run.folder.resolve().name,
         revision=f', revision="{revision}"' if revision else "",
-        architecture=_describe_architecture(run.config),
+        architecture=_describe_architecture(run),
         learning_curves=_find_curves(run),
         unused_tensors=_name_unused(run.conversion),
         bibtex="\n\n".join(bibtex),
@@ -61,15 +61,16 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
     return card
 
 
-def _describe_architecture(config: Mapping) -> str:
+def _describe_architecture(run: RunFolder) -> str:
     """Rows of a table, of the parts of the network in the order in which data flows."""
-    model_type = str(config.get("model_type"))
+    model_type = str(run.config.get("model_type"))
     rows = render_template(
         f"architecture/{model_type.replace('-', '_')}.md",
         "architecture/other.md",
         where=f"config.json of model type {model_type}",
         remedy="load the model and save it anew by save_pretrained",
-        config=config,
+        config=run.config,
+        lora_rank=run.arguments.get("lora_rank"),
     )
     return "\n".join(line for line in rows.splitlines() if line.strip())
 

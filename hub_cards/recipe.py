@@ -91,8 +91,8 @@ class Recipe:
         """
         The config of the model, of a type that `import modeling` has registered. `changes` take precedence
         over the recipe; `train_counts` are those of [`~Recipe.weigh_classes`]. With the folder of a trained
-        model, `weights`, it is that model's, with the recipe's loss and class weights. ValueError: a value
-        that the config refuses; see also [`~Recipe.check_model`].
+        model, `weights`, it is that model's, with what the recipe says of its training: loss, class weights
+        and what is trained. ValueError: a value that the config refuses; see also [`~Recipe.check_model`].
         """
         from transformers import AutoConfig
 
@@ -103,8 +103,8 @@ class Recipe:
             if weights is None:
                 return config_class(**settings)
             of_training = {"loss": config_class.loss, "decision_threshold": None}
-            names = ("class_weights", *config_class.loss_fields)
-            of_training |= {name: settings[name] for name in names if name in settings}
+            fields_of_training = config_class.training_fields
+            of_training |= {name: settings[name] for name in fields_of_training if name in settings}
             return AutoConfig.from_pretrained(weights, **of_training)
         except StrictDataclassError as error:
             raise ValueError(f"{self.system}: {str(error).split('Error: ', 1)[-1]}") from error

@@ -40,6 +40,8 @@ class CountermeasureConfig(PreTrainedConfig):
     labels_by_default: ClassVar[tuple[str, ...]] = ("bonafide", "spoof")  # in the order of the logits
     losses_of_cosines: ClassVar[tuple[str, ...]] = ("am_softmax", "oc_softmax", "p2sgrad")  # not linear
     loss_fields: ClassVar[tuple[str, ...]] = ("loss", "loss_scale", "loss_margin", "focal_gamma")
+    # Which may be others when a trained model is trained on.
+    training_fields: ClassVar[tuple[str, ...]] = ("class_weights", *loss_fields)
 
     num_samples: int = 64000
     sampling_rate: int = 16000
@@ -68,9 +70,9 @@ class CountermeasureConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs) -> "CountermeasureConfig":
-        """As in [`PreTrainedConfig`]; given labels, class weights and loss replace the file's before the
+        """As in [`PreTrainedConfig`]; given labels and fields of training replace the file's before the
         check, all that belongs together at once."""
-        names = ("id2label", "label2id", "class_weights", *cls.loss_fields)
+        names = ("id2label", "label2id", *cls.training_fields)
         given = {name: kwargs.pop(name) for name in names if name in kwargs}
         if given.keys() & {"id2label", "label2id"}:
             given = {"id2label": None, "label2id": None, **given}

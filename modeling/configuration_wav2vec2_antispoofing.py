@@ -36,6 +36,8 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
             transformer is trained.
         train_positional_convolution: whether the positional convolution, and the layer norm between it and
             the first block where there is one, are trained. All three need all blocks to be trained.
+        encoder_gradient_factor: by what the gradient that reaches the encoder from the head is multiplied, as
+            `feature_grad_mult` of WavLM + MHFA (Peng et al., SLT 2022); the head's own gradient is not.
         use_weighted_layer_sum: whether the head sees the mean of the first block's input and all blocks'
             outputs, weighted by the softmax of trained weights (as in SUPERB, Yang et al., Interspeech 2021),
             instead of the last block's output. A layer norm above the last block has been applied to that
@@ -65,12 +67,21 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         "whisper",
     )
     backends_of_all_layers: ClassVar[tuple[str, ...]] = ("mhfa",)
+    training_fields: ClassVar[tuple[str, ...]] = (
+        *CountermeasureConfig.training_fields,
+        "num_trainable_layers",
+        "train_feature_encoder",
+        "train_feature_projection",
+        "train_positional_convolution",
+        "encoder_gradient_factor",
+    )
 
     encoder_config: dict | PreTrainedConfig | None = None
     num_trainable_layers: int | str = 0
     train_feature_encoder: bool = False
     train_feature_projection: bool = False
     train_positional_convolution: bool = False
+    encoder_gradient_factor: float | int = 1.0
     use_weighted_layer_sum: bool = False
     backend: Literal["mean", "attentive", "mhfa"] = "mean"
     attention_size: int = 128
@@ -141,6 +152,9 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
                 "train_feature_projection and train_positional_convolution must be false: below its blocks, "
                 "Whisper's encoder has only convolutions (train_feature_encoder) and fixed positions."
             )
+
+    def validate_gradient_factor(self):
+        self.check_at_least(0, "encoder_gradient_factor")
 
     def validate_head(self):
         self.check_at_least(1, "attention_size", "attention_heads", "classifier_proj_size")

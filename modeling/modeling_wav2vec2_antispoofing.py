@@ -14,6 +14,7 @@ from .backends import make_backend
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
 from .cosine_classifier import make_classifier
 from .encoder_stages import EncoderStages, find_stages, make_encoder, make_front_end
+from .gradient_factor import scale_gradient
 from .log_mel import LogMelSpectrogram
 from .mhfa import MultiHeadFactorizedAttentivePooling
 from .micro_batch import run_in_micro_batches
@@ -95,6 +96,18 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         """Modules of the encoder that the config says are not trained, in the order in which data flows."""
         return self.stages.list_frozen(self.config)
 
+    def count_layers_above(self) -> dict[nn.Parameter, int]:
+        """
+        How many layers there are from a parameter up to the head: 0 in the head, 1 in the last of n blocks, n
+        in the first, n + 1 in what lies below. A layer norm above the last block counts as the head.
+        """
+        layers, norm = self.stages.layers, self.stages.last_norm
+        counts = dict.fromkeys(self.parameters(), 0)
+        counts |= dict.fromkeys(self.encoder.parameters(), len(layers) + 1)
+        for index, layer in enumerate(layers):
+            counts |= dict.fromkeys(layer.parameters(), len(layers) - index)
+        return counts | dict.fromkeys(() if norm is None else norm.parameters(), 0)
+
     @can_return_tuple
     def forward(
         self,
@@ -132,6 +145,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         states = stages.run_blocks(states, self.config.num_frozen_layers, len(stages.layers))
         # (batch, states, frames, hidden_size)
         seen = torch.stack(states if self.config.needs_all_layers else states[-1:], dim=1)
+        seen = scale_gradient(seen, self.config.encoder_gradient_factor)
         if self.layer_weights is not None:
             seen = torch.einsum("s,bsth->bth", self.layer_weights.softmax(0), seen).unsqueeze(1)
         hidden = self.backend(seen)  # (batch, output_size)

@@ -166,6 +166,16 @@ class GradientArguments:
         "gradient of every parameter.",
         metadata={"choices": ["adam"]},
     )
+    layer_decay: float | None = HfArg(
+        default=None,
+        help="Systems on a pretrained encoder: each block's learning rate is so many times that of what lies "
+        "above it, from the head, with --learning_rate, down: 0.9. 1: the same for all.",
+    )
+    lora_rank: int | None = HfArg(
+        default=None,
+        help="Systems on a pretrained encoder: train low-rank adapters of this rank in all blocks (LoRA, by "
+        "peft) instead of the encoder's own weights. 0: none.",
+    )
     cache_frozen_trunk: bool = HfArg(
         default=False,
         help="Compute what the frozen part of the model gives of every utterance once, keep it on "
@@ -187,6 +197,10 @@ class GradientArguments:
                 self.augmentation = json.loads(self.augmentation)
             except ValueError as error:
                 raise ValueError(f"augmentation {self.augmentation!r} is not valid JSON: {error}") from error
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay {self.layer_decay} must be above 0 and at most 1.")
+        if self.lora_rank is not None and self.lora_rank < 0:
+            raise ValueError(f"lora_rank {self.lora_rank} must be at least 1, or 0 for none.")
         value = self.average_checkpoints
         if value not in (None, SWA) and not (value.isdecimal() and int(value) > 0):
             raise ValueError(f"average_checkpoints {value!r} is neither a number of checkpoints nor {SWA}.")

@@ -60,6 +60,7 @@ def build_model(
     checkpoint: Path | None = None,
     base_model: str | None = None,
     attn_implementation: str | None = None,
+    lora_rank: int | None = None,
 ) -> tuple[PreTrainedModel, SequenceFeatureExtractor, dict | None]:
     """
     The model that a run trains, its feature extractor, and what was loaded of a base model, where one was.
@@ -69,6 +70,8 @@ def build_model(
         weights: the folder of a trained model that is trained on; `None` starts a new one.
         checkpoint: of a run that is resumed, in that run's folder.
         base_model: see [`~base_model.follow_base_model`].
+        lora_rank: rank of the adapters that are put into the encoder. With them the weights of a checkpoint
+            are left to the Trainer, which loads them when it resumes.
 
     Raises:
         ValueError: a bad key or value; a base model that does not fit; a checkpoint of another system.
@@ -96,15 +99,24 @@ def build_model(
         check_same_system(checkpoint, config, extractor)
     attention = {"attn_implementation": attn_implementation} if attn_implementation else {}
     try:
-        if folder := checkpoint or weights:
+        folder = checkpoint or weights
+        if folder is None or (checkpoint and lora_rank):
+            model = AutoModelForAudioClassification.from_config(config, **attention)
+        else:
             model = _load_model(folder, str(folder), config=config, **attention)
-            return model, extractor, read_base_model_record(weights or checkpoint.parent)
-        model = AutoModelForAudioClassification.from_config(config, **attention)
     except ImportError as error:
         raise ValueError(f"--attn_implementation: {str(error).splitlines()[0]} Leave it out.") from error
-    if base_model in (None, RANDOM):
-        return model, extractor, base_model and {"name": RANDOM}
-    return model, extractor, load_base_model(model.encoder, base_model)
+    if folder is not None:
+        loaded = read_base_model_record(weights or checkpoint.parent)
+    elif base_model in (None, RANDOM):
+        loaded = base_model and {"name": RANDOM}
+    else:
+        loaded = load_base_model(model.encoder, base_model)
+    if lora_rank:
+        from .lora import add_lora  # an optional extra
+
+        add_lora(model.encoder, lora_rank)
+    return model, extractor, loaded
 
 
 def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:

@@ -1,6 +1,6 @@
 """The trainer of a model; of training by gradient the crop, dev EER, and runs that go on after a kill."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from torch import nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
@@ -86,6 +86,7 @@ def build_trainer(
         eval_collator=collator,
         optimizer=method.optimizer,
         early_stopping_patience=patience,
+        layer_decay=method.layer_decay,
         compute_metrics=make_metrics(model, corpora),
         **common,
     )
@@ -102,7 +103,9 @@ class AntiSpoofingTrainer(Trainer):
 
     `optimizer` "adam" is `torch.optim.Adam` instead of the one that `args.optim` names. As in the field's
     published code, its weight decay is an L2 term in the gradient of every parameter. Training stops after
-    `early_stopping_patience` evaluations without a lower dev EER.
+    `early_stopping_patience` evaluations without a lower dev EER. With `layer_decay` D, the learning rate of
+    the head is that of `args`, and the one of each block of an encoder D times that of what lies above it, as
+    in ELECTRA (Clark et al., ICLR 2020) and BEiT (Bao et al., ICLR 2022).
     """
 
     def __init__(
@@ -111,6 +114,7 @@ class AntiSpoofingTrainer(Trainer):
         eval_collator: AudioCollator | TrunkCollator,
         optimizer: str | None = None,
         early_stopping_patience: int | None = None,
+        layer_decay: float | None = None,
         **kwargs,
     ):
         if optimizer == "adam":
@@ -122,6 +126,7 @@ class AntiSpoofingTrainer(Trainer):
             kwargs["callbacks"] = [EarlyStoppingCallback(early_stopping_patience)]
         super().__init__(**kwargs)
         self.eval_collator, self.early_stopping_patience = eval_collator, early_stopping_patience
+        self.layer_decay = layer_decay
         if isinstance(self.data_collator, AudioCollator):
             self.add_callback(EpochCallback(self.data_collator))
 
@@ -143,6 +148,15 @@ class AntiSpoofingTrainer(Trainer):
         if self.optimizer_cls_and_kwargs is None:
             return super().get_decay_parameter_names(model)
         return [name for name, _ in model.named_parameters()]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """As in [`Trainer`]; with a layer decay each layer has groups of its own, the head the first."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if is_new and self.layer_decay is not None:
+            counts = self.model.count_layers_above()
+            optimizer.param_groups[:] = decay_learning_rates(optimizer.param_groups, counts, self.layer_decay)
+        return optimizer
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """As in [`Trainer`]; of a run that had stopped early, only the best model is loaded."""
@@ -205,6 +219,20 @@ class AntiSpoofingTrainer(Trainer):
         if self.args.should_save:
             Path(self._get_output_dir(trial), name, "trainer_state.json").unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
+
+
+def decay_learning_rates(
+    groups: list[dict], num_layers_above: Mapping[nn.Parameter, int], decay: float
+) -> list[dict]:
+    """The groups of an optimizer, each divided by layers, whose learning rates are multiplied by the decay to
+    the power of the number of layers above; those without any come first."""
+    divided: dict[tuple[int, int], dict] = {}
+    for index, group in enumerate(groups):
+        for parameter in group["params"]:
+            num_above = num_layers_above[parameter]
+            empty = {**group, "lr": group["lr"] * decay**num_above, "params": []}
+            divided.setdefault((num_above, index), empty)["params"].append(parameter)
+    return [divided[key] for key in sorted(divided)]
 
 
 class EpochCallback(TrainerCallback):

@@ -109,7 +109,6 @@ def write_training_record(
         "seed": trainer.args.seed,
         "class_weights": trainer.model.config.class_weights,
         "num_parameters": trainer.model.num_parameters(),
-        "num_trainable_parameters": trainer.model.num_parameters(only_trainable=True),
         "num_processes": trainer.args.world_size,
         "seconds": round(time.time() - started, 1),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

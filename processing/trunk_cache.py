@@ -12,6 +12,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+import transformers
 from accelerate import PartialState
 from datasets import Array3D, ClassLabel, Dataset, Features, Value, concatenate_datasets
 from pyarrow import ArrowInvalid
@@ -26,19 +27,6 @@ from .scoring import Batches
 
 SHARD_SIZE = 256  # utterances; what a kill costs at most
 VERSION = 1  # to be raised with every change of what is computed
-# Keys of a config that do not change what the frozen part gives. Another version of transformers may.
-UNRELATED_KEYS = (IGNORED_ENCODER_KEYS - {"transformers_version"}) | {
-    "attention_heads",
-    "attention_size",
-    "class_weights",
-    "classifier_dropout",
-    "classifier_proj_size",
-    "decision_threshold",
-    "focal_gamma",
-    "loss",
-    "loss_margin",
-    "loss_scale",
-}
 
 
 class TrunkCollator:
@@ -71,20 +59,31 @@ def cache_trunk(
     `accelerate launch` they are shared out over the processes. `num_workers` threads decode.
 
     Raises:
-        ValueError: nothing of the model is frozen; a random crop or augmentation; a value that float16 cannot
-            hold; audio that cannot be decoded; too little space on the disk.
+        ValueError: nothing of the model is frozen, or adapters are trained in it; a random crop or
+            augmentation; a value that float16 cannot hold; audio that cannot be decoded; too little space on
+            the disk.
     """
     if not getattr(model.config, "has_frozen_trunk", False):
         raise ValueError(
             f"--cache_frozen_trunk: nothing of this {model.config.model_type} is frozen, so there is nothing "
             "to compute beforehand. Leave the option out."
         )
+    if any(p.requires_grad for module in model.frozen_modules() for p in module.parameters()):
+        raise ValueError(
+            "--cache_frozen_trunk keeps what the frozen part gives, but adapters are trained in it, which "
+            "change that. Leave out the cache or --lora_rank."
+        )
     if collator.crop != "start" or collator.augmentation is not None:
         raise ValueError(
             "--cache_frozen_trunk keeps one crop of each utterance as it is: leave out --crop random and "
             "augmentation, or the cache."
         )
-    folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", _make_key(model, collator, rows)[:32])
+    model = model.to(PartialState().device)
+    with torch.no_grad():
+        silence = torch.zeros(1, model.config.num_samples, device=model.device)
+        shape = tuple(model.run_trunk(silence).shape[1:])  # states, frames, hidden_size
+    key = _make_key(model, collator, rows, shape)
+    folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", key[:32])
     ranges = [range(i, min(i + SHARD_SIZE, len(rows))) for i in range(0, len(rows), SHARD_SIZE)]
     shards = {folder / f"{i:05d}-of-{len(ranges):05d}.arrow": part for i, part in enumerate(ranges)}
     # All processes must share out the same ones.
@@ -92,10 +91,6 @@ def cache_trunk(
     if not missing:
         PartialState().print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
     else:
-        model = model.to(PartialState().device)
-        with torch.no_grad():
-            silence = torch.zeros(1, model.config.num_samples, device=model.device)
-            shape = tuple(model.run_trunk(silence).shape[1:])  # states, frames, hidden_size
         remaining = sum(len(shards[path]) for path in missing)
         size = 2 * math.prod(shape) * remaining  # bytes
         values = f"{' x '.join(map(str, shape))} values (states x frames x width) in float16"
@@ -178,11 +173,12 @@ def _run_trunk(
     return {"utterance_id": batch["utterance_id"], "label": batch["label"], "trunk_states": list(states)}
 
 
-def _make_key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) -> str:
-    """SHA-256 of all that the cached values depend on."""
+def _make_key(
+    model: PreTrainedModel, collator: AudioCollator, rows: Dataset, shape: tuple[int, int, int]
+) -> str:
+    """SHA-256 of all that the cached values depend on; of the model above them, it is their shape alone."""
     crop = json.loads(collator.feature_extractor.to_json_string())
-    config = {k: v for k, v in model.config.to_dict().items() if k not in UNRELATED_KEYS}
-    encoder = {k: v for k, v in config.pop("encoder_config").items() if k not in IGNORED_ENCODER_KEYS}
+    encoder = model.config.encoder_config.to_dict()
     tensors = (
         (f"{index} {name}", tensor)
         for index, module in enumerate(model.frozen_modules())
@@ -190,8 +186,10 @@ def _make_key(model: PreTrainedModel, collator: AudioCollator, rows: Dataset) ->
     )
     parts = {
         "version": VERSION,
-        "config": config,
-        "encoder_config": encoder,
+        "transformers": transformers.__version__,
+        "encoder_config": {k: v for k, v in encoder.items() if k not in IGNORED_ENCODER_KEYS},
+        "num_frozen_layers": model.config.num_frozen_layers,
+        "shape": shape,
         "weights": hash_tensors(tensors),
         "feature_extractor": {k: v for k, v in crop.items() if k != "auto_map"},
         "rows": hash_rows(rows),

@@ -268,6 +268,19 @@ def test_flash_attention_is_refused_where_it_can_not_run(refused, options, messa
     assert message in refused("--model", "wav2vec2", "--attn_implementation", "flash_attention_2", *options)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rawnet2", "--layer_decay", "0.9"], "a pretrained encoder, and rawnet2 is none: leave it out"),
+        (["aasist", "--num_trainable_layers", "4"], "--num_trainable_layers is of systems on a pretrained"),
+        (["wav2vec2", "--layer_decay", "1.5"], "layer_decay 1.5 must be above 0 and at most 1"),
+        (["wav2vec2-v2-unfrozen", "--lora_rank", "4"], "layers 4: add --num_trainable_layers 0"),
+    ],
+)
+def test_fine_tuning_that_is_not_possible_is_refused(refused, arguments, message):
+    assert message in refused("--model", *arguments)
+
+
 def test_no_base_model_is_an_error_with_the_ways_to_name_one(refused, recipe, la_corpus, tmp_path):
     message = refused("--model", recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run")
 
@@ -319,6 +332,22 @@ def test_gradient_checkpointing_on_the_cache_gives_the_losses_of_training_withou
     train_script.run(*arguments, "--output_dir", tmp_path / "run", *options)
 
     assert logged(tmp_path / "run", "loss") == pytest.approx(logged(on_cache[0], "loss"), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_adapters_are_averaged_merged_and_named_in_record_and_card(arguments, train_script, tmp_path):
+    options = ("--lora_rank", 4, "--num_trainable_layers", 0, "--average_checkpoints", 2)
+    output = train_script.run(*arguments, "--output_dir", tmp_path / "run", *options)
+
+    num_trained = 3 * 2 * 4 * (32 + 32) + (32 * 16 + 16) + (16 * 2 + 2)  # of adapters, projector, classifier
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    total = sum(tensor.numel() for tensor in weights_of(tmp_path / "run").values())
+    assert f"{num_trained:,} of them trained" in output
+    assert (record["num_trainable_parameters"], record["num_parameters"]) == (num_trained, total)
+    assert record["overridden"]["lora_rank"] == 4 and record["averaging"]["steps"] == [6, 12]
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "| Trained in the encoder | adapters of rank 4 (LoRA)" in card
+    assert f"| Parameters | {total:,}, {num_trained:,} of them trained |" in card
 
 
 @pytest.mark.slow

@@ -409,6 +409,21 @@ def test_modules_with_frozen_parameters_stay_in_eval_mode(encoder, settings, pre
     assert {name for name, training in modes.items() if training} == names_with(model, prefixes)
 
 
+@pytest.mark.parametrize("settings", [{}, {"use_weighted_layer_sum": True}])
+def test_gradient_factor_multiplies_the_encoders_gradients_and_nothing_else(settings, waveforms, labels):
+    settings |= {"num_trainable_layers": "all", "train_feature_projection": True}
+    whole, scaled = (small_model(encoder_gradient_factor=factor, **settings) for factor in (1, 0.125))
+
+    outputs = [model(waveforms, labels=labels) for model in (whole, scaled)]
+    for output in outputs:
+        output.loss.backward()
+
+    assert torch.equal(outputs[0].logits, outputs[1].logits)
+    for (name, one), other in zip(whole.named_parameters(), scaled.parameters(), strict=True):
+        if one.requires_grad:  # 1 / 8 is exact in binary, whatever is added up
+            assert torch.equal(other.grad, one.grad * (0.125 if name.startswith("encoder.") else 1)), name
+
+
 def test_requires_grad_that_is_set_later_holds(waveforms, labels):
     model = small_model(MUCH_DROPOUT, num_trainable_layers=1)
     model.requires_grad_(True)
