@@ -409,9 +409,9 @@ def test_modules_with_frozen_parameters_stay_in_eval_mode(encoder, settings, pre
     assert {name for name, training in modes.items() if training} == names_with(model, prefixes)
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_weighted_layer_sum": True}])
+@pytest.mark.parametrize("settings", [{}, {"use_weighted_layer_sum": True}, {"backend": "mhfa"}])
 def test_gradient_factor_multiplies_the_encoders_gradients_and_nothing_else(settings, waveforms, labels):
-    settings |= {"num_trainable_layers": "all", "train_feature_projection": True}
+    settings = {**settings, "num_trainable_layers": "all", "train_feature_projection": True}
     whole, scaled = (small_model(encoder_gradient_factor=factor, **settings) for factor in (1, 0.125))
 
     outputs = [model(waveforms, labels=labels) for model in (whole, scaled)]
