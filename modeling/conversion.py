@@ -6,14 +6,14 @@ import dataclasses
 import json
 import re
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForAudioClassification, PreTrainedModel
+from transformers import AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from hub_cards.card import write_card
@@ -23,6 +23,7 @@ from hub_cards.recipe import (
     find_changed_settings,
     find_published,
     find_recipe,
+    list_systems,
     load_recipe,
 )
 from hub_cards.run_folder import CONVERSION_NAME, read_run
@@ -41,7 +42,11 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 PARALLEL_PREFIX = "module."  # of `nn.DataParallel`
 SINC_BANK = "sinc.filters"  # computed from the config
 COUNTER = ".num_batches_tracked"  # of a batch normalisation, which does not use it
+RUNNING_STATISTICS = (".running_mean", ".running_var")  # which it does use
+MOST_LINES = 40  # of an error
 UNUSED = None  # in a rename table: the network has no use for the tensor
+# Of torch's weight norm, as it was called before it became a parametrization.
+WEIGHT_NORM = {"g": "parametrizations.weight.original0", "v": "parametrizations.weight.original1"}
 # Of a residual block in the published code of AASIST and RawNet2: name of each module here by its name there.
 RESIDUAL_BLOCK = {
     "bn1": "norm1",
@@ -126,42 +131,23 @@ def _find_fault(name: object, value: object) -> str | None:
     return None
 
 
-def read_sizes(
-    tensors: Mapping[str, torch.Tensor], axes: Mapping[str, tuple[str, int, int]], where: str
-) -> dict[str, int | list[int]]:
-    """
-    Read sizes off the tensors; a `ValueError` that begins with `where` and names all that are missing.
-
-    Args:
-        axes: by size, name of a tensor, its number of dimensions and the one that it is. A name with {}, for
-            the number of a block, makes a list of all blocks' sizes.
-    """
-    sizes, wrong = {}, []
-    for size, (pattern, ndim, axis) in axes.items():
-        block = re.compile(re.escape(pattern.partition("{}")[0]) + r"(\d+)\.")
-        num_blocks = len({found[1] for name in tensors if (found := block.match(name))})
-        names = [pattern.format(i) for i in range(num_blocks or 1)] if "{}" in pattern else [pattern]
-        bad = [name for name in names if name not in tensors or tensors[name].ndim != ndim]
-        wrong += bad
-        if not bad:
-            found = [tensors[name].shape[axis] for name in names]
-            sizes[size] = found if "{}" in pattern else found[0]
-    if wrong:
-        raise ValueError(f"{where}: missing, or of other dimensions, are {', '.join(wrong)}.")
-    return sizes
-
-
 def rename(name: str, table: Mapping[str, str | None]) -> str | None:
     """
     Rename a tensor by a table of names or prefixes, of which the longest counts; a prefix ends at a dot. A
-    name that the table does not have stays as it is; one that the network has no use for is `UNUSED`.
+    name that the table does not have stays as it is; one that the network has no use for is `UNUSED`. Weight
+    norm has its name of today.
     """
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         prefix = ".".join(parts[:length])
         if prefix in table:
-            return UNUSED if table[prefix] is UNUSED else table[prefix] + name.removeprefix(prefix)
-    return name
+            return UNUSED if table[prefix] is UNUSED else respell(table[prefix] + name.removeprefix(prefix))
+    return respell(name)
+
+
+def respell(name: str) -> str:
+    """Give weight norm's parametrization its name where a name has the older spelling."""
+    return re.sub(r"\bweight_([gv])$", lambda found: WEIGHT_NORM[found[1]], name)
 
 
 def make_block_table(config: SincFrontEndConfig, prefix: str) -> dict[str, str | None]:
@@ -183,13 +169,14 @@ def load_renamed(
 ) -> list[str]:
     """
     Load a checkpoint's tensors into a network, in its own dtype, renamed by a table, see [`rename`], and give
-    the names of those that it has no use for. The fixed sinc bank stays that of the config, and counters of
-    batches that the checkpoint lacks stay 0. A `ValueError` names two tensors that have one place, or all
-    that are missing, unknown or of another shape.
+    the names of those that it has no use for. Buffers but running statistics are not needed: the fixed sinc
+    bank stays that of the config, and counters of batches that the checkpoint lacks stay 0. A `ValueError`
+    names two tensors that have one place, or those that are missing, unknown or of another shape.
     """
     own = model.state_dict()
     sources = {SINC_BANK: "the config"} if SINC_BANK in own else {}
-    state = {name: tensor for name, tensor in own.items() if name == SINC_BANK or name.endswith(COUNTER)}
+    buffers = {name for name, _ in model.named_buffers() if not name.endswith(RUNNING_STATISTICS)}
+    state = {name: tensor for name, tensor in own.items() if name in buffers}
     unused = []
     for name, tensor in tensors.items():
         place = rename(name, table)
@@ -204,16 +191,31 @@ def load_renamed(
     except RuntimeError as error:
         known = own.keys() | dict(model.named_modules()).keys()
         theirs = [
-            f"\n\t{ours} is called {name} in the checkpoint{'' if ours in known else suggest(ours, known)}."
+            f"\t{ours} is called {name} in the checkpoint{'' if ours in known else suggest(ours, known)}."
             for name, ours in table.items()
             if ours not in (UNUSED, name) and re.search(rf"(?<![\w.]){re.escape(ours)}(?!\w)", str(error))
         ]
-        raise ValueError(f"{where} does not fit the network. {error}{''.join(theirs)}") from None
+        lines = [*f"{where} does not fit the network. {error}".splitlines(), *theirs]
+        if (more := len(lines) - MOST_LINES) > 0:  # of a file of another system
+            lines[MOST_LINES:] = [f"\t… and {more} lines more"]
+        raise ValueError("\n".join(lines)) from None
     return unused
 
 
-def load_recipe_of(system: str, *model_types: str) -> Recipe:
-    """Load a system's recipe; a `ValueError` if its architecture is none of `model_types`."""
+def choose_recipe(system: str | None, checkpoint: Path, *model_types: str) -> Recipe:
+    """
+    Load the recipe of a system, by its name or the path of a YAML; without one, of the system whose published
+    file the checkpoint is. ValueError: it is none's, or the architecture is none of `model_types`.
+    """
+    if system is None:
+        recipes = [load_recipe(find_recipe(name)[0]) for name in list_systems()]
+        systems = [recipe.system for recipe in recipes if recipe.model["model_type"] in model_types]
+        if (published := find_published(hash_file(checkpoint))) is None:
+            raise ValueError(
+                f"{checkpoint} is no file that is known by its SHA-256. Say by --system what it was trained "
+                f"as: {', '.join(systems)}, or a copy of one of their YAMLs with the settings changed."
+            )
+        system = published.system
     recipe = load_recipe(find_recipe(system)[0])
     if (found := recipe.model.get("model_type")) not in model_types:
         raise ValueError(f"{system} is a {found}, not {' or '.join(model_types)}.")
@@ -229,6 +231,28 @@ def new_model(recipe: Recipe) -> PreTrainedModel:
             "a linear one. Leave loss out; the converted model can be trained on with another."
         )
     return AutoModelForAudioClassification.from_config(config).eval()
+
+
+def convert_state_dict(
+    checkpoint: Path,
+    output_dir: Path,
+    recipe: Recipe,
+    make_table: Callable[[PreTrainedConfig], Mapping[str, str | None]],
+    converter: str,
+) -> tuple[PreTrainedModel, dict]:
+    """
+    Write a model's folder with the weights of a state dict: the model, and what `conversion.json` says.
+
+    Args:
+        recipe: of the system, from which all settings are.
+        make_table: makes the rename table of a config; see [`rename`].
+        converter: see [`write_converted`].
+    """
+    model = new_model(recipe)
+    tensors = read_checkpoint(checkpoint)
+    where = f"{checkpoint}, as {recipe.system},"
+    unused = load_renamed(model, tensors, make_table(model.config), where=where)
+    return model, write_converted(model, output_dir, recipe, checkpoint, converter, unused)
 
 
 def write_converted(
@@ -267,6 +291,7 @@ def write_converted(
             )
     record = {
         **source,
+        "system": recipe and recipe.system,
         "converter": f"modeling.convert_{converter}_checkpoint",
         "unused": sorted(unused),
         **more,
@@ -304,3 +329,23 @@ def make_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:
         "--output_dir", type=Path, required=True, metavar="DIR", help="a new or empty folder for the model"
     )
     return parser
+
+
+def run_converter(
+    convert: Callable[..., tuple[PreTrainedModel, dict]], description: str, arguments: list[str] | None
+) -> None:
+    """Run a converter of state dicts, with the arguments of the command line or those given."""
+    parser = make_parser(description, "the weights, a state dict that `torch.save` wrote")
+    parser.add_argument("--system", help="what they were trained as, a system or a YAML file")
+    args = parser.parse_args(arguments)
+    try:
+        model, record = convert(**vars(args))
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+    print(f"{args.output_dir}: {record['system']} with {model.num_parameters():,} parameters")
+    if record["origin"]["published"]:
+        print(f"{args.checkpoint} is the file that the authors publish (compared by SHA-256).")
+    else:
+        print(f"Who trained {args.checkpoint} is not known: no system states its SHA-256.")
+    if record["unused"]:
+        print(f"Not used: {', '.join(sorted({name.rpartition('.')[0] for name in record['unused']}))}")

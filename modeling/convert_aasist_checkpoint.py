@@ -3,37 +3,17 @@ github.com/clovaai/aasist), or the ASVspoof 5 baseline, into a `AasistForAudioCl
 
     python -m modeling.convert_aasist_checkpoint --checkpoint AASIST.pth --output_dir models/aasist
 
-A published file is known by its SHA-256, which the YAML of its system states. The sizes of any other are read
-off the tensors; what is not in them, pooling ratios and temperatures among it, is that of --system: without
-it, of aasist or aasist-l, whichever has these sizes.
+A published file is known by its SHA-256, which the YAML of its system states. For any other, --system names
+the system, or a YAML, with the settings that it was trained with.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from hub_cards.recipe import Recipe, find_published
-from processing.files import hash_file
-
 from .configuration_aasist import AasistConfig
-from .conversion import (
-    load_recipe_of,
-    load_renamed,
-    make_block_table,
-    make_parser,
-    new_model,
-    read_checkpoint,
-    read_sizes,
-    write_converted,
-)
+from .conversion import choose_recipe, convert_state_dict, make_block_table, run_converter
 from .modeling_aasist import AasistForAudioClassification
 
 
-SYSTEMS = ("aasist", "aasist-l")
-AXES = {  # see `read_sizes`
-    "block_channels": ("encoder.{}.0.conv1.weight", 4, 0),
-    "graph_size": ("GAT_layer_S.att_weight", 2, 0),
-    "heterogeneous_graph_size": ("HtrgGAT_layer_ST11.att_weightM", 2, 0),
-}
 # Name of each module, or tensor of its own, here by its name there, of both kinds of attention.
 SHARED = {"att_proj": "attention", "proj_with_att": "attended", "proj_without_att": "own", "bn": "norm"}
 ATTENTION = SHARED | {"att_weight": "energy"}
@@ -68,49 +48,17 @@ def make_table(config: AasistConfig) -> dict[str, str | None]:
     return table
 
 
-def find_matching_recipe(sizes: Mapping, system: str | None, checkpoint: Path) -> Recipe:
-    """Load the recipe of --system, or of the system whose published file it is, or of one of `SYSTEMS`, that
-    has the sizes; a `ValueError` if none has."""
-    published = find_published(hash_file(checkpoint))
-    names = [system] if system else [published.system] if published else SYSTEMS
-    for name in names:
-        recipe = load_recipe_of(name, AasistConfig.model_type)
-        config = recipe.build_config()
-        stated = {size: getattr(config, size) for size in sizes}
-        if stated | {"block_channels": list(config.block_channels)} == sizes:
-            return recipe
-    listed = ", ".join(f"{name} {value}" for name, value in sizes.items())
-    raise ValueError(
-        f"{checkpoint} has {listed}, which are not the sizes of {' or '.join(names)}. Copy "
-        "hub_cards/aasist.yaml, change its `model:` to the settings that the weights were trained with, and "
-        "name the file by --system."
-    )
-
-
 def convert(
     checkpoint: Path, output_dir: Path, system: str | None = None
 ) -> tuple[AasistForAudioClassification, dict]:
     """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
-    `system` is the name of a system or the path of a YAML; `None` finds it by the SHA-256 or the sizes."""
-    tensors = read_checkpoint(checkpoint)
-    sizes = read_sizes(tensors, AXES, f"{checkpoint} is no state dict of AASIST")
-    recipe = find_matching_recipe(sizes, system, checkpoint)
-    model = new_model(recipe)
-    unused = load_renamed(model, tensors, make_table(model.config), where=checkpoint)
-    return model, write_converted(model, output_dir, recipe, checkpoint, "aasist", unused)
+    `system`: see [`~modeling.conversion.choose_recipe`]."""
+    recipe = choose_recipe(system, checkpoint, AasistConfig.model_type)
+    return convert_state_dict(checkpoint, output_dir, recipe, make_table, "aasist")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = make_parser(__doc__, "the weights, such as AASIST.pth, AASIST-L.pth or ASVspoof 5's best.pth")
-    parser.add_argument("--system", help="a system or a YAML file; default: see above")
-    args = parser.parse_args(arguments)
-    try:
-        model, record = convert(**vars(args))
-    except (ValueError, OSError) as error:
-        parser.exit(1, f"{error}\n")
-    verdict = "is" if record["origin"]["published"] else "is not"
-    print(f"{args.output_dir}: AASIST with {model.num_parameters():,} parameters")
-    print(f"{args.checkpoint} {verdict} the file that the authors publish (compared by SHA-256).")
+    run_converter(convert, __doc__, arguments)
 
 
 if __name__ == "__main__":

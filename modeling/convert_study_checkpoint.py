@@ -42,11 +42,12 @@ from .conversion import (
     COUNTER,
     SINC_BANK,
     UNUSED,
-    load_recipe_of,
+    choose_recipe,
     load_renamed,
     new_model,
     read_checkpoint,
     rename,
+    respell,
     write_converted,
 )
 
@@ -56,8 +57,6 @@ NO_PLACE = "-"  # in a key map
 BANK_TOLERANCE = 1e-4  # of the largest tap
 ENCODER = "encoder."
 MASK = "masked_spec_embed"  # of the encoder
-# Of torch's weight norm, as it was called before it became a parametrization.
-WEIGHT_NORM = {"g": "parametrizations.weight.original0", "v": "parametrizations.weight.original1"}
 
 
 def read_key_map(path: Path) -> dict[str, str | None]:
@@ -100,11 +99,6 @@ def recognize_encoder(names: Iterable[str], places: Iterable[str], where: Path) 
     return {prefix + MASK: UNUSED, **{prefix + module: ENCODER + module for module in modules}}
 
 
-def respell(name: str) -> str:
-    """Give weight norm's parametrization its name where a name has the older spelling."""
-    return re.sub(r"\bweight_([gv])$", lambda found: WEIGHT_NORM[found[1]], name)
-
-
 def find_places(
     tensors: Mapping[str, torch.Tensor], model: PreTrainedModel, key_map: Path | None, where: Path
 ) -> dict[str, str | None]:
@@ -120,8 +114,7 @@ def find_places(
     if unknown:
         raise ValueError("\n".join(unknown))
     table = recognize_encoder(sorted(others), model.state_dict(), where) | table
-    places = {name: rename(name, table) for name in tensors}
-    return {name: place and respell(place) for name, place in places.items()}
+    return {name: rename(name, table) for name in tensors}
 
 
 def convert(
@@ -129,7 +122,7 @@ def convert(
 ) -> tuple[PreTrainedModel, dict]:
     """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says. If
     tensors do not fit, the `ValueError` lists those without a place, and empty places."""
-    recipe = load_recipe_of(system, *MODEL_TYPES)
+    recipe = choose_recipe(system, checkpoint, *MODEL_TYPES)
     tensors, model = read_checkpoint(checkpoint), new_model(recipe)
     places = find_places(tensors, model, key_map, checkpoint)
     if (bank := model.state_dict().get(SINC_BANK)) is not None:
@@ -196,7 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         if args.list:
-            model = new_model(load_recipe_of(args.system, *MODEL_TYPES))
+            model = new_model(choose_recipe(args.system, args.checkpoint, *MODEL_TYPES))
             tensors = read_checkpoint(args.checkpoint)
             places = find_places(tensors, model, args.key_map, args.checkpoint)
             print(list_names(tensors, places, model, whole=True))

@@ -78,7 +78,7 @@ def test_aasist_l_tells_real_spoof_from_bona_fide(shared_data, tmp_path, capsys)
     eer, _ = equal_error_rate(scores[is_bonafide], scores[~is_bonafide])
     assert eer < 0.05  # the authors report 0.99 % on all 71,237 trials, of which these are 31
     printed = capsys.readouterr().out
-    assert "AASIST with 85,034 parameters" in printed
+    assert "aasist-l with 85,034 parameters" in printed
     assert "AASIST-L.pth is the file that the authors publish (compared by SHA-256)." in printed
     assert yaml.safe_load((tmp_path / "l" / "recipe.yaml").read_text())["system"] == "aasist-l"
 
@@ -205,11 +205,16 @@ def test_system_of_another_architecture_is_refused(published, tmp_path):
         convert(save(tmp_path / "own.pth", published[1]), tmp_path / "out", "lcnn")
 
 
-def test_weights_of_unknown_sizes_are_an_error_that_says_which_and_what_to_do(published, tmp_path):
+def test_file_that_nobody_publishes_needs_its_system(published, tmp_path):
     checkpoint = save(tmp_path / "own.pth", published[1])
 
-    with pytest.raises(ValueError, match=r"block_channels \[4, 4, 6\].*not the sizes of aasist or aasist-l"):
+    message = "own.pth is no file that is known.*--system.*: aasist, aasist-asvspoof5, aasist-l, or a copy"
+    with pytest.raises(ValueError, match=message):
         convert(checkpoint, tmp_path / "out")
+    with pytest.raises(ValueError, match="own.pth, as aasist-l, does not fit the network.") as error:
+        convert(checkpoint, tmp_path / "out", "aasist-l")
+    lines = str(error.value).splitlines()
+    assert len(lines) == 41 and lines[-1].strip().startswith("… and ")  # not hundreds
     assert not (tmp_path / "out").exists()
 
 
@@ -259,16 +264,6 @@ def test_folder_that_exists_and_a_link_to_one_are_filled(published, recipe, tmp_
     names = {path.name for path in (tmp_path / "real").iterdir()}
     assert {"config.json", "model.safetensors", "README.md"} < names
     assert not [name for name in names if name.startswith(".")]
-
-
-def test_state_dict_of_another_network_is_refused(tmp_path):
-    checkpoint = save(tmp_path / "other.pth", {"conv.weight": torch.ones(2)})
-
-    with pytest.raises(
-        ValueError,
-        match="other.pth is no state dict of AASIST: missing,.* are encoder.0.0.conv1.weight, GAT_layer_S",
-    ):
-        convert(checkpoint, tmp_path / "out")
 
 
 def test_output_folder_with_something_in_it_is_left_alone(published, recipe, tmp_path, capsys):
