@@ -19,7 +19,12 @@ from hub_cards.run_folder import read_run
 from hub_cards.staging import find_files
 from hub_cards.tables import format_any, format_stated, make_table
 from metrics.names import format_value
-from modeling import AntiSpoofingFeatureExtractor, LFCCGMMConfig, LFCCGMMForAudioClassification
+from modeling import (
+    AntiSpoofingFeatureExtractor,
+    LFCCGMMConfig,
+    LFCCGMMForAudioClassification,
+    Wav2Vec2AntiSpoofingConfig,
+)
 from processing.corpora import LAYOUTS
 from processing.corpus_names import CORPORA
 from processing.origin import describe_start, describe_training
@@ -289,6 +294,19 @@ def test_architecture_is_that_of_the_config(run_folder):
     assert cells(after, "Sinc filter bank")[0].startswith("20 filters of 129 taps, mel scale")
     assert cells(after, "Residual blocks, stage 1") == ["3 × 8 channels"]
     assert cells(after, "Residual blocks, stage 2") == ["1 × 32 channels"]
+
+
+def test_whispers_encoder_is_described_with_its_front_end_and_its_fixed_positions(run_folder):
+    sizes = {"model_type": "whisper", "d_model": 512, "encoder_layers": 6, "num_mel_bins": 80}
+    Wav2Vec2AntiSpoofingConfig(encoder_config=sizes, num_trainable_layers="all").save_pretrained(run_folder)
+
+    architecture = section(text_of(run_folder), "## Architecture")
+
+    assert cells(architecture, "Front end")[0].startswith("log-mel spectrogram: 80 filters")
+    assert cells(architecture, "Encoder") == [
+        "whisper, without its decoder, 6 transformer blocks of width 512"
+    ]
+    assert cells(architecture, "Trained in the encoder")[0].endswith("frozen: convolutions, positions")
 
 
 def test_value_that_a_record_lacks_is_an_error_that_names_it(run_folder):
