@@ -26,11 +26,7 @@ class MeanPooling(nn.Module):
 
     def pool(self, hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
         """(batch, frames, hidden_size) to (batch, hidden_size)."""
-        if frame_mask is None:
-            return hidden.mean(dim=1)
-        return hidden.masked_fill(~frame_mask.unsqueeze(2), 0).sum(dim=1) / frame_mask.sum(
-            dim=1, keepdim=True
-        )
+        return average_frames(hidden, frame_mask)
 
 
 class AttentivePooling(MeanPooling):
@@ -46,6 +42,14 @@ class AttentivePooling(MeanPooling):
         return (softmax_over_frames(energies, frame_mask) * hidden).sum(dim=1)
 
 
+def average_frames(hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
+    """Mean of (batch, frames, size) over the frames that the mask (batch, frames) leaves."""
+    if frame_mask is None:
+        return hidden.mean(dim=1)
+    frame_mask = frame_mask.unsqueeze(2)
+    return hidden.masked_fill(~frame_mask, 0).sum(dim=1) / frame_mask.sum(dim=1)
+
+
 def softmax_over_frames(energies: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
     """Softmax of (batch, frames, heads) over the frames that the mask (batch, frames) leaves."""
     if frame_mask is not None:
@@ -53,4 +57,4 @@ def softmax_over_frames(energies: torch.Tensor, frame_mask: torch.Tensor | None)
     return energies.softmax(dim=1)
 
 
-__all__ = ["AttentivePooling", "MeanPooling", "softmax_over_frames"]
+__all__ = ["AttentivePooling", "MeanPooling", "average_frames", "softmax_over_frames"]

@@ -41,13 +41,22 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         use_weighted_layer_sum: whether the head sees the mean of the first block's input and all blocks'
             outputs, weighted by the softmax of trained weights (as in SUPERB, Yang et al., Interspeech 2021),
             instead of the last block's output. A layer norm above the last block has been applied to that
-            block's output.
-        pooling: how frames become one vector: `"mean"` over time, or `"attentive"`, a mean weighted by a
-            trained attention over frames (Okabe et al., Interspeech 2018, without its standard deviations).
-        attention_size: width of the attention of attentive pooling.
-        classifier_proj_size: width of the hidden layer of the classification head.
-        classifier_dropout: dropout before the last layer.
-        num_samples, sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
+            block's output. Not with a back end of all layers.
+        backend: what makes one vector of the blocks' outputs: `"mean"` over time; `"attentive"`, a mean
+            weighted by a trained attention over frames (Okabe et al., Interspeech 2018, without its standard
+            deviations); `"aasist"`, the residual blocks and graph attention of AASIST (Tak et al., Odyssey
+            2022); `"nes2net"`, Nes2Net-X (Liu et al., IEEE TIFS 2025); or, of all layers, `"mhfa"`,
+            multi-head factorized attentive pooling (Peng et al., SLT 2022), and `"sls"`, sensitive layer
+            selection (Zhang et al., ACM Multimedia 2024).
+        attention_size: width of the attention of attentive pooling, and of the keys and values of MHFA.
+        attention_heads: heads of MHFA.
+        classifier_proj_size: width of the vector that the last layer gets; not of `"aasist"`, where it is
+            160, nor of `"nes2net"`, where it is the width of the encoder.
+        classifier_dropout: dropout of that vector.
+        num_samples: length of the input in samples; `None` for whole utterances, which needs an encoder whose
+            convolutions are normalised by layer norms (`feat_extract_norm: layer`, as in XLS-R), and another
+            back end than SLS or AASIST.
+        sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
 
     Example:
 
@@ -66,7 +75,8 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         *("wav2vec2", "hubert", "wavlm", "unispeech-sat", "data2vec-audio"),  # wav2vec2 includes XLS-R, MMS
         "whisper",
     )
-    backends_of_all_layers: ClassVar[tuple[str, ...]] = ("mhfa",)
+    backends_of_all_layers: ClassVar[tuple[str, ...]] = ("mhfa", "sls")
+    backends_of_one_length: ClassVar[tuple[str, ...]] = ("sls", "aasist")
     training_fields: ClassVar[tuple[str, ...]] = (
         *CountermeasureConfig.training_fields,
         "num_trainable_layers",
@@ -76,6 +86,7 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         "encoder_gradient_factor",
     )
 
+    num_samples: int | None = 64000
     encoder_config: dict | PreTrainedConfig | None = None
     num_trainable_layers: int | str = 0
     train_feature_encoder: bool = False
@@ -83,7 +94,7 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
     train_positional_convolution: bool = False
     encoder_gradient_factor: float | int = 1.0
     use_weighted_layer_sum: bool = False
-    backend: Literal["mean", "attentive", "mhfa"] = "mean"
+    backend: Literal["mean", "attentive", "mhfa", "sls", "aasist", "nes2net"] = "mean"
     attention_size: int = 128
     attention_heads: int = 32
     classifier_proj_size: int = 256
@@ -126,6 +137,28 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         """Whether the head takes the first block's input and all blocks' outputs, not the last one alone."""
         return self.use_weighted_layer_sum or self.backend in self.backends_of_all_layers
 
+    @property
+    def has_last_norm(self) -> bool:
+        """Whether a layer norm that the encoder has above its last block is applied; SLS goes without."""
+        return self.backend != "sls"
+
+    @property
+    def takes_padding(self) -> bool:
+        """Whether padding that an `attention_mask` marks leaves an utterance's logits as they are. Not where
+        the back end takes one length, nor where the encoder's lower part sees what is padded."""
+        is_normalized_by_frame = getattr(self.encoder_config, "feat_extract_norm", None) == "layer"
+        return is_normalized_by_frame and self.backend not in self.backends_of_one_length
+
+    def count_frames(self, num_samples: int) -> int:
+        """Frames that the encoder makes of so many samples; of a tensor of lengths as well."""
+        if self.encoder_config.model_type == "whisper":
+            return (num_samples // WHISPER_HOP_LENGTH + 1) // 2
+        frames = num_samples
+        convolutions = zip(self.encoder_config.conv_kernel, self.encoder_config.conv_stride, strict=True)
+        for kernel, stride in convolutions:
+            frames = (frames - kernel) // stride + 1
+        return frames
+
     def validate_encoder(self):
         if getattr(self.encoder_config, "add_adapter", False):
             raise ValueError("encoder_config: add_adapter must be False; the head takes the blocks' frames.")
@@ -163,8 +196,20 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
                 f"use_weighted_layer_sum leaves one layer, but backend {self.backend!r} weighs all layers "
                 "itself: leave it false."
             )
+        if self.backend == "nes2net" and self.encoder_config.hidden_size % 64:
+            raise ValueError(
+                f"backend 'nes2net' divides the encoder's width by 64, and {self.encoder_config.hidden_size} "
+                "is no multiple of it: take another encoder or back end."
+            )
 
     def validate_length(self):
+        if self.num_samples is None:
+            if not self.takes_padding:
+                raise ValueError(
+                    f"num_samples None, whole utterances, is not for backend {self.backend!r} on this "
+                    "encoder: give a number."
+                )
+            return
         if self.encoder_config.model_type == "whisper":
             self.check_length(WHISPER_WINDOW_LENGTH // 2 + 1, "Whisper's log-mel spectrogram needs")
             positions = self.encoder_config.max_source_positions
@@ -180,6 +225,12 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         for kernel, stride in reversed(list(convolutions)):
             shortest = (shortest - 1) * stride + kernel
         self.check_length(shortest, "the encoder's convolutions need")
+
+    def validate_frames(self):
+        if self.backend in self.backends_of_one_length and self.count_frames(self.num_samples) < 3:
+            raise ValueError(
+                f"num_samples {self.num_samples} is too short: backend {self.backend!r} needs 3 frames."
+            )
 
 
 __all__ = ["Wav2Vec2AntiSpoofingConfig"]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
@@ -33,10 +34,12 @@ class EncoderStages:
     Attributes:
         layers: the transformer blocks.
         last_norm: the norm after the last block; `None` where there is none.
+        has_last_norm: whether it is applied.
     """
 
-    def __init__(self, encoder: PreTrainedModel):
+    def __init__(self, encoder: PreTrainedModel, *, has_last_norm: bool = True):
         self.encoder = encoder
+        self.has_last_norm = has_last_norm
         self.layers = self.body.layers
         self.last_norm = self.body.layer_norm if self.norm_is_last else None
 
@@ -54,25 +57,36 @@ class EncoderStages:
         """The front end's output to (batch, channels, frames)."""
         return self.encoder.feature_extractor(inputs)
 
-    def embed(self, features: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, frames) to the first block's input, (batch, frames, hidden_size)."""
+    def embed(self, features: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """(batch, channels, frames), and a mask (batch, frames) that is false where there is padding, to the
+        first block's input, (batch, frames, hidden_size)."""
         hidden = self.encoder.feature_projection(features.transpose(1, 2))
         hidden = hidden[0] if isinstance(hidden, tuple) else hidden  # HuBERT's gives nothing else
+        if frame_mask is not None:  # as beyond the end of a batch
+            hidden = hidden.masked_fill(~frame_mask.unsqueeze(2), 0)
         hidden = hidden + self.body.pos_conv_embed(hidden)
         return self.body.dropout(hidden if self.norm_is_last else self.body.layer_norm(hidden))
 
-    def run_blocks(self, states: list[torch.Tensor], first: int, stop: int) -> list[torch.Tensor]:
+    def run_blocks(
+        self, states: list[torch.Tensor], first: int, stop: int, frame_mask: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """Append the outputs of the blocks `first` to `stop` - 1 to the states, (batch, frames, hidden_size);
-        that of the last block after the norm above it."""
-        states = [*states, *self._run_layers(states[-1], first, stop)]
-        if first < stop == len(self.layers) and self.last_norm is not None:
+        that of the last block after the norm above it. No frame attends to those that a mask (batch, frames)
+        leaves out."""
+        states = [*states, *self._run_layers(states[-1], first, stop, frame_mask)]
+        if first < stop == len(self.layers) and self.last_norm is not None and self.has_last_norm:
             states[-1] = self.last_norm(states[-1])
         return states
 
-    def _run_layers(self, hidden: torch.Tensor, first: int, stop: int) -> list[torch.Tensor]:
+    def _run_layers(
+        self, hidden: torch.Tensor, first: int, stop: int, frame_mask: torch.Tensor | None
+    ) -> list[torch.Tensor]:
         outputs = []
+        attention_mask = frame_mask
+        if frame_mask is not None:
+            attention_mask = create_bidirectional_mask(self.encoder.config, hidden, frame_mask)
         for layer in self.layers[first:stop]:
-            hidden = layer(hidden, attention_mask=None)
+            hidden = layer(hidden, attention_mask=attention_mask)
             outputs.append(hidden)
         return outputs
 
@@ -83,7 +97,8 @@ class EncoderStages:
     def list_frozen(self, config: Wav2Vec2AntiSpoofingConfig) -> list[nn.Module]:
         """Modules that the config says are not trained, in the order in which data flows."""
         modules = [*self._list_frozen_below(config), *self.layers[: config.num_frozen_layers]]
-        if self.last_norm is not None and config.num_frozen_layers == len(self.layers):
+        is_unused = not self.has_last_norm or config.num_frozen_layers == len(self.layers)
+        if self.last_norm is not None and is_unused:
             modules.append(self.last_norm)
         return modules
 
@@ -104,13 +119,15 @@ class EncoderStages:
 class WavLMStages(EncoderStages):
     """Its first block makes a position bias, (batch * heads, frames, frames), and hands it on."""
 
-    def _run_layers(self, hidden: torch.Tensor, first: int, stop: int) -> list[torch.Tensor]:
+    def _run_layers(
+        self, hidden: torch.Tensor, first: int, stop: int, frame_mask: torch.Tensor | None
+    ) -> list[torch.Tensor]:
         batch, frames = hidden.shape[:2]
         bias, outputs = None, []
         if first:
             bias = self.layers[0].attention.compute_bias(frames, frames).repeat(batch, 1, 1)
         for layer in self.layers[first:stop]:
-            hidden, bias = layer(hidden, position_bias=bias)
+            hidden, bias = layer(hidden, attention_mask=frame_mask, position_bias=bias)
             outputs.append(hidden)
         return outputs
 
@@ -127,7 +144,7 @@ class WhisperStages(EncoderStages):
     def convolve(self, inputs: torch.Tensor) -> torch.Tensor:
         return F.gelu(self.encoder.conv2(F.gelu(self.encoder.conv1(inputs))))
 
-    def embed(self, features: torch.Tensor) -> torch.Tensor:
+    def embed(self, features: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         hidden = features.transpose(1, 2)
         hidden = hidden + self.encoder.embed_positions.weight[: hidden.shape[1]]
         return F.dropout(hidden, p=self.encoder.dropout, training=self.encoder.conv1.training)
@@ -141,10 +158,10 @@ class WhisperStages(EncoderStages):
         return [*convolutions, self.encoder.embed_positions]
 
 
-def find_stages(encoder: PreTrainedModel) -> EncoderStages:
+def find_stages(encoder: PreTrainedModel, *, has_last_norm: bool = True) -> EncoderStages:
     """The stages of an encoder of any kind."""
     stages = {"wavlm": WavLMStages, "whisper": WhisperStages}
-    return stages.get(encoder.config.model_type, EncoderStages)(encoder)
+    return stages.get(encoder.config.model_type, EncoderStages)(encoder, has_last_norm=has_last_norm)
 
 
 __all__ = ["EncoderStages", "find_stages", "make_encoder", "make_front_end"]

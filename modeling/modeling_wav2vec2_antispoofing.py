@@ -10,15 +10,16 @@ from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .backends import make_backend
+from .backends import make_backend, make_last_layer
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
-from .cosine_classifier import make_classifier
 from .encoder_stages import EncoderStages, find_stages, make_encoder, make_front_end
 from .gradient_factor import scale_gradient
 from .log_mel import LogMelSpectrogram
-from .mhfa import MultiHeadFactorizedAttentivePooling
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
+
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
@@ -33,13 +34,13 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         # The encoder initialises itself; the head as PyTorch does, and not by the library's normal(0, 0.02).
-        if isinstance(module, (nn.Linear, MultiHeadFactorizedAttentivePooling)):
-            module.reset_parameters()
-        elif isinstance(module, LogMelSpectrogram):
+        if isinstance(module, LogMelSpectrogram):
             module.init_weights()
         elif isinstance(module, Wav2Vec2AntiSpoofingForAudioClassification):
             if module.layer_weights is not None:
                 init.zeros_(module.layer_weights)
+        elif hasattr(module, "reset_parameters") and not isinstance(module, BATCH_NORMS):
+            module.reset_parameters()
         else:
             super()._init_weights(module)
 
@@ -67,14 +68,14 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             else None
         )
         self.backend = make_backend(config)
-        self.classifier = make_classifier(self.backend.output_size, config)
+        self.classifier = make_last_layer(self.backend.output_size, config)
         self.post_init()
         self.freeze()
 
     @property
     def stages(self) -> EncoderStages:
         """The stages of the encoder, under the same names for every kind of encoder."""
-        return find_stages(self.encoder)
+        return find_stages(self.encoder, has_last_norm=self.config.has_last_norm)
 
     def train(self, mode: bool = True) -> "Wav2Vec2AntiSpoofingForAudioClassification":
         """As in `nn.Module`, but parts of the trunk that need no gradients stay in eval mode."""
@@ -124,31 +125,37 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             trunk_states: instead of `input_values`, what `run_trunk` gave for them, in any float type.
             labels: (batch,) class indices in the order of `config.id2label`.
             output_hidden_states: whether to return the first block's input and all blocks' outputs, each
-                (batch, frames, hidden_size); the last one after the final layer norm. Needs `input_values`.
-            attention_mask: accepted where it marks no padding.
+                (batch, frames, hidden_size); the last one after the final layer norm, but with SLS. Needs
+                `input_values`.
+            attention_mask: (batch, num_samples), 0 where there is padding at the end; which frames see and
+                what the back end counts follow from it. Padding needs `config.takes_padding`.
             num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
             `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
         """
-        refuse_padding(attention_mask)
+        if trunk_states is not None or not self.config.takes_padding:
+            refuse_padding(attention_mask)
         if (input_values is None) == (trunk_states is None):
             raise ValueError("Give either input_values or trunk_states.")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        frame_mask = self.make_frame_mask(attention_mask)
         if trunk_states is None:
-            trunk_states = self.run_trunk(input_values, every_state=output_hidden_states)
+            trunk_states = self.run_trunk(
+                input_values, every_state=output_hidden_states, frame_mask=frame_mask
+            )
         elif output_hidden_states:
             raise ValueError("output_hidden_states needs input_values: trunk_states are not all of them.")
         states = list(trunk_states.to(self.classifier.weight.dtype).unbind(1))
         stages = self.stages
-        states = stages.run_blocks(states, self.config.num_frozen_layers, len(stages.layers))
+        states = stages.run_blocks(states, self.config.num_frozen_layers, len(stages.layers), frame_mask)
         # (batch, states, frames, hidden_size)
         seen = torch.stack(states if self.config.needs_all_layers else states[-1:], dim=1)
         seen = scale_gradient(seen, self.config.encoder_gradient_factor)
         if self.layer_weights is not None:
             seen = torch.einsum("s,bsth->bth", self.layer_weights.softmax(0), seen).unsqueeze(1)
-        hidden = self.backend(seen)  # (batch, output_size)
+        hidden = self.backend(seen, frame_mask)  # (batch, output_size)
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             logits = self.classifier(hidden.to(self.classifier.weight.dtype))
 
@@ -158,7 +165,22 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             hidden_states=tuple(states) if output_hidden_states else None,
         )
 
-    def run_trunk(self, input_values: torch.Tensor, *, every_state: bool = False) -> torch.Tensor:
+    def make_frame_mask(self, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """The mask of samples (batch, num_samples) as one of frames, (batch, frames), true where there is
+        speech; `None` where there is no padding."""
+        if attention_mask is None or attention_mask.all():
+            return None
+        lengths = self.config.count_frames(attention_mask.sum(dim=1, keepdim=True))
+        frames = self.config.count_frames(attention_mask.shape[1])
+        return torch.arange(frames, device=attention_mask.device) < lengths
+
+    def run_trunk(
+        self,
+        input_values: torch.Tensor,
+        *,
+        every_state: bool = False,
+        frame_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """
         What the trained part takes from the part below it. Where that is frozen, it never changes for an
         utterance, so that it can be computed once and kept.
@@ -166,6 +188,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         Args:
             input_values: (batch, num_samples) waveform.
             every_state: give all states in all frames, also those that the trained part does not need.
+            frame_mask: (batch, frames), false where there is padding.
 
         Returns:
             (batch, states, frames, hidden_size): the output of the last frozen block, or the first block's
@@ -179,12 +202,14 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             else:
                 features = self._convolve(input_values)
             stages = self.stages
-            states = stages.run_blocks([stages.embed(features)], 0, self.config.num_frozen_layers)
+            first = stages.embed(features, frame_mask)
+            states = stages.run_blocks([first], 0, self.config.num_frozen_layers, frame_mask)
             if not (every_state or self.config.needs_all_layers):
                 states = states[-1:]
             stacked = torch.stack(states, dim=1)
             everything_is_frozen = self.config.num_frozen_layers == len(stages.layers)
-            if everything_is_frozen and self.config.backend == "mean" and not every_state:
+            is_averaged = self.config.backend == "mean" and not every_state and frame_mask is None
+            if everything_is_frozen and is_averaged:
                 stacked = stacked.mean(dim=2, keepdim=True)
             return stacked
 

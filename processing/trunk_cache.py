@@ -73,10 +73,11 @@ def cache_trunk(
             "--cache_frozen_trunk keeps what the frozen part gives, but adapters are trained in it, which "
             "change that. Leave out the cache or --lora_rank."
         )
-    if collator.crop != "start" or collator.augmentation is not None:
+    is_whole = collator.feature_extractor.num_samples is None
+    if is_whole or collator.crop != "start" or collator.augmentation is not None:
         raise ValueError(
             "--cache_frozen_trunk keeps one crop of each utterance as it is: leave out --crop random and "
-            "augmentation, or the cache."
+            "augmentation, and give num_samples, or leave out the cache."
         )
     model = model.to(PartialState().device)
     with torch.no_grad():

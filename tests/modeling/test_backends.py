@@ -2,38 +2,51 @@
 
 import pytest
 import torch
+from aasist_in_float64 import AasistInFloat64
 from tiny_base_model import ENCODER_SIZES
 from torch.nn import functional as F
 
-from modeling import Wav2Vec2AntiSpoofingConfig
-from modeling.backends import make_backend
+from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
+from modeling.backends import make_backend, make_last_layer
+from modeling.graph_attention import GraphSettings
 
 
-STATES, FRAMES, SIZE = ENCODER_SIZES["num_hidden_layers"] + 1, 24, ENCODER_SIZES["hidden_size"]
+STATES, FRAMES, SIZE = 4, 24, 128
+ENCODER = {**ENCODER_SIZES, "model_type": "wav2vec2", "hidden_size": SIZE}
 SETTINGS = {"attention_size": 6, "attention_heads": 5, "classifier_proj_size": 7}
-WITH_MASK = ["mean", "attentive", "mhfa"]
-BACKENDS = [*WITH_MASK]
+WITH_MASK = ["mean", "attentive", "mhfa", "nes2net"]
+BACKENDS = [*WITH_MASK, "sls", "aasist"]
+WITHOUT_GRADIENT = {  # what is added to all energies of a softmax has no effect
+    "attentive": {"energy.bias"},
+    "mhfa": {"key.bias", "attention.bias"},
+    "aasist": {"attention.2.bias", "attention.3.bias"},
+}
+XLS_R = {
+    "model_type": "wav2vec2",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+}
 
 
-def small_backend(name: str, **settings):
-    """A back end whose parameters all differ, and matter."""
+def small_backend(name: str) -> torch.nn.Module:
+    """A back end whose parameters and statistics all differ, and matter; in eval mode."""
     torch.manual_seed(0)
-    config = Wav2Vec2AntiSpoofingConfig(
-        encoder_config={"model_type": "wav2vec2", **ENCODER_SIZES},
-        num_samples=8000,
-        backend=name,
-        **{**SETTINGS, **settings},
-    )
+    config = Wav2Vec2AntiSpoofingConfig(encoder_config=ENCODER, num_samples=8000, backend=name, **SETTINGS)
     backend = make_backend(config)
     with torch.no_grad():
-        for parameter in backend.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+        for key, tensor in backend.state_dict().items():
+            if key.endswith("running_var") or (tensor.dim() == 1 and key.endswith("weight")):  # of norms
+                tensor.uniform_(0.5, 1.5)
+            elif tensor.is_floating_point():
+                tensor.copy_(torch.randn_like(tensor) * max(tensor[:1].numel(), 9) ** -0.5)
     return backend.eval()
 
 
-def states_of(backend_name: str, batch: int = 3, frames: int = FRAMES) -> torch.Tensor:
-    num_states = STATES if backend_name == "mhfa" else 1
-    return torch.randn(batch, num_states, frames, SIZE, generator=torch.Generator().manual_seed(1))
+def states_of(name: str, batch: int = 3) -> torch.Tensor:
+    num_states = STATES if name in Wav2Vec2AntiSpoofingConfig.backends_of_all_layers else 1
+    return torch.randn(batch, num_states, FRAMES, SIZE, generator=torch.Generator().manual_seed(1))
 
 
 # The definitions, of one utterance's states (states, frames, hidden_size) in float64
@@ -65,7 +78,83 @@ def mhfa_by_hand(states, p):
     return linear("projector", torch.cat(pooled), p)
 
 
-BY_HAND = {"mean": mean_by_hand, "attentive": attentive_by_hand, "mhfa": mhfa_by_hand}
+def norm(name: str, channels: torch.Tensor, p: dict) -> torch.Tensor:
+    """Batch normalisation in eval mode; channels first."""
+    shape = (-1, *[1] * (channels.dim() - 1))
+    w, b, mean, var = (
+        p[f"{name}.{part}"].view(shape) for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    return (channels - mean) / torch.sqrt(var + 1e-5) * w + b
+
+
+def sls_by_hand(states, p):
+    total = 0
+    for output in states[1:]:  # of the blocks
+        total = total + torch.sigmoid(linear("layer_gate", output.mean(0), p)) * output
+    image = F.selu(norm("norm", total[None], p)[0])
+    frames, channels = FRAMES // 3, SIZE // 3
+    cells = [
+        image[3 * t : 3 * t + 3, 3 * c : 3 * c + 3].max() for t in range(frames) for c in range(channels)
+    ]
+    return F.selu(linear("projector", torch.stack(cells), p))
+
+
+def res2net_by_hand(x, name, p):
+    """One block of (channels, frames); the convolutions by shifted sums."""
+
+    def convolve(group, i):
+        weight, bias = p[f"{name}.convs.{i}.weight"][..., 0], p[f"{name}.convs.{i}.bias"]
+        padded = F.pad(group, (2, 2))
+        taps = [padded[:, start : start + group.shape[1]] for start in (0, 2, 4)]  # dilation 2
+        return sum(weight[:, :, tap] @ shifted for tap, shifted in enumerate(taps)) + bias[:, None]
+
+    def pointwise(layer, hidden):
+        return p[f"{name}.{layer}.weight"][..., 0] @ hidden + p[f"{name}.{layer}.bias"][:, None]
+
+    hidden = norm(f"{name}.norm1", F.relu(pointwise("conv1", x)), p)
+    groups = hidden.split(len(x) // 8)
+    members, outputs = [groups[7]], []
+    for i in range(7):
+        members = [convolve(member, i) for member in [*members, groups[i]]]
+        members = [norm(f"{name}.norms.{i}", F.relu(member), p) for member in members]
+        outputs.append(sum(w * member for w, member in zip(p[f"{name}.weights.{i}"], members, strict=True)))
+    hidden = norm(f"{name}.norm2", F.relu(pointwise("conv2", torch.cat([*outputs, groups[7]]))), p)
+    squeezed = F.relu(linear(f"{name}.squeeze", hidden.mean(1), p))
+    return x + torch.sigmoid(linear(f"{name}.excite", squeezed, p))[:, None] * hidden
+
+
+def nes2net_by_hand(states, p):
+    groups = states[0].T.split(SIZE // 8)
+    outputs, before = [], 0
+    for i in range(7):
+        before = norm(f"norms.{i}", F.relu(res2net_by_hand(groups[i] + before, f"blocks.{i}", p)), p)
+        outputs.append(before)
+    return F.relu(norm("last_norm", torch.cat([*outputs, groups[7]]), p)).mean(1)
+
+
+def aasist_by_hand(states, p):
+    net = AasistInFloat64(p)
+    x = net.linear(states[0].numpy(), "projector").T  # (128, frames)
+    x = net.pool(net.pool(x).T).T[None]
+    x = net.selu(net.norm(x, "first_norm"))
+    for i in range(6):
+        x = net.block(x, f"blocks.{i}")
+    x = net.selu(net.norm(x, "last_norm"))
+    energies = net.norm(net.selu(net.conv(x, "attention.0")), "attention.2")
+    energies = net.conv(energies, "attention.3")
+    spectral = (x * net.softmax(energies, 2)).sum(2).T + net.state["band_positions"][0]
+    temporal = (x * net.softmax(energies, 1)).sum(1).T
+    return torch.from_numpy(net.read_out(spectral, temporal, GraphSettings()))
+
+
+BY_HAND = {
+    "mean": mean_by_hand,
+    "attentive": attentive_by_hand,
+    "mhfa": mhfa_by_hand,
+    "sls": sls_by_hand,
+    "nes2net": nes2net_by_hand,
+    "aasist": aasist_by_hand,
+}
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -84,17 +173,26 @@ def test_back_end_is_its_formula(name):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_every_parameter_of_a_back_end_has_gradients_under_bfloat16_autocast_as_well(name):
-    backend = small_backend(name).train()
+def test_gradients_reach_every_parameter_of_a_back_end(name):
+    backend = small_backend(name).double()
+
+    backend(states_of(name, batch=8).double()).square().sum().backward()
+
+    largest = {name: parameter.grad.abs().max() for name, parameter in backend.named_parameters()}
+    assert {name for name, value in largest.items() if value < 1e-12} == WITHOUT_GRADIENT.get(name, set())
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_back_end_trains_under_bfloat16_autocast(name):
+    backend, states = small_backend(name), states_of(name)
+    expected = backend(states)
 
     with torch.autocast("cpu", torch.bfloat16):
-        backend(states_of(name)).float().square().sum().backward()
+        output = backend(states)
+        backend.train()(states).float().square().sum().backward()
 
-    gradients = {name: parameter.grad for name, parameter in backend.named_parameters()}
-    assert all(gradient.isfinite().all() for gradient in gradients.values())
-    # What is added to all energies of a softmax has no effect.
-    zero = {n for n, gradient in gradients.items() if not gradient.abs().max() > 1e-6}
-    assert zero <= {"energy.bias", "attention.bias"}
+    assert (output.float() - expected).norm() < 0.1 * expected.norm()  # AASIST chooses some other nodes
+    assert all(parameter.grad.isfinite().all() for parameter in backend.parameters())
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -119,11 +217,40 @@ def test_frames_that_the_mask_leaves_out_count_for_nothing(name):
     torch.testing.assert_close(masked, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
-def test_mhfa_has_the_parameters_of_its_paper():
-    encoder = {"model_type": "wavlm", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+@pytest.mark.parametrize(
+    ("settings", "published", "difference"),
+    [
+        # The authors count batch normalisations that their code does not use, of blocks' inputs.
+        ({"backend": "aasist"}, 447_242, -2 * (32 + 32 + 64 + 64 + 64)),
+        ({"backend": "sls", "classifier_proj_size": 1024}, 23_399_429, 0),
+        # 511 thousand, with one logit; two here.
+        ({"backend": "nes2net"}, 511_014, 1025),
+        ({"backend": "mhfa"}, 2 * 25 + 2 * (1024 + 1) * 128 + (128 + 1) * 32 + (4096 + 1) * 256, 257 * 2),
+    ],
+    ids=lambda case: case.get("backend") if isinstance(case, dict) else None,
+)
+def test_parameters_on_xls_r_are_the_published_ones(settings, published, difference):
+    config = Wav2Vec2AntiSpoofingConfig(encoder_config=XLS_R, num_samples=64_600, **settings)
     with torch.device("meta"):
-        backend = make_backend(Wav2Vec2AntiSpoofingConfig(encoder_config=encoder, backend="mhfa"))
+        backend = make_backend(config)
+        last_layer = make_last_layer(backend.output_size, config)
 
-    layers, compression = 2 * 13, 2 * (768 * 128 + 128)
-    attention, embedding = 128 * 32 + 32, 32 * 128 * 256 + 256
-    assert sum(p.numel() for p in backend.parameters()) == layers + compression + attention + embedding
+    parameters = [*backend.parameters(), *last_layer.parameters()]
+    assert sum(parameter.numel() for parameter in parameters) == published + difference
+
+
+def test_logits_of_sls_are_selu_and_a_threshold_shifts_them_afterwards():
+    config = Wav2Vec2AntiSpoofingConfig(encoder_config=ENCODER, num_samples=8000, backend="sls")
+    model = Wav2Vec2AntiSpoofingForAudioClassification(config).eval()
+    waveforms = torch.randn(2, 8000)
+    inputs = []
+    model.classifier.register_forward_pre_hook(lambda module, args: inputs.append(args[0].double()))
+
+    before = model(waveforms).logits
+    model.set_decision_threshold(0.5)
+    after = model(waveforms).logits
+
+    state = {name: tensor.double() for name, tensor in model.classifier.state_dict().items()}
+    linear = inputs[0] @ state["weight"].T + state["inner_bias"]
+    torch.testing.assert_close(before.double(), F.selu(linear), atol=1e-6, rtol=0)
+    torch.testing.assert_close(after, before + torch.tensor([-0.25, 0.25]))

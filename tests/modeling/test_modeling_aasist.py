@@ -6,18 +6,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from aasist_in_float64 import AasistInFloat64
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForAudioClassification
 
 from modeling import AasistConfig, AasistForAudioClassification
-from modeling.modeling_aasist import (
-    AasistBlock,
-    GraphAttention,
-    GraphPooling,
-    HeterogeneousStackingGraphAttention,
-    pool_frames,
-    selu_,
-)
+from modeling.aasist_block import AasistBlock, pool_frames, selu_
+from modeling.graph_attention import GraphAttention, GraphPooling, HeterogeneousStackingGraphAttention
 
 
 SMALL = {
@@ -163,90 +158,15 @@ def test_heterogeneous_attention_tells_pairs_by_the_kinds_of_their_nodes():
 
 def forward_in_float64(model: AasistForAudioClassification, waveform: np.ndarray) -> np.ndarray:
     """The whole network written with numpy from the paper's description; eval mode, one utterance."""
-    state = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
-    config = model.config
-
-    def norm(x, name):
-        """Over the first axis of channels."""
-        w, b, mean, var = (state[f"{name}.{p}"] for p in ("weight", "bias", "running_mean", "running_var"))
-        return ((x.T - mean) / np.sqrt(var + 1e-5) * w + b).T
-
-    def conv(x, name, padding):
-        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        x = np.pad(x, ((0, 0), (padding[0],) * 2, (padding[1],) * 2))
-        windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(1, 2))
-        return np.einsum("oikl,ibfkl->obf", weight, windows) + bias[:, None, None]
-
-    def linear(x, name):
-        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
-
-    def pool(x):
-        return x[..., : x.shape[-1] // 3 * 3].reshape(*x.shape[:-1], -1, 3).max(-1)
-
-    def selu(x):
-        return 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))
-
-    def softmax(x, axis):
-        x = np.exp(x - x.max(axis, keepdims=True))
-        return x / x.sum(axis, keepdims=True)
-
-    def attend(nodes, name, energies, temperature):
-        weights = softmax(energies / temperature, 1)
-        hidden = linear(weights @ nodes, f"{name}.attended") + linear(nodes, f"{name}.own")
-        return selu(norm(hidden.T, f"{name}.norm").T)
-
-    def pairs(nodes, name):
-        return np.tanh(linear(nodes[:, None] * nodes[None], f"{name}.attention"))
-
-    def graph(nodes, name, temperature):
-        return attend(nodes, name, (pairs(nodes, name) @ state[f"{name}.energy"])[..., 0], temperature)
-
-    def heterogeneous(temporal, spectral, stack, name):
-        temporal, spectral = linear(temporal, f"{name}.temporal"), linear(spectral, f"{name}.spectral")
-        nodes, split = np.concatenate([temporal, spectral]), len(temporal)
-        hidden = pairs(nodes, name)
-        energies = np.empty((len(nodes), len(nodes)))
-        for i in range(len(nodes)):
-            for j in range(len(nodes)):
-                kinds = {i < split, j < split}
-                kind = "mixed" if len(kinds) == 2 else ("temporal" if True in kinds else "spectral")
-                energies[i, j] = hidden[i, j] @ state[f"{name}.{kind}_energy"][:, 0]
-        of_stack = np.tanh(linear(nodes * stack, f"{name}.stack_attention")) @ state[f"{name}.stack_energy"]
-        weights = softmax(of_stack / config.temperatures[2], 0)
-        stack = linear(weights.T @ nodes, f"{name}.stack_attended") + linear(stack, f"{name}.stack_own")
-        nodes = attend(nodes, name, energies, config.temperatures[2])
-        return nodes[:split], nodes[split:], stack
-
-    def keep(nodes, name, ratio):
-        weights = 1 / (1 + np.exp(-linear(nodes, f"{name}.weight")))
-        order = np.argsort(-weights[:, 0])[: max(1, int(ratio * len(nodes)))]
-        return (nodes * weights)[order]
-
-    x = np.abs(np.stack([np.correlate(waveform, taps, "valid") for taps in state["sinc.filters"][:, 0]]))
-    x = pool(x[: len(x) // 3 * 3].reshape(-1, 3, x.shape[1]).max(1))[None]
-    x = selu(norm(x, "sinc_norm"))
+    net, config = AasistInFloat64(model.state_dict()), model.config
+    x = np.abs(np.stack([np.correlate(waveform, taps, "valid") for taps in net.state["sinc.filters"][:, 0]]))
+    x = net.pool(x[: len(x) // 3 * 3].reshape(-1, 3, x.shape[1]).max(1))[None]
+    x = net.selu(net.norm(x, "sinc_norm"))
     for i in range(len(model.blocks)):
-        name, y = f"blocks.{i}", x
-        if config.pre_activation and i > 0:
-            y = selu(norm(y, f"{name}.norm1"))
-        y = conv(selu(norm(conv(y, f"{name}.conv1", (1, 1)), f"{name}.norm2")), f"{name}.conv2", (0, 1))
-        x = pool(y + (conv(x, f"{name}.shortcut", (0, 1)) if f"{name}.shortcut.weight" in state else x))
+        x = net.pool(net.block(x, f"blocks.{i}", pre_activation=config.pre_activation and i > 0))
     x = np.abs(x)
-    spectral = graph(x.max(2).T + state["band_positions"][0], "spectral_attention", config.temperatures[0])
-    temporal = graph(x.max(1).T, "temporal_attention", config.temperatures[1])
-    spectral = keep(spectral, "spectral_pooling", config.pool_ratios[0])
-    temporal = keep(temporal, "temporal_pooling", config.pool_ratios[1])
-    branches = []
-    for i in (0, 1):
-        name = f"branches.{i}"
-        t, s, stack = heterogeneous(temporal, spectral, state[f"{name}.stack"][0], f"{name}.first")
-        t = keep(t, f"{name}.temporal_pooling", config.pool_ratios[2])
-        s = keep(s, f"{name}.spectral_pooling", config.pool_ratios[2])
-        added = heterogeneous(t, s, stack, f"{name}.second")
-        branches.append([a + b for a, b in zip((t, s, stack), added, strict=True)])
-    t, s, stack = (np.maximum(*nodes) for nodes in zip(*branches, strict=True))
-    readout = np.concatenate([np.abs(t).max(0), t.mean(0), np.abs(s).max(0), s.mean(0), stack[0]])
-    return linear(readout, "classifier")
+    spectral = x.max(2).T + net.state["band_positions"][0]
+    return net.linear(net.read_out(spectral, x.max(1).T, config), "classifier")
 
 
 @pytest.mark.parametrize("pre_activation", [False, True])
