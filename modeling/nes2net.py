@@ -12,6 +12,22 @@ SCALE = 8  # groups of channels, outside and in every block
 DILATION = 2
 
 
+class WeightedSum(nn.Module):
+    """Sum over the last axis, of a given size, with trained weights."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The sum begins as the mean."""
+        nn.init.constant_(self.weight, 1 / len(self.weight))
+
+    def forward(self, stacked: torch.Tensor) -> torch.Tensor:
+        return (stacked * self.weight).sum(dim=-1)
+
+
 class Nes2NetBlock(nn.Module):
     """
     A Res2Net block with weighted sums. It starts from the last of eight groups x_0 … x_7 of its channels; the
@@ -31,17 +47,11 @@ class Nes2NetBlock(nn.Module):
         convolution = {"kernel_size": (3, 1), "dilation": (DILATION, 1), "padding": (DILATION, 0)}
         self.convs = nn.ModuleList(nn.Conv2d(width, width, **convolution) for _ in range(SCALE - 1))
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(SCALE - 1))
-        self.weights = nn.ParameterList(torch.empty(i + 2) for i in range(SCALE - 1))
+        self.sums = nn.ModuleList(WeightedSum(i + 2) for i in range(SCALE - 1))
         self.conv2 = nn.Conv1d(channels, channels, kernel_size=1)
         self.norm2 = nn.BatchNorm1d(channels)
         self.squeeze = nn.Linear(channels, channels)
         self.excite = nn.Linear(channels, channels)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Each sum begins as the mean."""
-        for weight in self.weights:
-            nn.init.constant_(weight, 1 / len(weight))
 
     def forward(self, hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
         """(batch, channels, frames) to the same shape."""
@@ -53,7 +63,7 @@ class Nes2NetBlock(nn.Module):
             if frame_mask is not None:  # what convolutions see beyond the end is zero
                 stacked = stacked.masked_fill(~frame_mask[:, None, :, None], 0)
             stacked = self.norms[i](self.convs[i](stacked).relu())
-            outputs.append((stacked * self.weights[i]).sum(dim=3))
+            outputs.append(self.sums[i](stacked))
         hidden = torch.cat([*outputs, last.squeeze(3)], dim=1)
         hidden = self.norm2(self.conv2(hidden).relu())
         pooled = average_frames(hidden.transpose(1, 2), frame_mask)  # (batch, channels)

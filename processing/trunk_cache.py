@@ -76,8 +76,8 @@ def cache_trunk(
     is_whole = collator.feature_extractor.num_samples is None
     if is_whole or collator.crop != "start" or collator.augmentation is not None:
         raise ValueError(
-            "--cache_frozen_trunk keeps one crop of each utterance as it is: leave out --crop random and "
-            "augmentation, and give num_samples, or leave out the cache."
+            "--cache_frozen_trunk keeps one crop of each utterance, of num_samples, as it is: leave out "
+            "--crop random and augmentation, or the cache."
         )
     model = model.to(PartialState().device)
     with torch.no_grad():
