@@ -171,6 +171,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         if attention_mask is None or attention_mask.all():
             return None
         lengths = self.config.count_frames(attention_mask.sum(dim=1, keepdim=True))
+        if (lengths < 1).any():
+            raise ValueError("An utterance is too short for the encoder: it makes no frame of it.")
         frames = self.config.count_frames(attention_mask.shape[1])
         return torch.arange(frames, device=attention_mask.device) < lengths
 

@@ -177,7 +177,7 @@ def _run_trunk(
 def _make_key(
     model: PreTrainedModel, collator: AudioCollator, rows: Dataset, shape: tuple[int, int, int]
 ) -> str:
-    """SHA-256 of all that the cached values depend on; of the model above them, it is their shape alone."""
+    """SHA-256 of all that the cached values depend on; of the head, it is their shape and norm alone."""
     crop = json.loads(collator.feature_extractor.to_json_string())
     encoder = model.config.encoder_config.to_dict()
     tensors = (
@@ -190,6 +190,7 @@ def _make_key(
         "transformers": transformers.__version__,
         "encoder_config": {k: v for k, v in encoder.items() if k not in IGNORED_ENCODER_KEYS},
         "num_frozen_layers": model.config.num_frozen_layers,
+        "has_last_norm": model.config.has_last_norm,
         "shape": shape,
         "weights": hash_tensors(tensors),
         "feature_extractor": {k: v for k, v in crop.items() if k != "auto_map"},

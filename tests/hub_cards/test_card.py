@@ -309,6 +309,27 @@ def test_whispers_encoder_is_described_with_its_front_end_and_its_fixed_position
     assert cells(architecture, "Trained in the encoder")[0].endswith("frozen: convolutions, positions")
 
 
+@pytest.mark.parametrize(
+    ("backend", "sees", "begins", "last"),
+    [
+        ("attentive", "last block's output", "mean over time weighted by an attention of width 128", 256),
+        ("mhfa", "two sums with trained weights", "multi-head factorized attentive pooling: 32 means", 256),
+        ("sls", "all blocks' outputs", "sensitive layer selection", 256),
+        ("aasist", "last block's output", "linear(768 → 128)", 160),
+        ("nes2net", "last block's output", "Nes2Net-X", 768),
+    ],
+)
+def test_back_end_of_an_encoder_is_described(backend, sees, begins, last, run_folder):
+    Wav2Vec2AntiSpoofingConfig(backend=backend).save_pretrained(run_folder)
+
+    architecture = section(text_of(run_folder), "## Architecture")
+
+    assert sees in cells(architecture, "What the back end sees")[0]
+    assert cells(architecture, "Back end")[0].startswith(begins)
+    selu = ", SELU" if backend == "sls" else ""
+    assert cells(architecture, "Last layer") == [f"dropout 0.1, linear({last} → 2){selu}"]
+
+
 def test_value_that_a_record_lacks_is_an_error_that_names_it(run_folder):
     state = json.loads((run_folder / "trainer_state.json").read_text())
     del state["global_step"]

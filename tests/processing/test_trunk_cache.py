@@ -336,6 +336,12 @@ def test_other_crops_make_another_cache(rows, settings):
     assert num_computed(make_model(), rows, make_collator(**settings)) == 16
 
 
+def test_back_end_that_takes_states_before_the_last_norm_makes_another_cache(rows):
+    num_computed(make_model(num_trainable_layers=0, backend="mhfa"), rows)
+
+    assert num_computed(make_model(num_trainable_layers=0, backend="sls"), rows) == 16
+
+
 def test_another_length_of_the_crop_makes_another_cache(rows):
     num_computed(make_model(), rows)
 
