@@ -230,7 +230,8 @@ class Run:
         if method.lora_rank and model.get("num_trainable_layers"):
             raise ValueError(
                 "--lora_rank trains adapters instead of the encoder's own weights, but the system has "
-                f"num_trainable_layers {model['num_trainable_layers']}: add --num_trainable_layers 0."
+                f"num_trainable_layers {model['num_trainable_layers']}: add --num_trainable_layers 0, or "
+                "--lora_rank 0 for no adapters."
             )
         if method.lora_rank and not is_peft_available():
             raise ValueError("--lora_rank needs peft: pip install peft, or this package with [lora].")

@@ -229,7 +229,7 @@ def test_cache_of_a_system_without_a_frozen_part_is_refused(refused, tiny_recipe
         ({"encoder_config": {"model_type": "wav2vec2", "hiden_size": 32}}, "did you mean 'hidden_size'"),
         ({"num_trainable_layers": 99}, "num_trainable_layers 99 is neither 'all' nor a number from 0 to 3"),
         ({"num_trainable_layers": 2.5}, "'num_trainable_layers' with value 2.5"),
-        ({"sampling_rate": 8000}, "sampling_rate 8000: encoders of this family take 16000 Hz"),
+        ({"sampling_rate": 8000}, "sampling_rate 8000: the encoders take 16000 Hz"),
     ],
 )
 def test_mistake_in_the_model_of_a_recipe_is_one_line(

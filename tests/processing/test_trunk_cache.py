@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from tiny_base_model import SIZES
+from tiny_base_model import SIZES, WHISPER_SIZES
 from transformers import AutoFeatureExtractor, Wav2Vec2Config
 
 from modeling import (
@@ -56,7 +56,7 @@ def make_model(num_trainable_layers=1, **settings) -> Wav2Vec2AntiSpoofingForAud
     """A model whose weights are the same at every call."""
     torch.manual_seed(0)
     config = Wav2Vec2AntiSpoofingConfig(
-        encoder_config=Wav2Vec2Config(**SIZES),
+        encoder_config=settings.pop("encoder_config", Wav2Vec2Config(**SIZES)),
         num_samples=settings.pop("num_samples", NUM_SAMPLES),
         num_trainable_layers=num_trainable_layers,
         **settings,
@@ -101,6 +101,8 @@ def shards_of(cache: Path) -> list[str]:
         ({"num_trainable_layers": 0}, (1, 1)),  # nothing but the mean over time matters
         ({"num_trainable_layers": 0, "backend": "attentive"}, (1, 12)),
         ({"num_trainable_layers": 1, "use_weighted_layer_sum": True}, (3, 12)),
+        ({"num_trainable_layers": 0, "use_weighted_layer_sum": True}, (4, 1)),
+        ({"num_trainable_layers": 0, "backend": "mhfa"}, (4, 12)),
     ],
 )
 def test_kept_values_are_those_of_the_frozen_part_in_float16_in_the_order_of_the_rows(
@@ -121,8 +123,11 @@ def test_kept_values_are_those_of_the_frozen_part_in_float16_in_the_order_of_the
     assert cached.with_format(None)["utterance_id"][:] == rows["utterance_id"][:]
 
 
-def test_logits_of_kept_values_are_those_of_the_audio(rows):
-    model, collator = make_model(use_weighted_layer_sum=True).eval(), make_collator()
+@pytest.mark.parametrize(
+    "settings", [{"use_weighted_layer_sum": True}, {"backend": "mhfa", "encoder_config": WHISPER_SIZES}]
+)
+def test_logits_of_kept_values_are_those_of_the_audio(rows, settings):
+    model, collator = make_model(**settings).eval(), make_collator()
 
     cached = cache_trunk(model, collator, rows, batches=BATCHES)
 
@@ -304,6 +309,8 @@ def test_weights_that_are_trained_do_not_matter(rows, name):
         {"decision_threshold": 0.5},
         {"classifier_dropout": 0.5},
         {"classifier_proj_size": 16},
+        {"backend": "attentive"},
+        {"encoder_gradient_factor": 0.1},
         {"loss": "oc_softmax"},
         {"id2label": {0: "spoof", 1: "bonafide"}},
     ],
