@@ -38,8 +38,8 @@ class ModelArguments:
     )
     num_trainable_layers: str | None = HfArg(
         default=None,
-        help="How many of the topmost blocks of a pretrained encoder are trained, or all; default: as the "
-        "system's model says.",
+        help="How many of the topmost blocks of a pretrained encoder are trained, with all below frozen, or "
+        "all; default: as the system's model says.",
     )
     attn_implementation: str | None = HfArg(
         default=None,
@@ -386,7 +386,7 @@ def parse_arguments(argv: list[str]) -> Run:
     groups, given = parser.parse(argv)
     model_args, args = groups[0], groups[-1]
     if (number := model_args.num_trainable_layers) is not None:
-        recipe.model["num_trainable_layers"] = int(number) if number.isdecimal() else number
+        recipe.train_layers(number)
     not_settings = {"model", "output_dir", "resume_from_checkpoint", "num_threads"} | ACCOUNT_ARGUMENTS
     run = Run(
         recipe,

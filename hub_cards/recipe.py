@@ -77,6 +77,12 @@ class Recipe:
         if lr_scheduler_type not in (None, self.training.get("lr_scheduler_type")):
             self.training.pop("lr_scheduler_kwargs", None)
 
+    def train_layers(self, number: str) -> None:
+        """State in `model` how many of the topmost blocks are trained; below a number, nothing is."""
+        if number.isdecimal():
+            self.model |= {name: False for name in self.model if name.startswith("train_")}
+        self.model["num_trainable_layers"] = int(number) if number.isdecimal() else number
+
     def defaults(self, *, demo: bool) -> dict:
         """Defaults of train.py's arguments, for the demo corpus reduced by `demo_training`. They are text, so
         that argparse checks and converts them like values of the command line."""

@@ -227,7 +227,7 @@ class RunFolder:
         found = {}
         for name, reason in self.recipe.inferred.items() if self.recipe else ():
             section, _, argument = name.partition(".")
-            if section != "training" or (self.training and argument.split(".")[0] not in changed):
+            if argument.split(".")[0] not in changed and (self.training or section != "training"):
                 found[name] = reason
         return found
 

@@ -36,6 +36,3 @@ def merge_lora(encoder: PreTrainedModel) -> None:
         if isinstance(module, LoraLayer):
             module.merge()
             encoder.set_submodule(name, module.get_base_layer())
-
-
-__all__ = ["add_lora", "merge_lora"]

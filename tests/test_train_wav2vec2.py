@@ -18,7 +18,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-import modeling  # noqa: F401  registers the architectures
+import train
 from processing import asvspoof2019
 from processing.collation import AudioCollator
 from processing.resuming import hash_tensors
@@ -279,6 +279,19 @@ def test_flash_attention_is_refused_where_it_can_not_run(refused, options, messa
 )
 def test_fine_tuning_that_is_not_possible_is_refused(refused, arguments, message):
     assert message in refused("--model", *arguments)
+
+
+def test_number_of_trained_blocks_on_the_command_line_freezes_all_below(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    trained = {"num_trainable_layers": "all", "train_feature_encoder": True}
+    path.write_text(yaml.safe_dump({**RECIPE, "model": {**RECIPE["model"], **trained}}))
+    given = ["--model", str(path), "--data_dir", "LA", "--num_trainable_layers"]
+
+    all_blocks, two = (train.parse_arguments([*given, number]).recipe for number in ("all", "2"))
+
+    assert all_blocks.model.items() >= trained.items()
+    config = two.build_config()
+    assert config.num_trainable_layers == 2 and not config.train_feature_encoder
 
 
 def test_no_base_model_is_an_error_with_the_ways_to_name_one(refused, recipe, la_corpus, tmp_path):

@@ -444,11 +444,14 @@ def test_what_the_demo_corpus_reduced_is_shown(run_folder):
 
 def test_inferred_values_are_listed_unless_the_command_line_changed_them(run_folder):
     inferred = {"training.optim": "not stated", "training.crop": "not stated where"}
+    inferred["model.num_trainable_layers"] = "all, as others do"
     change(run_folder / "recipe.yaml", inferred=inferred)
-    change(run_folder / "training.json", overridden={"optim": "sgd"})
+    change(run_folder / "training.json", overridden={"optim": "sgd", "num_trainable_layers": "0"})
 
-    training = section(text_of(run_folder), "## Training")
+    text = text_of(run_folder)
 
+    training = section(text, "## Training")
+    assert "as others do" not in text
     assert cells(training, "`training.crop`") == ["not stated where"] and "`training.optim`" not in training
 
 
