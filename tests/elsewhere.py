@@ -16,22 +16,25 @@ import soundfile, torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 assert importlib.util.find_spec("modeling") is None and importlib.util.find_spec("processing") is None
-model_dir, files, by_path = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3] == "path"
-config = AutoConfig.from_pretrained(model_dir, trust_remote_code=True)
-extractor = AutoFeatureExtractor.from_pretrained(model_dir, trust_remote_code=True)
-model = AutoModelForAudioClassification.from_pretrained(model_dir, trust_remote_code=True).eval()
-classifier = pipeline("audio-classification", model=model_dir, trust_remote_code=True)
-answers = []
-for file in files:
-    waveform, rate = soundfile.read(file, dtype="float32")
-    waveform = waveform.mean(1) if waveform.ndim == 2 else waveform
-    answer = {"pipeline": classifier(file if by_path else {"array": waveform, "sampling_rate": rate})}
-    if rate == 16000:
-        with torch.no_grad():
-            logits = model(**extractor(waveform, sampling_rate=rate, return_tensors="pt")).logits[0]
-        answer["score"] = float(logits[config.label2id["bonafide"]] - logits[config.label2id["spoof"]])
-    answers.append(answer)
-print(json.dumps({"threshold": config.decision_threshold, "answers": answers}))
+models, files, by_path = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "path"
+said = []
+for model_dir in models:
+    config = AutoConfig.from_pretrained(model_dir, trust_remote_code=True)
+    extractor = AutoFeatureExtractor.from_pretrained(model_dir, trust_remote_code=True)
+    model = AutoModelForAudioClassification.from_pretrained(model_dir, trust_remote_code=True).eval()
+    classifier = pipeline("audio-classification", model=model_dir, trust_remote_code=True)
+    answers = []
+    for file in files:
+        waveform, rate = soundfile.read(file, dtype="float32")
+        waveform = waveform.mean(1) if waveform.ndim == 2 else waveform
+        answer = {"pipeline": classifier(file if by_path else {"array": waveform, "sampling_rate": rate})}
+        if rate == 16000:
+            with torch.no_grad():
+                logits = model(**extractor(waveform, sampling_rate=rate, return_tensors="pt")).logits[0]
+            answer["score"] = float(logits[config.label2id["bonafide"]] - logits[config.label2id["spoof"]])
+        answers.append(answer)
+    said.append({"threshold": config.decision_threshold, "answers": answers})
+print(json.dumps(said))
 """
 
 
@@ -48,19 +51,29 @@ class Elsewhere:
         (folder / "bin").mkdir()
         (folder / "bin" / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
 
-    def ask(
-        self, model: Path | str, files: list[Path], *, by_path: bool = False, environment: dict | None = None
-    ) -> dict:
+    def ask(self, model: Path | str, files: list[Path], **settings) -> dict:
+        """What one model says, see `ask_all`."""
+        return self.ask_all([model], files, **settings)[0]
+
+    def ask_all(
+        self,
+        models: list[Path | str],
+        files: list[Path],
+        *,
+        by_path: bool = False,
+        environment: dict | None = None,
+    ) -> list[dict]:
         """
-        What the Auto classes and the pipeline say of each file there.
+        What the Auto classes and the pipeline say of each file there, by each model in turn.
 
         Args:
-            model: its folder, or its id on the Hub.
+            models: their folders, or ids on the Hub.
             files: recordings.
             by_path: give the pipeline paths and not waveforms.
             environment: variables instead of this process's, to reach a Hub.
         """
-        arguments = (model, json.dumps(list(map(str, files))), "path" if by_path else "array")
+        listed = [json.dumps(list(map(str, each))) for each in (models, files)]
+        arguments = (*listed, "path" if by_path else "array")
         process = self.run(SCRIPT, *arguments, environment=environment)
         assert process.returncode == 0, process.stderr
         return json.loads(process.stdout.splitlines()[-1])
