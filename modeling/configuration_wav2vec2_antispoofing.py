@@ -203,13 +203,11 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
             )
 
     def validate_length(self):
-        if self.num_samples is None:
-            if not self.takes_padding:
-                raise ValueError(
-                    f"num_samples None, whole utterances, is not for backend {self.backend!r} on this "
-                    "encoder: give a number."
-                )
-            return
+        if self.num_samples is None and not self.takes_padding:
+            raise ValueError(
+                f"num_samples None, whole utterances, is not for backend {self.backend!r} on this encoder: "
+                "give a number."
+            )
         if self.encoder_config.model_type == "whisper":
             self.check_length(WHISPER_WINDOW_LENGTH // 2 + 1, "Whisper's log-mel spectrogram needs")
             positions = self.encoder_config.max_source_positions
@@ -221,16 +219,11 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
                 )
             return
         convolutions = zip(self.encoder_config.conv_kernel, self.encoder_config.conv_stride, strict=True)
-        shortest = 1  # what the convolutions make one frame of, from the last to the first
+        # What the convolutions make one frame of, or three, which are pooled, from the last to the first.
+        shortest = 3 if self.backend in self.backends_of_one_length else 1
         for kernel, stride in reversed(list(convolutions)):
             shortest = (shortest - 1) * stride + kernel
-        self.check_length(shortest, "the encoder's convolutions need")
-
-    def validate_frames(self):
-        if self.backend in self.backends_of_one_length and self.count_frames(self.num_samples) < 3:
-            raise ValueError(
-                f"num_samples {self.num_samples} is too short: backend {self.backend!r} needs 3 frames."
-            )
+        self.check_length(shortest, "the encoder's convolutions and the back end need")
 
 
 __all__ = ["Wav2Vec2AntiSpoofingConfig"]

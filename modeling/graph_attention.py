@@ -187,11 +187,4 @@ def normalize_nodes(norm: nn.BatchNorm1d, nodes: torch.Tensor) -> torch.Tensor:
     return norm(nodes.flatten(0, 1)).view_as(nodes)
 
 
-__all__ = [
-    "AasistBranch",
-    "GraphAttention",
-    "GraphPooling",
-    "GraphSettings",
-    "HeterogeneousStackingGraphAttention",
-    "SpectroTemporalGraphs",
-]
+__all__ = ["GraphSettings", "SpectroTemporalGraphs"]

@@ -10,18 +10,13 @@ from transformers.utils import can_return_tuple
 from .aasist_block import POOL_SIZE, AasistBlock, selu_
 from .configuration_aasist import AasistConfig
 from .cosine_classifier import make_classifier
-from .graph_attention import (
-    AasistBranch,
-    GraphAttention,
-    HeterogeneousStackingGraphAttention,
-    SpectroTemporalGraphs,
-)
+from .graph_attention import SpectroTemporalGraphs
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
 from .sinc import SincBank
 
 
-LAYERS = (nn.Conv2d, nn.Linear, AasistBranch, GraphAttention, HeterogeneousStackingGraphAttention)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class AasistPreTrainedModel(CountermeasurePreTrainedModel):
@@ -34,10 +29,10 @@ class AasistPreTrainedModel(CountermeasurePreTrainedModel):
         # As the authors: PyTorch's own initialisation, Xavier's for the energies, normal for other nodes.
         if isinstance(module, SincBank):
             module.init_weights()
-        elif isinstance(module, LAYERS):
-            module.reset_parameters()
         elif isinstance(module, AasistForAudioClassification):
             init.normal_(module.band_positions)
+        elif hasattr(module, "reset_parameters") and not isinstance(module, BATCH_NORMS):
+            module.reset_parameters()
         else:
             super()._init_weights(module)
 

@@ -127,8 +127,8 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             output_hidden_states: whether to return the first block's input and all blocks' outputs, each
                 (batch, frames, hidden_size); the last one after the final layer norm, but with SLS. Needs
                 `input_values`.
-            attention_mask: (batch, num_samples), 0 where there is padding at the end; which frames see and
-                what the back end counts follow from it. Padding needs `config.takes_padding`.
+            attention_mask: (batch, num_samples), 0 where there is padding at the end, which then neither the
+                encoder's attention nor the back end sees. Padding needs `config.takes_padding`.
             num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:

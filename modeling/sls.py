@@ -31,9 +31,8 @@ class SensitiveLayerSelection(nn.Module):
         outputs = states[:, 1:]  # without the first block's input
         gates = self.layer_gate(outputs.mean(dim=2)).sigmoid().squeeze(2)  # (batch, blocks)
         hidden = torch.einsum("bs,bsth->bth", gates, outputs).unsqueeze(1)
-        hidden = F.max_pool2d(
-            F.selu(self.norm(hidden)), POOL_SIZE
-        )  # (batch, 1, frames // 3, hidden_size // 3)
+        # (batch, 1, frames // 3, hidden_size // 3)
+        hidden = F.max_pool2d(F.selu(self.norm(hidden)), POOL_SIZE)
         return self.dropout(F.selu(self.projector(hidden.flatten(1))))
 
 
