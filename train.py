@@ -234,7 +234,7 @@ class Run:
                 "--lora_rank 0 for no adapters."
             )
         if method.lora_rank and not is_peft_available():
-            raise ValueError("--lora_rank needs peft: pip install peft, or this package with [lora].")
+            raise ValueError('--lora_rank needs peft, which is not installed: pip install -e ".[lora]"')
 
     def choose_method(self) -> GradientArguments | EMSettings:
         """How the model is trained, with the settings of that. ValueError: EM does not allow them."""

@@ -168,8 +168,8 @@ class GradientArguments:
     )
     layer_decay: float | None = HfArg(
         default=None,
-        help="Systems on a pretrained encoder: each block's learning rate is so many times that of what lies "
-        "above it, from the head, with --learning_rate, down: 0.9. 1: the same for all.",
+        help="Systems on a pretrained encoder: what the learning rate is multiplied by from layer to layer, "
+        "from the head, which has --learning_rate, down: 0.9. 1: all have the same.",
     )
     lora_rank: int | None = HfArg(
         default=None,
