@@ -24,6 +24,7 @@ WITHOUT_GRADIENT = {  # what is added to all energies of a softmax has no effect
     "aasist": {"attention.2.bias", "attention.3.bias"},
 }
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}  # as XLS-R
+WHISPER = {"model_type": "whisper", "d_model": 64, "encoder_layers": 2, "encoder_attention_heads": 2}
 XLS_R = {
     "model_type": "wav2vec2",
     "hidden_size": 1024,
@@ -335,3 +336,15 @@ def test_model_comes_back_by_the_auto_class_and_a_back_end_that_a_checkpoint_lac
             assert torch.equal(new[key], tensor), key
         elif tensor.numel() > 100:
             assert new[key].std() == pytest.approx(tensor.std().item(), rel=0.3), key
+
+
+@pytest.mark.parametrize("num_samples", [7840, 7999, 8000, 8160])
+@pytest.mark.parametrize("encoder", [ENCODER, WHISPER], ids=lambda encoder: encoder["model_type"])
+def test_sls_has_as_many_inputs_as_the_encoder_makes_frames(encoder, num_samples):
+    config = Wav2Vec2AntiSpoofingConfig(encoder_config=encoder, num_samples=num_samples, backend="sls")
+    model = Wav2Vec2AntiSpoofingForAudioClassification(config).eval()
+
+    output = model(torch.randn(1, num_samples), output_hidden_states=True)
+
+    assert config.count_frames(num_samples) == output.hidden_states[-1].shape[1]
+    assert output.logits.shape == (1, 2)
