@@ -49,7 +49,7 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
         revision=f', revision="{revision}"' if revision else "",
         architecture=_describe_architecture(run),
         learning_curves=_find_curves(run),
-        unused_tensors=_name_unused(run.conversion),
+        unused_tensors=name_unused(run.conversion),
         bibtex="\n\n".join(bibtex),
         references=references,
         **_gather_results(run),
@@ -135,7 +135,7 @@ def _find_curves(run: RunFolder) -> list[tuple[str, str]]:
     return [(path.stem.replace("_", " "), _link(run, path)) for path in curves]
 
 
-def _name_unused(conversion: Mapping) -> list[str]:
+def name_unused(conversion: Mapping) -> list[str]:
     """Names of the tensors that were left out; of a module of which nothing is used, its name alone."""
     names = set()
     for name in conversion.get("unused", ()):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from hub_cards.card import write_card
+from hub_cards.card import name_unused, write_card
 from hub_cards.recipe import (
     RECIPE_NAME,
     Recipe,
@@ -32,8 +32,6 @@ from processing.files import hash_file, move_model
 from processing.near_names import suggest
 from processing.origin import describe_conversion
 from processing.results import describe_environment
-
-from .configuration_sinc import SincFrontEndConfig
 
 
 logger = logging.get_logger(__name__)
@@ -150,12 +148,12 @@ def respell(name: str) -> str:
     return re.sub(r"\bweight_([gv])$", lambda found: WEIGHT_NORM[found[1]], name)
 
 
-def make_block_table(config: SincFrontEndConfig, prefix: str) -> dict[str, str | None]:
+def make_block_table(prefix: str, num_blocks: int, *, pre_activation: bool) -> dict[str, str | None]:
     """Make the rename table of all residual blocks, whose number and `.0` come after `prefix` there."""
     table = {}
-    for i in range(len(config.block_channels)):
+    for i in range(num_blocks):
         table |= {f"{prefix}{i}.0.{theirs}": f"blocks.{i}.{ours}" for theirs, ours in RESIDUAL_BLOCK.items()}
-        if i > 0 and not config.pre_activation:  # there whether it is used or not
+        if i > 0 and not pre_activation:  # there whether it is used or not
             table[f"{prefix}{i}.0.bn1"] = UNUSED
     return table
 
@@ -166,26 +164,24 @@ def load_renamed(
     table: Mapping[str, str | None],
     *,
     where: str | Path,
-) -> list[str]:
+) -> dict[str, str | None]:
     """
     Load a checkpoint's tensors into a network, in its own dtype, renamed by a table, see [`rename`], and give
-    the names of those that it has no use for. Buffers but running statistics are not needed: the fixed sinc
-    bank stays that of the config, and counters of batches that the checkpoint lacks stay 0. A `ValueError`
-    names two tensors that have one place, or those that are missing, unknown or of another shape.
+    the place of each, `UNUSED` where it has none. Buffers but running statistics are not needed: the fixed
+    sinc bank stays that of the config, and counters of batches that the checkpoint lacks stay 0. A
+    `ValueError` names two tensors that have one place, or those that are missing, unknown or misshapen.
     """
     own = model.state_dict()
     sources = {SINC_BANK: "the config"} if SINC_BANK in own else {}
     buffers = {name for name, _ in model.named_buffers() if not name.endswith(RUNNING_STATISTICS)}
     state = {name: tensor for name, tensor in own.items() if name in buffers}
-    unused = []
-    for name, tensor in tensors.items():
-        place = rename(name, table)
+    places = {name: rename(name, table) for name in tensors}
+    for name, place in places.items():
         if place is UNUSED:
-            unused.append(name)
-        elif place in sources:
+            continue
+        if place in sources:
             raise ValueError(f"{where}: both {sources[place]} and {name} give the network's {place}.")
-        else:
-            state[place], sources[place] = tensor, name
+        state[place], sources[place] = tensors[name], name
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -199,7 +195,7 @@ def load_renamed(
         if (more := len(lines) - MOST_LINES) > 0:  # of a file of another system
             lines[MOST_LINES:] = [f"\t… and {more} lines more"]
         raise ValueError("\n".join(lines)) from None
-    return unused
+    return places
 
 
 def choose_recipe(system: str | None, checkpoint: Path, *model_types: str) -> Recipe:
@@ -251,8 +247,8 @@ def convert_state_dict(
     model = new_model(recipe)
     tensors = read_checkpoint(checkpoint)
     where = f"{checkpoint}, as {recipe.system},"
-    unused = load_renamed(model, tensors, make_table(model.config), where=where)
-    return model, write_converted(model, output_dir, recipe, checkpoint, converter, unused)
+    places = load_renamed(model, tensors, make_table(model.config), where=where)
+    return model, write_converted(model, output_dir, recipe, checkpoint, converter, places)
 
 
 def write_converted(
@@ -261,7 +257,7 @@ def write_converted(
     recipe: Recipe | None,
     checkpoint: Path,
     converter: str,
-    unused: Collection[str] = (),
+    places: Mapping[str, str | None],
     **more,
 ) -> dict:
     """
@@ -272,7 +268,7 @@ def write_converted(
     Args:
         recipe: of the system, with the settings of this model; `None` where no system has them.
         converter: X of the module `convert_X_checkpoint`.
-        unused: names of the checkpoint's tensors that the network has no use for.
+        places: of the checkpoint's tensors in the network, as [`load_renamed`] gives them.
         more: what else `conversion.json` is to say.
     """
     output_dir = output_dir.expanduser().resolve()
@@ -293,7 +289,8 @@ def write_converted(
         **source,
         "system": recipe and recipe.system,
         "converter": f"modeling.convert_{converter}_checkpoint",
-        "unused": sorted(unused),
+        "unused": sorted(name for name, place in places.items() if place is UNUSED),
+        "key_map": {name: place for name, place in places.items() if place is not UNUSED},
         **more,
         "origin": describe_conversion(source, card, changed),
         "num_parameters": model.num_parameters(),
@@ -347,5 +344,5 @@ def run_converter(
         print(f"{args.checkpoint} is the file that the authors publish (compared by SHA-256).")
     else:
         print(f"Who trained {args.checkpoint} is not known: no system states its SHA-256.")
-    if record["unused"]:
-        print(f"Not used: {', '.join(sorted({name.rpartition('.')[0] for name in record['unused']}))}")
+    if unused := name_unused(record):
+        print(f"Not used: {', '.join(unused)}")

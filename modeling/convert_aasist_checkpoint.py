@@ -32,8 +32,14 @@ HETEROGENEOUS_ATTENTION = SHARED | {
 
 def make_table(config: AasistConfig) -> dict[str, str | None]:
     """Make the table that renames the tensors of the authors' code."""
-    table = make_block_table(config, "encoder.")
-    table |= {"first_bn": "sinc_norm", "pos_S": "band_positions", "out_layer": "classifier"}
+    num_blocks = len(config.block_channels)
+    blocks = make_block_table("encoder.", num_blocks, pre_activation=config.pre_activation)
+    return {**blocks, **make_graph_table(), "first_bn": "sinc_norm", "out_layer": "classifier"}
+
+
+def make_graph_table() -> dict[str, str]:
+    """Make the rename table of the graphs."""
+    table = {"pos_S": "band_positions"}
     for letter, graph in (("S", "spectral"), ("T", "temporal")):
         for theirs, ours in ATTENTION.items():
             table[f"GAT_layer_{letter}.{theirs}"] = f"{graph}_attention.{ours}"

@@ -148,7 +148,7 @@ def convert(checkpoint: Path, output_dir: Path) -> LFCCGMMForAudioClassification
     model = LFCCGMMForAudioClassification(config)
     for label, mixture in mixtures.items():
         model.gmms[label].load_state_dict({name: torch.from_numpy(array) for name, array in mixture.items()})
-    write_converted(model, output_dir, None, checkpoint, "lfcc_gmm", source=SOURCE)
+    write_converted(model, output_dir, None, checkpoint, "lfcc_gmm", {}, source=SOURCE)
     return model
 
 

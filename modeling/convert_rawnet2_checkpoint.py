@@ -23,14 +23,15 @@ from .modeling_rawnet2 import RawNet2ForAudioClassification
 
 def make_table(config: RawNet2Config) -> dict[str, str | None]:
     """Make the table that renames the tensors of the published code."""
-    table = make_block_table(config, "block")
+    num_blocks = len(config.block_channels)
+    table = make_block_table("block", num_blocks, pre_activation=config.pre_activation)
     table |= {
         "first_bn": "sinc_norm",
         "bn_before_gru": "norm",
         "fc1_gru": "embedding",
         "fc2_gru": "classifier",
     }
-    for i in range(len(config.block_channels)):
+    for i in range(num_blocks):
         table[f"fc_attention{i}.0"] = f"blocks.{i}.scaling.linear"
     return table
 

@@ -129,12 +129,11 @@ def convert(
         for name in [name for name, place in places.items() if place == SINC_BANK]:
             check_bank(tensors.pop(name), bank, f"{checkpoint}: {name}", system)
     try:
-        unused = load_renamed(model, tensors, places, where=checkpoint)
+        places = load_renamed(model, tensors, places, where=checkpoint)
     except ValueError as error:
         unmatched = list_names(tensors, places, model, whole=False)
         raise ValueError(f"{error}\nThe key map must have what is left:\n{unmatched}") from None
-    used = {name: place for name, place in places.items() if place is not UNUSED}
-    return model, write_converted(model, output_dir, recipe, checkpoint, "study", unused, key_map=used)
+    return model, write_converted(model, output_dir, recipe, checkpoint, "study", places)
 
 
 def check_bank(theirs: torch.Tensor, ours: torch.Tensor, where: str, system: str) -> None:
