@@ -146,9 +146,12 @@ def check_same_system(
 
 
 def list_settings(config: PreTrainedConfig | SequenceFeatureExtractor) -> dict:
-    """What a config says of the model or the features, as JSON has it."""
-    settings = json.loads(config.to_json_string())
-    return {key: value for key, value in settings.items() if key not in IGNORED_CONFIG_KEYS}
+    """What a config, and an encoder's in it, says of the model or the features, as JSON has it."""
+
+    def leave_out(entries: dict) -> dict:
+        return {key: value for key, value in entries.items() if key not in IGNORED_CONFIG_KEYS}
+
+    return json.loads(config.to_json_string(), object_hook=leave_out)
 
 
 def load_countermeasure(

@@ -15,6 +15,7 @@ from hub_server import serve
 from safetensors.torch import load_file, save_file
 from tiny_base_model import WHISPER_SIZES, save_base_model
 from transformers import (
+    AutoModelForAudioClassification,
     Data2VecAudioModel,
     HubertModel,
     SeamlessM4TFeatureExtractor,
@@ -31,6 +32,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
 from processing.base_model import follow_base_model, load_base_model
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+from processing.models import check_same_system
 from processing.resuming import hash_tensors
 
 
@@ -307,6 +309,21 @@ def test_checkpoint_takes_the_place_of_a_base_model_that_is_gone(folder, tmp_pat
     resumed = Wav2Vec2AntiSpoofingConfig(encoder_config=settings, num_samples=4000)
     assert resumed.encoder_config.to_dict() == model.config.encoder_config.to_dict()
     assert extractor == {"do_normalize": True}
+
+
+def test_checkpoint_of_a_run_that_was_resumed_is_of_the_same_system(folder, tmp_path):
+    extractor = AntiSpoofingFeatureExtractor(num_samples=4000)
+    config = new_model(folder).config
+    new_model(folder).save_pretrained(tmp_path / "first")
+    resumed = AutoModelForAudioClassification.from_pretrained(tmp_path / "first", dtype=torch.float32)
+    resumed.save_pretrained(tmp_path / "second")  # whose encoder's config knows that type
+    extractor.save_pretrained(tmp_path / "second")
+
+    check_same_system(tmp_path / "second", config, extractor)
+
+    config.encoder_config.hidden_dropout = 0.75
+    with pytest.raises(ValueError, match="settings: encoder_config.hidden_dropout was 0.1, now 0.75"):
+        check_same_system(tmp_path / "second", config, extractor)
 
 
 # What can't be loaded
