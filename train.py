@@ -33,8 +33,9 @@ class ModelArguments:
     )
     base_model: str | None = HfArg(
         default=None,
-        help="Where a system on a pretrained encoder takes the encoder's weights from: an id on "
-        f"the Hub, a folder, or {RANDOM!r} for random ones. Read once, before training.",
+        help="Where a system on a pretrained encoder (wav2vec 2.0 and its kin, Whisper) takes the encoder's "
+        f"weights from: an id on the Hub, a folder, or {RANDOM!r} for random ones. Read once, before "
+        "training.",
     )
     num_trainable_layers: str | None = HfArg(
         default=None,

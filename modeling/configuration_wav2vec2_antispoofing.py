@@ -1,4 +1,4 @@
-"""wav2vec 2.0 anti-spoofing model configuration."""
+"""Configuration of the anti-spoofing model on a pretrained speech encoder."""
 
 import copy
 from typing import ClassVar, Literal
@@ -19,23 +19,26 @@ WHISPER_HOP_LENGTH = 160  # samples; two hops make one position of the encoder
 class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
     r"""
     Configuration of [`Wav2Vec2AntiSpoofingForAudioClassification`]: an encoder of the wav2vec 2.0 family
-    (Baevski et al., NeurIPS 2020), of which none, some or all transformer blocks are trained, and a small
-    classification head. The defaults give the study's frozen baseline on wav2vec 2.0 base, with 94,568,322
-    parameters.
+    (Baevski et al., NeurIPS 2020) or of Whisper (Radford et al., ICML 2023), of which none, some or all
+    transformer blocks are trained, and a small classification head. The defaults give the study's frozen
+    baseline on wav2vec 2.0 base, with 94,568,322 parameters.
 
     Args:
-        encoder_config: config of the encoder, of model type `"wav2vec2"` (which includes XLS-R), `"hubert"`
-            or `"wavlm"`; defaults to `Wav2Vec2Config()`, the sizes of wav2vec 2.0 base. Masking and layerdrop
-            are always off: in the copy that is kept, `mask_time_prob`, `mask_feature_prob` and `layerdrop`
-            are 0.
+        encoder_config: config of the encoder, of model type `"wav2vec2"` (which includes XLS-R and MMS),
+            `"hubert"`, `"wavlm"`, `"unispeech-sat"`, `"data2vec-audio"` or `"whisper"`, whose decoder is left
+            out; defaults to `Wav2Vec2Config()`, the sizes of wav2vec 2.0 base. Masking and layerdrop are
+            always off: in the copy that is kept, `mask_time_prob`, `mask_feature_prob` and `layerdrop` (in
+            Whisper `encoder_layerdrop`) are 0.
         num_trainable_layers: how many of the topmost transformer blocks are trained; `"all"` for all of them.
             What lies below is frozen: it has no gradients and stays in eval mode. A layer norm above the last
             block is trained with it. (The study's card calls 4 of them `freeze_last_n=4`.)
-        train_feature_encoder: whether the convolutional feature encoder is trained.
+        train_feature_encoder: whether the convolutional feature encoder is trained, in Whisper its two
+            convolutions of the log-mel spectrogram.
         train_feature_projection: whether the projection of the convolutions' output to the width of the
             transformer is trained.
         train_positional_convolution: whether the positional convolution, and the layer norm between it and
-            the first block where there is one, are trained. All three need all blocks to be trained.
+            the first block where there is one, are trained. All three need all blocks to be trained. Whisper
+            has neither this nor the projection: its positions are fixed.
         encoder_gradient_factor: by what the gradient that reaches the encoder from the head is multiplied, as
             `feature_grad_mult` of WavLM + MHFA (Peng et al., SLT 2022); the head's own gradient is not.
         use_weighted_layer_sum: whether the head sees the mean of the first block's input and all blocks'
@@ -53,9 +56,9 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
         classifier_proj_size: width of the vector that the last layer gets; not of `"aasist"`, where it is
             160, nor of `"nes2net"`, where it is the width of the encoder.
         classifier_dropout: dropout of that vector.
-        num_samples: length of the input in samples; `None` for whole utterances, which needs an encoder whose
-            convolutions are normalised by layer norms (`feat_extract_norm: layer`, as in XLS-R), and another
-            back end than SLS or AASIST.
+        num_samples: length of the input in samples, of Whisper at most its positions' 30 s; `None` for whole
+            utterances, which needs an encoder whose convolutions are normalised by layer norms
+            (`feat_extract_norm: layer`, as in XLS-R), and another back end than SLS or AASIST.
         sampling_rate, class_weights, loss, …: see `CountermeasureConfig`.
 
     Example:

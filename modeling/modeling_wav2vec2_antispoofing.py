@@ -1,6 +1,7 @@
-"""PyTorch anti-spoofing model on an encoder of the wav2vec 2.0 family (Baevski et al., NeurIPS 2020; Tak et
-al., "Automatic Speaker Verification Spoofing and Deepfake Detection Using wav2vec 2.0 and Data Augmentation",
-Odyssey 2022), of which the lower part, or all, is frozen."""
+"""PyTorch anti-spoofing model on a pretrained speech encoder, of which the lower part, or all, may be frozen:
+of the wav2vec 2.0 family (Baevski et al., NeurIPS 2020; Tak et al., "Automatic Speaker Verification Spoofing
+and Deepfake Detection Using wav2vec 2.0 and Data Augmentation", Odyssey 2022) or of Whisper (Kawa et al.,
+"Improved DeepFake Detection Using Whisper Features", Interspeech 2023)."""
 
 from contextlib import nullcontext
 
@@ -47,7 +48,7 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
 
 class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedModel):
     """
-    An encoder of the wav2vec 2.0 family, a back end that makes one vector of its states (see `backends.py`),
+    A pretrained speech encoder, a back end that makes one vector of its states (see `backends.py`),
     and a linear layer. `config.num_trainable_layers` of its topmost blocks are trained; what lies below,
     the trunk, is frozen when the model is made or loaded. After that `requires_grad` of the parameters
     decides, as a user or an adapter sets it: a part of the trunk that needs no gradients stays in eval mode,
