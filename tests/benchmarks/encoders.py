@@ -83,7 +83,7 @@ def measure(system: str, task: str, args: argparse.Namespace) -> None:
     step, on_gpu = Step(model, task, args), args.device == "cuda"
     operations = step.count_operations()
     if args.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     times, of_cpu = [], []
     for _ in range(WARM_UP + args.repeats):
         start, cpu_start = time.perf_counter(), time.process_time()

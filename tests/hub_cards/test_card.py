@@ -363,9 +363,8 @@ def test_every_system_has_a_card(system, run_folder):
     path, _ = find_recipe(system)
     recipe = load_recipe(path)
     shutil.copy(path, run_folder / "recipe.yaml")
-    config = {"decision_threshold": 0.5, "num_samples": None, **recipe.model, "dtype": "float32"}
-    config["id2label"] = {str(index): label for index, label in config["id2label"].items()}
-    (run_folder / "config.json").write_text(json.dumps(config))
+    config = recipe.build_config(decision_threshold=0.5, dtype="float32")
+    (run_folder / "config.json").write_text(config.to_json_string(use_diff=False))
 
     text = text_of(run_folder)
 

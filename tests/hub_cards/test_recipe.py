@@ -3,6 +3,7 @@
 import pytest
 import torch
 import yaml
+from transformers import Wav2Vec2Config, Wav2Vec2Model, get_scheduler
 
 from hub_cards.recipe import find_recipe, list_systems, load_recipe
 from modeling import (
@@ -14,6 +15,17 @@ from modeling import (
     Wav2Vec2AntiSpoofingConfig,
     Wav2Vec2AntiSpoofingForAudioClassification,
 )
+
+
+XLS_R = {  # of config.json of facebook/wav2vec2-xls-r-300m
+    "num_hidden_layers": 24,
+    "hidden_size": 1024,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "do_stable_layer_norm": True,
+}
 
 
 def write(path, **changes):
@@ -241,6 +253,96 @@ def test_published_rawnet2_says_what_is_known_of_it_and_what_is_not():
     assert "every utterance" in boosted.inferred["training.augmentation"]
     assert "license" not in icassp.card and baseline.card["license"] == "mit"
     assert "64,600" in icassp.inferred["model.num_samples"]
+
+
+@pytest.mark.parametrize(
+    ("system", "num_backend", "of_its_own"),
+    [
+        # Their code counts 512 more, of batch normalisations that it does not use.
+        (
+            "xlsr-aasist",
+            447_242 - 512,
+            {"num_train_epochs": 100, "per_device_train_batch_size": 14, "seed": 1234},
+        ),
+        (
+            "xlsr-sls",
+            23_399_429,
+            {"num_train_epochs": 50, "per_device_train_batch_size": 5, "seed": 1234},
+        ),
+        (
+            "xlsr-nes2net",
+            512_039,
+            {
+                "num_train_epochs": 100,
+                "per_device_train_batch_size": 12,
+                "seed": 12345,
+                "learning_rate": 2.5e-7,
+                "average_checkpoints": 5,
+            },
+        ),
+    ],
+)
+def test_systems_on_xls_r_have_the_network_and_the_training_of_their_code(system, num_backend, of_its_own):
+    recipe = load_recipe(find_recipe(system)[0])
+    config = wav2vec2_config(system)
+    with torch.device("meta"):
+        model = Wav2Vec2AntiSpoofingForAudioClassification(config)
+        encoder = Wav2Vec2Model(Wav2Vec2Config(**XLS_R, mask_time_prob=0.0))
+
+    assert {n: p.shape for n, p in model.encoder.named_parameters()} == {
+        n: p.shape for n, p in encoder.named_parameters()
+    }
+    assert model.num_parameters() - encoder.num_parameters() == num_backend
+    unused = 2 * 1024 if system == "xlsr-sls" else 0  # the layer norm above the last block
+    assert model.num_parameters(only_trainable=True) == model.num_parameters() - unused
+    assert config.id2label == {0: "spoof", 1: "bonafide"} and config.num_samples == 64_600
+    assert config.class_weights == {"spoof": 0.1, "bonafide": 0.9}
+    algorithm = {"xlsr-aasist": 3, "xlsr-sls": 3, "xlsr-nes2net": 4}[system]
+    assert recipe.training == {
+        "base_model": "facebook/wav2vec2-xls-r-300m",
+        "dataloader_drop_last": True,
+        "optimizer": "adam",
+        "learning_rate": 1e-6,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 1e-4,
+        "max_grad_norm": 0.0,
+        "augmentation": [{"rawboost": {"algorithm": algorithm}}],
+        "crop": "start",
+        **of_its_own,
+    }
+
+
+def test_learning_rate_of_wavlm_mhfa_is_close_to_that_of_its_toolkit():
+    training, num_epochs, num_steps = load_recipe(find_recipe("wavlm-mhfa")[0]).training, 5, 1000
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=training["learning_rate"])
+    schedule = get_scheduler(
+        training["lr_scheduler_type"],
+        optimizer,
+        num_warmup_steps=int(training["warmup_steps"] * num_steps),
+        num_training_steps=num_steps,
+        scheduler_specific_kwargs=training["lr_scheduler_kwargs"],
+    )
+    ours, theirs = [], []
+    for step in range(num_steps):
+        done = step / num_steps
+        warm_up = min(1, done * num_epochs / 2) * 32 / 64
+        theirs.append(warm_up * 1e-4 * (1e-6 / 1e-4) ** done)
+        ours.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+    difference = (torch.tensor(ours) - torch.tensor(theirs)).abs()
+    assert max(ours) == pytest.approx(max(theirs), rel=0.01)
+    assert difference.max() < 3e-6 and difference[200:].max() < 1.3e-6
+
+
+@pytest.mark.parametrize("system", ["whisper-mhfa", "wav2vec2-full"])
+def test_system_of_this_repository_says_that_nobody_has_published_it(system):
+    recipe = load_recipe(find_recipe(system)[0])
+
+    assert recipe.reported == {} and "not a published one" in recipe.description
+    assert any("Nobody has published" in note for note in recipe.card["notes"])
 
 
 def test_unknown_system_is_an_error_with_the_nearest_name():
