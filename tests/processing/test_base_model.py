@@ -15,6 +15,8 @@ from hub_server import serve
 from safetensors.torch import load_file, save_file
 from tiny_base_model import WHISPER_SIZES, save_base_model
 from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
     AutoModelForAudioClassification,
     Data2VecAudioModel,
     HubertModel,
@@ -132,6 +134,37 @@ def test_whispers_encoder_loads_and_its_decoder_is_left_out(tmp_path, model_clas
     assert loaded["num_tensors"] == len(state) == 52
     assert {name.split(".")[0] for name in loaded["unused"]} == set(unused)
     assert extractor == {"do_normalize": False}  # Whisper takes the waveform as it is
+
+
+@pytest.mark.slow  # fetches 133 MB
+def test_whisper_base_gives_the_states_that_transformers_makes_of_30_seconds(tmp_path):
+    tool = ROOT.parent / "shared" / "tools" / "whisper_base.py"
+    if not tool.is_file():
+        pytest.skip("../shared/tools/whisper_base.py, which fetches Whisper base, is not here")
+    fetched = subprocess.run([sys.executable, tool, tmp_path], capture_output=True, text=True)
+    if fetched.returncode:
+        pytest.skip(f"Whisper base could not be fetched: {fetched.stderr[-200:]}")
+    settings, _ = follow_base_model({"model_type": "whisper", "d_model": 512}, {}, str(tmp_path), None)
+    config = Wav2Vec2AntiSpoofingConfig(encoder_config=settings, num_samples=480_000)
+    model = Wav2Vec2AntiSpoofingForAudioClassification(config).eval()
+    load_base_model(model.encoder, str(tmp_path))
+    waveform = 0.1 * torch.randn(1, 480_000, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        states = model(waveform, output_hidden_states=True).hidden_states
+
+    theirs = WhisperEncoder(AutoConfig.from_pretrained(tmp_path)).eval()
+    weights = load_file(tmp_path / "model.safetensors")
+    theirs.load_state_dict({name.removeprefix("model.encoder."): value for name, value in weights.items()})
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
+    features = extractor(waveform[0].numpy(), sampling_rate=16000, return_tensors="pt").input_features
+    with torch.no_grad():
+        expected = theirs(features, output_hidden_states=True)
+    assert model.encoder.num_parameters() == 20_590_592
+    for state, expected_state in zip(
+        states, [*expected.hidden_states[:-1], expected.last_hidden_state], strict=True
+    ):
+        torch.testing.assert_close(state, expected_state, atol=2e-5 * expected_state.abs().max(), rtol=0)
 
 
 def test_encoder_in_several_files_loads(saved, tmp_path):
