@@ -68,10 +68,9 @@ def follow_base_model(
             raise ValueError(f"encoder_config: {key} {value} is not possible, it is always 0. Leave it out.")
         if any(word in key for word in TRAINING_ONLY_KEYS):
             settings[key] = value
-        # By attribute, since Whisper's d_model may be called hidden_size; a tuple is a list.
-        elif json.dumps(value) != json.dumps(found := getattr(base, key, None)):
+        elif json.dumps(value) != json.dumps(settings.get(key)):  # a tuple is a list
             raise ValueError(
-                f"The base model {source} has {key} {found!r}, but the recipe's encoder_config "
+                f"The base model {source} has {key} {settings.get(key)!r}, but the recipe's encoder_config "
                 f"says {value!r}. Choose the base model that the recipe is for, or change the recipe."
             )
     return settings, extractor_settings

@@ -122,7 +122,7 @@ def test_whispers_encoder_loads_and_its_decoder_is_left_out(tmp_path, model_clas
     torch.manual_seed(0)
     model_class(WhisperConfig(**WHISPER_SIZES, **decoder, **tokens)).save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    stated = {"model_type": "whisper", "hidden_size": 32, "d_model": 32, "encoder_layers": 3}
+    stated = {"model_type": "whisper", "d_model": 32, "encoder_layers": 3}
 
     settings, extractor = follow_base_model(stated, {"do_normalize": "base_model"}, str(tmp_path), None)
     config = Wav2Vec2AntiSpoofingConfig(encoder_config=settings, num_samples=4000)
