@@ -42,6 +42,8 @@ class Step:
         self.waveforms = 0.1 * torch.randn(args.batch_size, model.config.num_samples).to(args.device)
         self.labels = (torch.arange(args.batch_size) % 2).to(args.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if task == "inference":  # FlopCounterMode hooks what needs gradients, which inference_mode forbids
+            model.requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-6)
 
     def __call__(self) -> None:
@@ -104,7 +106,7 @@ def measure(system: str, task: str, args: argparse.Namespace) -> None:
         f"{cpu_seconds}, {1e3 * seconds / args.batch_size:.1f} ms per utterance of "
         f"{model.config.num_samples / model.config.sampling_rate:g} s; peak {peak / 2**30:.1f} GiB; "
         f"{operations / args.batch_size / 1e9:.0f} GFLOP per utterance, {speed:.3g} TFLOP/s{share}; "
-        f"{model.num_parameters():,} parameters, {model.num_parameters(only_trainable=True):,} trained",
+        f"{model.num_parameters():,} parameters, {sum(p.numel() for p in step.trained):,} trained",
         flush=True,
     )
 
