@@ -203,18 +203,16 @@ def choose_recipe(system: str | None, checkpoint: Path, *model_types: str) -> Re
     Load the recipe of a system, by its name or the path of a YAML; without one, of the system whose published
     file the checkpoint is. ValueError: it is none's, or the architecture is none of `model_types`.
     """
-    if system is None:
+    recipe = load_recipe(find_recipe(system)[0]) if system else find_published(hash_file(checkpoint))
+    if recipe is None:
         recipes = [load_recipe(find_recipe(name)[0]) for name in list_systems()]
         systems = [recipe.system for recipe in recipes if recipe.model["model_type"] in model_types]
-        if (published := find_published(hash_file(checkpoint))) is None:
-            raise ValueError(
-                f"{checkpoint} is no file that is known by its SHA-256. Say by --system what it was trained "
-                f"as: {', '.join(systems)}, or a copy of one of their YAMLs with the settings changed."
-            )
-        system = published.system
-    recipe = load_recipe(find_recipe(system)[0])
+        raise ValueError(
+            f"{checkpoint} is no file that is known by its SHA-256. Say by --system what it was trained as: "
+            f"{', '.join(systems)}, or a copy of one of their YAMLs with the settings changed."
+        )
     if (found := recipe.model.get("model_type")) not in model_types:
-        raise ValueError(f"{system} is a {found}, not {' or '.join(model_types)}.")
+        raise ValueError(f"{recipe.system} is a {found}, not {' or '.join(model_types)}.")
     return recipe
 
 
