@@ -138,8 +138,11 @@ def _name_columns(
         raise ValueError(f"it has {table.shape[1] - 1} columns, but {len(names)} are named")
     columns: dict[str, int] = {}
     classes: dict[str, int] = {}
+    has_id = any(_normalize(name) in GUESSES["id"] for name in names)
     for i, name in enumerate(map(_normalize, names)):
         role = next((role for role, known in NAMES.items() if name in known), None)
+        if name == "file_name" and has_id:  # a metadata.csv, whose audio files are not the ids
+            role = None
         of_class = keys.get("".join(word for word in name.split("_") if word not in WORDS_OF_CLASS))
         for found, what in ((columns, role), (classes, of_class)):
             if what in found:

@@ -302,8 +302,8 @@ def main(argv: list[str]) -> None:
     except (ImportError, OSError, ValueError) as error:
         sys.exit(f"processing.copy_synthesis: error: {error}")
     trials = pd.concat([list_trials(rows).assign(split=split) for split, rows in corpus.splits.items()])
-    attacks = trials["attack"].replace("-", "bonafide")
-    print(f"Recordings by split:\n{pd.crosstab(attacks, trials['split'])}")
+    counts = trials.replace({"attack": {"-": "bonafide"}}).groupby(["attack", "split"]).size()
+    print(f"Recordings by split:\n{counts.unstack(fill_value=0)}")
     print(f"{describe_cues(cues)}\nWritten: {folder}")
 
 

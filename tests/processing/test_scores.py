@@ -123,6 +123,12 @@ def test_bona_fide_has_no_attack_however_the_file_calls_it(score_file):
     assert (trials.attack.tolist(), trials.key.tolist()) == (["-", "A07"], ["bonafide", "spoof"])
 
 
+def test_file_name_beside_an_id_is_not_the_id(score_file):
+    scored = read_scores(score_file("file_name,utterance_id,score\na/1.flac,u1,2.5\nb/2.flac,u2,-1\n"))
+
+    assert scored.utterance_id.tolist() == ["u1", "u2"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
