@@ -19,9 +19,12 @@ MODES = {
 CORPUS_ARGUMENTS = [f.name for f in dataclasses.fields(CorpusArguments)]
 ONLY_WITH = {
     **dict.fromkeys(["protocol", "higher_is", "score_columns"], {"score_file"}),
+    **dict.fromkeys(["calibrate_on", "calibrate_protocol", "fuse"], {"score_file"}),
     **dict.fromkeys(["files", "window_hop", "plot_timeline"], {"files"}),
-    **dict.fromkeys([*CORPUS_ARGUMENTS, "set_decision_threshold", "num_workers", "conditions"], {"corpus"}),
+    **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
+    **dict.fromkeys(["set_decision_threshold"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),
+    "calibration_prior": {"corpus", "score_file"},
     **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
     **dict.fromkeys(["batch_size", "revision", "trust_remote_code", "use_cpu"], {"corpus", "files"}),
     **dict.fromkeys(["bf16", "tf32", "torch_compile"], {"corpus", "files"}),
@@ -63,11 +66,17 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
             parser.error(f"--{name} cannot be combined with {MODES[args.mode]}")
     if args.num_resamples < 0 or (args.compare is not None and not args.num_resamples):
         parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
-    if args.set_decision_threshold and (args.split or "eval").split("[")[0] in ("eval", "test"):
+    development, others = args.calibrate_on or (), args.fuse or ()
+    if (development or others) and len(development) != 1 + len(others):
         parser.error(
-            "--set_decision_threshold needs --split with a development set: a threshold chosen on eval makes "
-            "the results on eval too good"
+            "--calibrate_on takes a score file of a development set, and one more for each of --fuse"
         )
+    for name in ("set_decision_threshold",):
+        if name in given and (args.split or "eval").split("[")[0] in ("eval", "test"):
+            parser.error(
+                f"--{name} needs --split with a development set: what is chosen on eval makes the results on "
+                "eval too good"
+            )
     if args.model in list_systems() and not Path(args.model).is_dir():
         parser.error(
             f"--model {args.model} is the recipe of a system. Train it first, by train.py --model "

@@ -310,6 +310,22 @@ class EvaluationArguments:
         help="Write the EER threshold of this evaluation into the config of --model, a folder, as the "
         "threshold of its verdicts; to be done on a development set.",
     )
+    calibrate_on: list[str] | None = HfArg(
+        default=None,
+        help="Score file of a development set, on which log-likelihood ratios (LLRs) for --score_file are "
+        "fitted; --score_file itself is cross-validated. With --fuse one more for each of its files.",
+    )
+    calibrate_protocol: str | None = HfArg(
+        default=None, help="As --protocol, of the trials of --calibrate_on; needed where it has no keys."
+    )
+    fuse: list[str] | None = HfArg(
+        default=None,
+        help="Score files of other systems on the same trials, to be fused with --score_file by logistic "
+        "regression on --calibrate_on A_DEV B_DEV …, in the order of the systems.",
+    )
+    calibration_prior: float = HfArg(
+        default=0.5, help="Effective prior of bona fide at which a calibration or fusion is fitted."
+    )
     output_dir: str | None = HfArg(
         default=None, help="Where results go; default: beside a local model, else in evaluation/."
     )

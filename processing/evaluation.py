@@ -12,6 +12,7 @@ from metrics.costs import AsvErrorRates
 from metrics.statistics import MIN_TRIALS, Bootstrap
 
 from .arguments import EvaluationArguments
+from .calibration import LLRs, calibrate_score_file
 from .layouts import find_layout, read_protocol
 from .report import REMEDY_OF_MODEL, describe_comparison, describe_results
 from .results import (
@@ -22,7 +23,7 @@ from .results import (
     find_asv_rates,
     write_results,
 )
-from .scores import make_scored_corpus, match_scores, read_scores
+from .scores import make_scored_corpus, match_scores, read_scores, write_scores
 from .text_tables import read_first_line
 from .trials import Corpus, choose_split, count_classes, read_label_map
 
@@ -53,16 +54,21 @@ def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> Non
         noun = "trial" if left_out == 1 else "trials"
         print(f"Left out: scores of {left_out:,} {noun} in other splits of the protocol than {split}.")
     evaluation = Evaluation.from_arguments(args, corpus, split, trials, keys)
-    folder = choose_output_dir(args, Path("evaluation") / file.stem)
+    name = "+".join(Path(of).stem for of in (file, *(args.fuse or ())))
+    folder = choose_output_dir(args, Path("evaluation") / name)
     how = "bona fide minus spoof, of the file" if "spoof" in scored else "as in the file"
     if args.higher_is == "spoof":
         scores, how = -scores, "negated: the file's higher is spoof"
+    if args.calibrate_on is not None:
+        evaluation.llrs = calibrate_score_file(args, keys, trials, scores, list_utterances(corpus))
+        if args.fuse is not None:
+            scores, how = evaluation.llrs.values, f"LLR by logistic fusion of {name}"
     results = evaluation.evaluate(scores) | {
         "score_file": file.name,
         "protocol": args.protocol and Path(args.protocol).name,
         "score": how,
     }
-    finish_evaluation(evaluation, results, file.stem, scores, folder)
+    finish_evaluation(evaluation, results, name, scores, folder)
 
 
 @dataclass
@@ -70,6 +76,7 @@ class Evaluation:
     """
     The trials of a split and what their scores are held against: ASV error rates, with the files that these
     are from, and the scores of another system. It is read before hours of scoring, so that errors come first.
+    LLRs are of the scores that are evaluated, where these are calibrated.
     """
 
     args: EvaluationArguments
@@ -79,6 +86,7 @@ class Evaluation:
     asv: AsvErrorRates | None
     asv_files: list[str]
     other: np.ndarray | None = None
+    llrs: LLRs | None = None
 
     @property
     def bootstrap(self) -> Bootstrap | None:
@@ -113,6 +121,8 @@ class Evaluation:
         """Results of the scores (num_trials,)."""
         options = {"asv": self.asv, "bootstrap": self.bootstrap}
         results = evaluate_corpus(self.corpus, self.split, self.trials, scores, **options)
+        if self.llrs is not None:
+            results["calibration"] = self.llrs.describe(self.trials, scores)
         return {**results, "asv_score_files": self.asv_files}
 
     def evaluate_conditions(self, clean: np.ndarray, under: Mapping[str, np.ndarray]) -> dict[str, dict]:
@@ -166,5 +176,9 @@ def finish_evaluation(
     if evaluation.other is not None:
         text += f"\n\n{evaluation.compare(results, name, scores)}"
         systems[evaluation.name_other] = evaluation.other
+    if evaluation.llrs is None:
+        (folder / "llrs.txt").unlink(missing_ok=True)  # of results that are replaced
+    else:
+        write_scores(folder / "llrs.txt", evaluation.trials, evaluation.llrs.values)
     write_results(folder, results, evaluation.trials, systems)
     print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")

@@ -67,6 +67,10 @@ def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
             lines.append(f"  {metric.title:24}{format_value(name, results[name]):>10}{interval}")
     if intervals:
         lines.append(f"  [{100 * intervals['level']:g} % intervals: {intervals['method']}]")
+    if calibration := results.get("calibration"):
+        cllr = format_value("cllr", calibration["cllr_after"])
+        lines += [f"  {'Cllr of LLRs (bits)':24}{cllr:>10}", f"  [LLRs: {calibration['llrs']}.]"]
+        lines.append(f"  [{describe_calibration(calibration)}.]")
     for key, groups in results.items():
         if key.startswith("per_") and (len(groups) > 1 or key != "per_attack"):
             lines += ["", *_group_table(key.removeprefix("per_"), groups)]
@@ -121,6 +125,25 @@ def describe_comparison(comparison: Mapping, names: tuple[str, str]) -> str:
     level = 100 * comparison["level"]
     lines.append(f"  [{level:g} % intervals and two-sided p: {comparison['method']}]")
     return "\n".join(lines)
+
+
+def describe_calibration(calibration: Mapping) -> str:
+    """A calibration in words: the map, and on what it was fitted."""
+    a, names = calibration["a"], calibration.get("systems", ["score"])
+    pairs = zip(a if isinstance(a, list) else [a], names, strict=True)
+    terms = " ".join(f"{factor:+.4g} {name}" for factor, name in pairs).removeprefix("+")
+    speakers = calibration["num_speakers"]
+    text = (
+        f"LLR = {terms} {calibration['b']:+.4g}, fitted on {calibration['num_bonafide']:,} bona fide "
+        f"and {calibration['num_spoof']:,} spoofed trials"
+        f"{'' if speakers is None else f' of {speakers:,} speakers'}"
+    )
+    if "corpus" in calibration:
+        text += f" of {calibration['corpus']} {calibration['split']}"
+    text += f" at the prior {calibration['prior']:g}"
+    if calibration["is_regularized"]:
+        text += "; their scores separate the classes, so that regularisation decides how large the LLRs are"
+    return text
 
 
 def tabulate_conditions(results: Mapping) -> tuple[list[str], list[list[str]]]:

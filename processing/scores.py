@@ -116,12 +116,11 @@ def match_scores(
     return matched["score"].to_numpy()
 
 
-def list_scored_trials(scores: pd.DataFrame, *, file: Path | str) -> pd.DataFrame:
-    """The trials of a score file, called `file` in errors, that says itself which class they are of."""
+def list_scored_trials(scores: pd.DataFrame, *, file: Path | str, remedy: str = "--protocol") -> pd.DataFrame:
+    """The trials of a score file, called `file` in errors, that says itself which class they are of; `remedy`
+    is the argument that names their protocol."""
     if "key" not in scores:
-        raise ValueError(
-            f"{file} does not say which trials are bona fide. Name the protocol with --protocol."
-        )
+        raise ValueError(f"{file} does not say which trials are bona fide. Name the protocol with {remedy}.")
     return complete_trials(scores.drop(columns=["score", *KEYS], errors="ignore"))
 
 

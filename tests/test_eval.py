@@ -2,17 +2,20 @@
 two processes, and given what it must refuse."""
 
 import csv
+import hashlib
 import json
 import shutil
 import time
 
 import numpy as np
+import official
 import pytest
 import soundfile
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 import eval as script
+from metrics.calibration import fit_calibration
 from metrics.det import equal_error_rate
 from processing.audio import decode_audio
 from processing.scores import read_scores
@@ -245,6 +248,69 @@ def protocol(tmp_path):
 
 def results_in(folder):
     return json.loads((folder / "results.json").read_text())
+
+
+def write_dev_scores(path, **options):
+    path.write_text(write_scores(path, **options).read_text().replace("u", "dev"))
+    return path
+
+
+def split_by_class(path):
+    table = read_scores(path)
+    return table.score[table.key == "bonafide"].to_numpy(), table.score[table.key == "spoof"].to_numpy()
+
+
+def test_llrs_are_fitted_on_dev_and_the_scores_stay(run, fails, tmp_path, protocol):
+    path, dev = write_scores(tmp_path / "a.txt"), write_dev_scores(tmp_path / "dev.txt", seed=1, shift=1.5)
+    fixed = ("--score_file", path, "--num_resamples", 0, "--output_dir")
+
+    _, output = run(*fixed, tmp_path / "out", "--calibrate_on", dev)
+
+    results, classes = results_in(tmp_path / "out"), split_by_class(path)
+    calibration, llrs = results["calibration"], split_by_class(tmp_path / "out" / "llrs.txt")
+    for of, scores in zip(llrs, classes, strict=True):
+        np.testing.assert_allclose(of, calibration["a"] * scores + calibration["b"], atol=1e-6)
+    expected = fit_calibration(*split_by_class(dev))
+    assert (calibration["a"], calibration["b"]) == pytest.approx((expected.a[0], expected.b))
+    assert calibration["cllr_before"] == pytest.approx(official.cllr(*classes)) == results["cllr"]
+    assert calibration["cllr_after"] == pytest.approx(official.cllr(*llrs), abs=1e-6)
+    counts = [calibration[name] for name in ("num_bonafide", "num_spoof", "num_speakers", "prior")]
+    assert counts == [20, 40, None, 0.5]
+    assert calibration["sha256"] == [hashlib.sha256(dev.read_bytes()).hexdigest()]
+    assert "fitted on 20 bona fide and 40 spoofed trials at the prior 0.5" in output
+
+    run(*fixed, tmp_path / "same", "--calibrate_on", path, "--protocol", protocol)
+
+    same = results_in(tmp_path / "same")["calibration"]
+    assert same["num_speakers"] == 11 and "cross-validated over speakers" in same["llrs"]
+    assert "has 60 of the trials of" in fails(
+        *fixed, tmp_path / "o", "--calibrate_on", shutil.copy(path, tmp_path / "copy.txt")
+    )
+    bare = write_dev_scores(tmp_path / "bare.txt", width=2)
+    assert "Name the protocol with --calibrate_protocol" in fails(
+        *fixed, tmp_path / "o", "--calibrate_on", bare
+    )
+    assert "higher scores mean spoof" in fails(
+        *fixed, tmp_path / "o", "--calibrate_on", dev, "--higher_is", "spoof"
+    )
+
+
+def test_fusion_is_evaluated_in_the_place_of_its_systems(run, fails, tmp_path):
+    files = [write_scores(tmp_path / f"{name}.txt", seed=seed) for seed, name in enumerate("ab")]
+    dev = [write_dev_scores(tmp_path / f"{name}_dev.txt", seed=9 + i) for i, name in enumerate("ab")]
+    fused = ("--score_file", files[0], "--fuse", files[1], "--num_resamples", 0)
+
+    run(*fused, "--calibrate_on", *dev)
+
+    folder = tmp_path / "evaluation" / "a+b"
+    calibration = results_in(folder)["calibration"]
+    expected = fit_calibration(*(np.column_stack(of) for of in zip(*map(split_by_class, dev), strict=True)))
+    assert calibration["a"] == pytest.approx(expected.a) and calibration["systems"] == ["a.txt", "b.txt"]
+    systems = zip(*map(split_by_class, files), strict=True)
+    for of, scores in zip(split_by_class(folder / "scores.txt"), systems, strict=True):
+        np.testing.assert_allclose(of, expected.apply(np.column_stack(scores)), atol=1e-6)
+    assert (folder / "llrs.txt").read_bytes() == (folder / "scores.txt").read_bytes()
+    assert "one more for each of --fuse" in fails(*fused, "--calibrate_on", dev[0])
 
 
 @pytest.mark.parametrize("width", [2, 3, 4])

@@ -1,0 +1,153 @@
+"""Calibrations of scores to log-likelihood ratios (LLRs): on which trials they are fitted, what is recorded
+of them, and what results say of the LLRs. Imports no torch."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from metrics.calibration import Calibration, cross_validate_calibration, fit_calibration
+from metrics.costs import cllr
+
+from .arguments import EvaluationArguments
+from .files import hash_file
+from .layouts import read_protocol
+from .scores import list_scored_trials, match_scores, read_scores
+from .trials import count_classes
+
+
+@dataclass(frozen=True)
+class LLRs:
+    """
+    LLRs of trials, and where they are from.
+
+    Attributes:
+        values: (num_trials,), natural logarithms.
+        calibration: what is recorded of the calibration; see [`fit_on_trials`].
+        source: how the values follow from it, in words.
+        is_fusion: whether several systems are fused, so that the LLRs take the place of their scores.
+    """
+
+    values: np.ndarray
+    calibration: dict
+    source: str
+    is_fusion: bool = False
+
+    def select(self, places: np.ndarray | slice) -> "LLRs":
+        """Those of some of the trials."""
+        return replace(self, values=self.values[places])
+
+    def describe(self, trials: pd.DataFrame, scores: np.ndarray) -> dict:
+        """The calibration and its source as results have it, with Cllr of the scores before, but for a
+        fusion, and of the LLRs after."""
+        is_bonafide = (trials["key"] == "bonafide").to_numpy()
+        before, after = (cllr(of[is_bonafide], of[~is_bonafide]) for of in (scores, self.values))
+        measured = {"cllr_after": after} if self.is_fusion else {"cllr_before": before, "cllr_after": after}
+        return {**self.calibration, "llrs": self.source, **measured}
+
+
+def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> tuple[Calibration, dict]:
+    """
+    The calibration of the scores (num_trials,), or of those of several systems (num_trials, num_systems), and
+    what is recorded of it: a, a list for several systems, b, prior, counts and today's date.
+
+    Raises:
+        ValueError: of one system, higher scores that mean spoof; see [`metrics.calibration.fit_calibration`].
+    """
+    calibration = fit_calibration(*_split(trials, scores), prior=prior)
+    a = calibration.a.tolist()
+    if len(a) == 1 and a[0] <= 0:
+        raise ValueError(
+            "The scores cannot be calibrated, because on the trials of the calibration higher scores mean "
+            "spoof. If that is what the system means, say --higher_is spoof."
+        )
+    counts, speakers = count_classes(trials), set(trials["speaker_id"])
+    return calibration, {
+        "a": a[0] if len(a) == 1 else a,
+        "b": calibration.b,
+        "prior": prior,
+        "is_regularized": calibration.is_regularized,
+        "num_bonafide": counts["bonafide"],
+        "num_spoof": counts["spoof"],
+        "num_speakers": None if "-" in speakers else len(speakers),
+        "date": date.today().isoformat(),
+    }
+
+
+def cross_validate(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> tuple[np.ndarray, str]:
+    """LLRs (num_trials,) of trials that the calibration itself is fitted on, and how they were found: each
+    without the trial's speaker, or without the trial where too few speakers are known."""
+    groups, over = _split(trials, trials["speaker_id"].to_numpy(str)), "speakers"
+    if "-" in set(trials["speaker_id"]) or min(len(set(of)) for of in groups) < 2:
+        groups, over = None, "trials (speakers are not known, or a class has one only)"
+    llrs = np.empty(len(trials))
+    is_bonafide = (trials["key"] == "bonafide").to_numpy()
+    llrs[is_bonafide], llrs[~is_bonafide] = cross_validate_calibration(
+        *_split(trials, scores), groups=groups, prior=prior
+    )
+    return llrs, f"cross-validated over {over} of the same set"
+
+
+def calibrate_score_file(
+    args: EvaluationArguments,
+    keys: Mapping[str, str],
+    trials: pd.DataFrame,
+    scores: np.ndarray,
+    elsewhere: Collection[str] = (),
+) -> LLRs:
+    """
+    LLRs of the scores (num_trials,) of `--score_file`, higher = more bona fide, or of their fusion with those
+    of `--fuse`, by a calibration that is fitted on `--calibrate_on`, or is cross-validated where that is
+    `--score_file` itself. `elsewhere`: see [`~processing.scores.match_scores`].
+
+    Raises:
+        ValueError: files of other trials; trials in both sets; see [`fit_on_trials`].
+    """
+    own, fused = Path(args.score_file), [Path(file) for file in args.fuse or ()]
+    where = {"source": args.protocol or own, "elsewhere": elsewhere}
+    others = [match_scores(read_scores(file, keys=keys), trials, file=file, **where) for file in fused]
+    scores = np.column_stack([scores, *others])
+    files = [Path(file) for file in args.calibrate_on]
+    is_same = [file.resolve() for file in files] == [file.resolve() for file in (own, *fused)]
+    fitted, of_fitted = (trials, scores) if is_same else _read_development_set(args, keys, files)
+    if not is_same and (shared := {*trials["utterance_id"]} & {*fitted["utterance_id"]}):
+        raise ValueError(
+            f"{files[0]} has {len(shared):,} of the trials of {own}: on trials that it is fitted on, a "
+            "calibration looks better than it is. Calibrate on others, or cross-validate by --calibrate_on "
+            f"{' '.join(map(str, (own, *fused)))}."
+        )
+    calibration, record = fit_on_trials(fitted, of_fitted, prior=args.calibration_prior)
+    # Lists in the order of the systems, whose files may well have the same name.
+    record |= {"files": [file.name for file in files], "sha256": [hash_file(file) for file in files]}
+    if fused:
+        record["systems"] = [file.name for file in (own, *fused)]
+    if is_same:
+        values, source = cross_validate(trials, scores, prior=args.calibration_prior)
+    else:
+        values, source = calibration.apply(scores), f"by the calibration on {', '.join(record['files'])}"
+    return LLRs(values, record, source, is_fusion=bool(fused))
+
+
+def _read_development_set(
+    args: EvaluationArguments, keys: Mapping[str, str], files: Sequence[Path]
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The trials of `--calibrate_on`, and the scores of all its files (num_trials, num_systems)."""
+    columns = args.score_columns and args.score_columns.split(",")
+    tables = [read_scores(file, None if i else columns, keys) for i, file in enumerate(files)]
+    if args.calibrate_protocol is None:
+        trials = list_scored_trials(tables[0], file=files[0], remedy="--calibrate_protocol")
+    else:
+        trials = pd.concat(read_protocol(Path(args.calibrate_protocol), keys).splits.values())
+    source = args.calibrate_protocol or files[0]
+    tables = zip(tables, files, strict=True)
+    scores = [match_scores(table, trials, file=file, source=source) for table, file in tables]
+    return trials, np.column_stack([-scores[0] if args.higher_is == "spoof" else scores[0], *scores[1:]])
+
+
+def _split(trials: pd.DataFrame, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values of the bona fide and of the spoofed trials."""
+    is_bonafide = (trials["key"] == "bonafide").to_numpy()
+    return values[is_bonafide], values[~is_bonafide]
