@@ -14,7 +14,7 @@ from .run_folder import Evaluation, RunFolder
 NOT_MEASURED = "not measured"
 IN_THE_WILD = CORPORA["in-the-wild"].title
 MAIN_METRICS = ("eer", "min_tdcf_2019", "min_tdcf_2021")
-FURTHER_METRICS = ("min_dcf", "act_dcf", "cllr")
+FURTHER_METRICS = ("min_dcf", "act_dcf", "cllr", "cllr_min", "calibration_loss")
 
 
 def format_any(value: float) -> str:

@@ -1,6 +1,6 @@
 """Every metric of `results.json`: its title, its type in a card's header, and how its value is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -21,7 +21,10 @@ METRICS = {
     "min_dcf": Metric("minDCF (ASVspoof 5)", "min-dcf"),
     "act_dcf": Metric("actDCF (ASVspoof 5)", "act-dcf"),
     "cllr": Metric("Cllr (bits)", "cllr"),
+    "cllr_min": Metric("Cllr_min (bits)", "cllr-min"),
+    "calibration_loss": Metric("Calibration loss (bits)", "calibration-loss"),
 }
+CLLR_PARTS = ("cllr", "cllr_min", "calibration_loss")  # the first is the sum of the others
 
 
 def format_value(name: str, value: float) -> str:
@@ -42,3 +45,16 @@ def format_estimate(name: str, value: float, bounds: Sequence[float] | None) -> 
 def format_bounds(name: str, bounds: Sequence[float]) -> str:
     """A confidence interval without its unit: `[11.334, 20.001]`."""
     return f"[{', '.join(format_number(name, bound) for bound in bounds)}]"
+
+
+def format_error_rate(of: Mapping) -> str:
+    """
+    An [`~metrics.exact_intervals.ErrorRate`]: `2.013 % [0.417, 5.771], 3 of 149`; without an error `at most
+    2.0 %, 0 of 149`.
+    """
+    if of["errors"]:
+        rate = format_estimate("eer", of["rate"], (of["low"], of["high"]))
+    else:
+        highest = f"{100 * of['high']:#.2g}".rstrip(".")
+        rate = f"at most {highest} %"
+    return f"{rate}, {of['errors']:,} of {of['trials']:,}"

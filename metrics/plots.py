@@ -42,7 +42,7 @@ def plot_det(
     by the name of a system. The curve of a system without errors is hidden by the axes, so a text says so.
     Errors: see [`metrics.det.check_scores`].
     """
-    figure, axes = _make_axes(6.4, 6.4, title)
+    figure, axes = make_axes(6.4, 6.4, title)
     lowest, highest = 0.05, 0.6
     drawn, without_errors = [], []
     for (name, scores), color in zip(systems.items(), cycle(CURVES), strict=False):
@@ -83,8 +83,18 @@ def plot_score_histograms(
     bonafide_scores, spoof_scores, *, threshold: float | None = None, title: str = ""
 ) -> Figure:
     """Share of each class's trials by score, so that classes of different size compare; marks a threshold."""
+    figure, axes = make_axes(7.2, 4.2, title)
+    draw_histograms(axes, bonafide_scores, spoof_scores)
+    if threshold is not None:
+        axes.axvline(threshold, color=LINE, linestyle="--", linewidth=1.2, label="EER threshold")
+    axes.set(xlabel="Score (higher = more bona fide)", ylabel="Share of the class's trials (%)")
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def draw_histograms(axes: Axes, bonafide_scores, spoof_scores) -> None:
+    """Share of each class's trials in bins that both have, in per cent."""
     bonafide, spoof = np.asarray(bonafide_scores, float), np.asarray(spoof_scores, float)
-    figure, axes = _make_axes(7.2, 4.2, title)
     everything = np.concatenate([bonafide, spoof])
     num_bins = int(np.clip(2 * min(len(bonafide), len(spoof)) ** 0.5, 12, 100))
     if everything.min() == everything.max():  # constant scores: one bar
@@ -95,11 +105,6 @@ def plot_score_histograms(
         shares = np.full(len(scores), 100 / len(scores))
         style = {"color": color, "alpha": 0.55, "edgecolor": color, "linewidth": 0.6}
         axes.hist(scores, edges, weights=shares, label=f"{name} ({len(scores):,})", **style)
-    if threshold is not None:
-        axes.axvline(threshold, color=LINE, linestyle="--", linewidth=1.2, label="EER threshold")
-    axes.set(xlabel="Score (higher = more bona fide)", ylabel="Share of the class's trials (%)")
-    axes.legend(frameon=False, fontsize=9)
-    return figure
 
 
 def plot_breakdown(
@@ -119,7 +124,7 @@ def plot_breakdown(
         name: what the groups are: "attack", "codec".
         pooled_name: what the line is called.
     """
-    figure, axes = _make_axes(min(max(5.5, 1.6 + 0.62 * len(groups)), 60), 4.4, title)
+    figure, axes = make_axes(min(max(5.5, 1.6 + 0.62 * len(groups)), 60), 4.4, title)
     highest = pooled_eer
     for position, values in enumerate(groups.values()):
         if values["eer"] is None:
@@ -159,7 +164,7 @@ def plot_timeline(
     Score of each window over the time of a recording: start in seconds and score, (num_windows,) both, drawn
     over the window's middle, and the decision threshold of single crops.
     """
-    figure, axes = _make_axes(10, 3.4, title)
+    figure, axes = make_axes(10, 3.4, title)
     starts, scores = np.asarray(starts, float), np.asarray(scores, float)
     long = starts[-1] + window_seconds > 600
     unit, per_unit = ("minutes", 60) if long else ("seconds", 1)
@@ -180,7 +185,8 @@ def plot_timeline(
     return figure
 
 
-def _make_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+def make_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """An empty plot, (width, height) in inches."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     size = 10 if len(title) < 13 * width else 7

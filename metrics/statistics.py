@@ -17,6 +17,8 @@ import numpy as np
 
 from .costs import DetectionCost, llr_bits
 from .det import check_scores, find_equal_error
+from .likelihood_ratios import find_min_cllr
+from .names import CLLR_PARTS
 
 
 @dataclass(frozen=True)
@@ -82,39 +84,48 @@ class _System:
         bonafide_order: (num_bonafide,) indices that sort the bona fide scores.
         spoof_rank: (num_spoof,) for each spoofed trial the number of bona fide scores not above its own.
         bonafide_bits, spoof_bits: (num_bonafide,), (num_spoof,) cost of each score as a log-likelihood ratio.
-        costs: detection costs by name.
+        costs: detection costs by name; `None` for the EER alone.
     """
 
     bonafide_order: np.ndarray
     spoof_rank: np.ndarray
     bonafide_bits: np.ndarray
     spoof_bits: np.ndarray
-    costs: Mapping[str, DetectionCost]
+    costs: Mapping[str, DetectionCost] | None
 
     @classmethod
     def from_scores(cls, bonafide, spoof, costs: Mapping[str, DetectionCost] | None) -> "_System":
         bonafide, spoof = check_scores(bonafide, spoof)
         order = np.argsort(bonafide)
         rank = np.searchsorted(bonafide[order], spoof, side="right")
-        return cls(order, rank, *llr_bits(bonafide, spoof), costs or {})
+        return cls(order, rank, *llr_bits(bonafide, spoof), costs)
 
     @property
     def sizes(self) -> tuple[int, int]:
         """Number of bona fide and of spoofed trials."""
         return len(self.bonafide_order), len(self.spoof_rank)
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what is measured."""
+        return ("eer",) if self.costs is None else ("eer", *self.costs, *CLLR_PARTS)
+
     def measure(self, bonafide_counts: np.ndarray, spoof_counts: np.ndarray) -> np.ndarray:
-        """EER, the minimum of each cost, and Cllr, over the trials taken so many times each."""
+        """The metrics over the trials taken so many times each."""
         rejected_bonafide = np.concatenate([[0], np.cumsum(bonafide_counts[self.bonafide_order])])
         between = np.bincount(self.spoof_rank, spoof_counts, minlength=len(rejected_bonafide))
         rejected_spoof = np.cumsum(between).astype(np.int64)
         rejected = rejected_bonafide, rejected_spoof
+        eer, _, _ = find_equal_error(*rejected)
+        if self.costs is None:
+            return np.array([eer])
         costs = (cost.find_minimum(*rejected)[0] for cost in self.costs.values())
         means = (
             counts @ bits / counts.sum()
             for counts, bits in ((bonafide_counts, self.bonafide_bits), (spoof_counts, self.spoof_bits))
         )
-        return np.array([find_equal_error(*rejected)[0], *costs, sum(means) / 2])
+        cllr, cllr_min = sum(means) / 2, find_min_cllr(*rejected)
+        return np.array([eer, *costs, cllr, cllr_min, cllr - cllr_min])
 
 
 def confidence_intervals(
@@ -126,11 +137,13 @@ def confidence_intervals(
     bootstrap: Bootstrap = Bootstrap(),
 ) -> dict[str, Estimate]:
     """
-    Confidence intervals of the EER ("eer"), of the minimum of each cost, by its name, and of Cllr ("cllr").
+    Confidence intervals of the EER ("eer"), and with `costs` of the minimum of each, by its name, of Cllr
+    ("cllr") and of its parts by discrimination and by calibration ("cllr_min", "calibration_loss").
 
     Args:
         bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,), higher = more bona fide.
-        costs: detection costs by name, e.g. `{"min_tdcf_2019": tdcf_cost(asv, "2019")}`.
+        costs: detection costs by name, e.g. `{"min_tdcf_2019": tdcf_cost(asv, "2019")}`;
+            without them only the EER is measured, which is quicker.
         speakers: of the trials; `None` where they are not known, and trials are drawn.
         bootstrap: number of resamples, level and seed.
 
@@ -140,7 +153,7 @@ def confidence_intervals(
     """
     system = _System.from_scores(bonafide_scores, spoof_scores, costs)
     observed, low, high, _ = _resample(system.measure, system.sizes, speakers, bootstrap)
-    columns = zip(("eer", *system.costs, "cllr"), observed, low, high, strict=True)
+    columns = zip(system.metrics, observed, low, high, strict=True)
     return {name: Estimate(*map(float, values)) for name, *values in columns}
 
 
@@ -153,8 +166,8 @@ def paired_test(
     bootstrap: Bootstrap = Bootstrap(),
 ) -> dict[str, Difference]:
     """
-    Compare two countermeasures on the same trials, of which both are resampled alike: differences of EER
-    ("eer"), of the minimum of each cost and of Cllr ("cllr"), first minus second.
+    Compare two countermeasures on the same trials, of which both are resampled alike: differences, first
+    minus second, of the metrics of [`confidence_intervals`].
 
     Args as in [`confidence_intervals`], of each system (bona fide scores, spoof scores), trials in one order.
 
@@ -180,7 +193,7 @@ def paired_test(
     # Rounding must not decide whether a resample lies as far out as the observed difference.
     further = np.abs(resampled - observed) >= np.abs(observed) - 1e-12
     p_values = (1 + further.sum(0)) / (1 + len(resampled))
-    columns = zip(("eer", *first.costs, "cllr"), observed, low, high, p_values, strict=True)
+    columns = zip(first.metrics, observed, low, high, p_values, strict=True)
     return {name: Difference(*map(float, values)) for name, *values in columns}
 
 

@@ -32,7 +32,13 @@ from .recordings import (
     write_timelines,
 )
 from .report import describe_left_out, describe_split
-from .results import SCORE_OF_MODEL, choose_decision_threshold, describe_countermeasure, describe_environment
+from .results import (
+    SCORE_OF_MODEL,
+    choose_decision_threshold,
+    describe_countermeasure,
+    describe_environment,
+    measure_at_threshold,
+)
 from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
 from .trials import Corpus, choose_split, list_trials, read_label_map
@@ -107,9 +113,14 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         "num_scored_before": checkpoint.num_scored_before,
         "seconds": round(time.time() - started, 1),
     }
+    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
+    if args.set_decision_threshold:
+        threshold = choose_decision_threshold(scopes[0].trials, scores)
     for scope, evaluation in evaluations:
         own, own_under = scores[scope.places], {name: of[scope.places] for name, of in under.items()}
         results = evaluation.evaluate(own) | about | ({} if scope.folder else of_all)
+        if threshold is not None:
+            results["at_decision_threshold"] = measure_at_threshold(evaluation.trials, own, threshold)
         if conditions:
             results["conditions"] = evaluation.evaluate_conditions(own, own_under)
         for condition, changed in own_under.items():
@@ -119,7 +130,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     if not conditions:  # with more of them, only these are scored
         checkpoint.remove()
     if args.set_decision_threshold:
-        change_threshold(countermeasure, choose_decision_threshold(scopes[0].trials, scores))
+        change_threshold(countermeasure, threshold)
     card = countermeasure.folder / "README.md"
     if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")

@@ -9,7 +9,14 @@ import numpy as np
 
 from metrics.costs import FORMS
 from metrics.det import equal_error_rate
-from metrics.names import METRICS, format_bounds, format_estimate, format_value
+from metrics.names import (
+    CLLR_PARTS,
+    METRICS,
+    format_bounds,
+    format_error_rate,
+    format_estimate,
+    format_value,
+)
 
 from .conditions import CLEAN
 from .corpus_names import describe_corpus
@@ -29,6 +36,7 @@ NOTE_ON_CONDITIONS = (
     "Differences are paired on the same trials; p is two-sided, of each condition alone. FRR and FAR are at "
     "the threshold of the clean EER"
 )
+EXACT_INTERVALS = "intervals: exact (Clopper-Pearson), as if all trials were independent"
 
 
 def describe_counts(bonafide: int, spoof: int, missing: int | None = 0, unreadable: int | None = 0) -> str:
@@ -71,6 +79,11 @@ def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
         cllr = format_value("cllr", calibration["cllr_after"])
         lines += [f"  {'Cllr of LLRs (bits)':24}{cllr:>10}", f"  [LLRs: {calibration['llrs']}.]"]
         lines.append(f"  [{describe_calibration(calibration)}.]")
+    if at := results.get("at_decision_threshold"):
+        lines += ["", f"  At the model's decision threshold, {at['threshold']:.4f}"]
+        for name in ("frr", "far"):
+            lines.append(f"  {name.upper():24}{format_error_rate(at[name])}")
+        lines.append(f"  [{100 * at['frr']['level']:g} % {EXACT_INTERVALS}]")
     for key, groups in results.items():
         if key.startswith("per_") and (len(groups) > 1 or key != "per_attack"):
             lines += ["", *_group_table(key.removeprefix("per_"), groups)]
@@ -162,6 +175,22 @@ def tabulate_conditions(results: Mapping) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def describe_llrs(measured: Mapping) -> str:
+    """The table of what [`metrics.likelihood_ratios.measure_llrs`] finds of calibrated LLRs."""
+    lines = [f"  {METRICS[name].title:24}{measured[name]:>10.4f}" for name in CLLR_PARTS]
+    low, high = (bound / np.log(10) for bound in measured["bounds"])
+    lines += [f"  Supported by these trials: log10 likelihood ratios from {low:.2f} to {high:.2f} (ELUB)", ""]
+    lines.append("  P(bona fide)    Expected cost   Minimum   (1 is a decision by the prior alone)")
+    for prior, (actual, minimum) in measured["expected_costs"].items():
+        lines.append(f"  {prior:<12}{actual:>17.4f}{minimum:>10.4f}")
+    lines += ["", "  Misleading evidence (likelihood ratio that points the wrong way)"]
+    for factor, rates in measured["misleading_evidence"].items():
+        below = f"bona fide below {1 / int(factor):g}"
+        for name, wrong in (("bonafide", below), ("spoof", f"spoof above {factor}")):
+            lines.append(f"  {wrong:24}{format_error_rate(rates[name])}")
+    return "\n".join(lines)
+
+
 def write_plots(
     folder: Path, results: Mapping, trials: "pd.DataFrame", systems: Mapping[str, np.ndarray]
 ) -> None:
@@ -199,6 +228,26 @@ def write_plots(
         about = {"title": title, "name": "condition", "pooled_name": CLEAN}
         bars = plots.plot_breakdown(groups, pooled_eer=results["eer"], **about)
         write_figure(folder / "conditions.png", bars)
+
+
+def plot_llrs(
+    folder: Path,
+    bonafide_llrs: np.ndarray,
+    spoof_llrs: np.ndarray,
+    *,
+    case: float | None = None,
+    title: str = "",
+) -> None:
+    """
+    Write `tippett.png`, `pav.png`, `ece.png`, `bayes_error.png` and `llrs.png` of calibrated log-likelihood
+    ratios, natural logarithms, (num_bonafide,) and (num_spoof,), with that of a case marked.
+    """
+    from metrics import llr_plots, plots
+
+    for name, plot in llr_plots.LLR_PLOTS.items():
+        figure, axes = plots.make_axes(6.4, 4.4, title)
+        plot(axes, bonafide_llrs, spoof_llrs, case)
+        write_figure(folder / f"{name}.png", figure)
 
 
 def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:

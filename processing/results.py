@@ -27,6 +27,8 @@ from metrics.costs import (
     tdcf_cost,
 )
 from metrics.det import check_scores, describe_scores, equal_error_range, equal_error_rate
+from metrics.exact_intervals import ErrorRate
+from metrics.likelihood_ratios import cllr_min
 from metrics.statistics import (
     MIN_SPEAKERS,
     MIN_TRIALS,
@@ -116,7 +118,9 @@ def evaluate_trials(
     else:
         reason = "there are fewer than three distinct scores, and it needs scores, not decisions"
         results["tdcf_left_out"] = reason
-    results |= {"act_dcf": act_dcf(*classes), "cllr": cllr(*classes), **describe_scores(*classes)}
+    results |= {"act_dcf": act_dcf(*classes), "cllr": cllr(*classes), "cllr_min": cllr_min(*classes)}
+    results["calibration_loss"] = results["cllr"] - results["cllr_min"]
+    results |= describe_scores(*classes)
     if intervals := _find_intervals(trials, costs, bootstrap):
         results["confidence_intervals"] = intervals
     for name in ("attack", *breakdowns):
@@ -127,6 +131,16 @@ def evaluate_trials(
 def choose_decision_threshold(trials: pd.DataFrame, scores: np.ndarray) -> float:
     """The middle of the thresholds that have the EER: of the gap, where the classes are separated."""
     return sum(equal_error_range(*_split_classes(trials.assign(score=scores), "score"))) / 2
+
+
+def measure_at_threshold(trials: pd.DataFrame, scores: np.ndarray, threshold: float) -> dict:
+    """
+    FRR and FAR of the scores (num_trials,) at a decision threshold, above which a trial is accepted; each
+    with its count and exact interval, as [`metrics.exact_intervals.ErrorRate`] has them.
+    """
+    bonafide, spoof = _split_classes(trials.assign(score=scores), "score")
+    rates = {"frr": ErrorRate.of(bonafide <= threshold), "far": ErrorRate.of(spoof > threshold)}
+    return {"threshold": threshold, **{name: dataclasses.asdict(rate) for name, rate in rates.items()}}
 
 
 def compare_scores(
@@ -287,9 +301,9 @@ def _find_speakers(trials: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Speakers
 
 
 def _find_intervals(
-    trials: pd.DataFrame, costs: Mapping[str, DetectionCost], bootstrap: Bootstrap | None
+    trials: pd.DataFrame, costs: Mapping[str, DetectionCost] | None, bootstrap: Bootstrap | None
 ) -> dict:
-    """Confidence intervals of the EER and of the costs; none for too few trials of a class."""
+    """Confidence intervals of the EER, and of all else with costs; none for too few trials of a class."""
     if bootstrap is None or min(count_classes(trials).values()) < MIN_TRIALS:
         return {}
     speakers, method = _find_speakers(trials, bootstrap)
@@ -314,6 +328,6 @@ def _break_down(trials: pd.DataFrame, name: str, bootstrap: Bootstrap | None) ->
         groups[value] = {"num_bonafide": counts["bonafide"], "num_spoof": counts["spoof"], "eer": None}
         if all(counts.values()):
             groups[value]["eer"], _ = equal_error_rate(*_split_classes(group, "score"))
-        if intervals := _find_intervals(group, {}, bootstrap):
+        if intervals := _find_intervals(group, None, bootstrap):
             groups[value]["eer_interval"] = intervals["eer"]
     return groups

@@ -92,6 +92,8 @@ def test_header_names_every_metric_with_its_form_corpus_split_and_counts(run_fol
             "minDCF (ASVspoof 5)",
             "actDCF (ASVspoof 5)",
             "Cllr (bits)",
+            "Cllr_min (bits)",
+            "Calibration loss (bits)",
         }
         eer = found["EER (%)"]
         assert eer.metric_value == pytest.approx(100 * results["eer"], abs=1e-6)

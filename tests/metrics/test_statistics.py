@@ -7,6 +7,7 @@ import official
 import pytest
 
 from metrics.costs import ASVSPOOF5_COST, AsvErrorRates, tdcf_cost
+from metrics.likelihood_ratios import cllr_min
 from metrics.statistics import Bootstrap, Speakers, _draw_counts, _System, confidence_intervals, paired_test
 
 
@@ -35,6 +36,8 @@ def test_metrics_of_a_resample_are_the_official_ones_of_the_repeated_trials(deci
             official.min_tdcf_2021(*resample, ASV.p_miss, ASV.p_fa, ASV.p_fa_spoof),
             official.min_dcf(*resample),
             official.cllr(*resample),
+            cllr_min(*resample),
+            official.cllr(*resample) - cllr_min(*resample),
         ]
         assert system.measure(*counts) == pytest.approx(expected, abs=1e-12)
 
@@ -48,7 +51,8 @@ def test_value_is_that_of_the_trials_themselves():
     expected = official.min_tdcf_2019(*scores, ASV.p_miss, ASV.p_fa, ASV.p_fa_spoof)
     assert intervals["min_tdcf_2019"].value == pytest.approx(expected, abs=1e-12)
     assert intervals["cllr"].value == pytest.approx(official.cllr(*scores), abs=1e-12)
-    assert list(intervals) == ["eer", "min_tdcf_2019", "min_tdcf_2021", "cllr"]
+    costs = ["min_tdcf_2019", "min_tdcf_2021"]
+    assert list(intervals) == ["eer", *costs, "cllr", "cllr_min", "calibration_loss"]
 
 
 def test_intervals_hold_the_true_eer_about_95_times_in_100():
