@@ -35,20 +35,12 @@ def run(request, la_corpus, tmp_path) -> train.Run:
     if recipe["model"]["num_trainable_layers"] != "all":
         recipe["model"]["num_trainable_layers"] = min(recipe["model"]["num_trainable_layers"], 1)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe))
-    every_step = (
-        "--eval_strategy",
-        "steps",
-        "--eval_steps",
-        1,
-        "--save_strategy",
-        "steps",
-        "--save_steps",
-        1,
-    )
     arguments = (
         *("--model", tmp_path / "small.yaml", "--base_model", "none", "--data_dir", la_corpus),
         *("--output_dir", tmp_path / "run", "--max_steps", 2, "--per_device_train_batch_size", 4),
-        *(*every_step, "--use_cpu", "--report_to", "none", "--dataloader_num_workers", 0),
+        *("--eval_strategy", "steps", "--eval_steps", 1, "--save_strategy", "steps", "--save_steps", 1),
+        *("--warmup_steps", 0),  # of two steps one would have a learning rate of 0
+        *("--use_cpu", "--report_to", "none", "--dataloader_num_workers", 0),
     )
     return train.parse_arguments([*map(str, arguments)])
 
