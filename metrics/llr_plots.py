@@ -60,16 +60,6 @@ def plot_llr_histogram(axes: Axes, bonafide_llrs, spoof_llrs, case: float | None
     _finish(axes, LLR_LABEL, "Share of the class's trials (%)", case)
 
 
-# By the name of the file that `eval.py` writes.
-LLR_PLOTS = {
-    "tippett": plot_tippett,
-    "pav": plot_pav,
-    "ece": plot_ece,
-    "bayes_error": plot_bayes_error,
-    "llrs": plot_llr_histogram,
-}
-
-
 def _list_classes(bonafide_llrs, spoof_llrs):
     """Name, LLRs to base 10 and colour of each class."""
     for name, llrs, color in (("bona fide", bonafide_llrs, BONAFIDE), ("spoof", spoof_llrs, SPOOF)):

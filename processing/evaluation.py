@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from metrics.costs import AsvErrorRates
+from metrics.likelihood_ratios import measure_llrs
 from metrics.statistics import MIN_TRIALS, Bootstrap
 
 from .arguments import EvaluationArguments
 from .calibration import LLRs, calibrate_score_file
 from .layouts import find_layout, read_protocol
-from .report import REMEDY_OF_MODEL, describe_comparison, describe_results
+from .report import LLR_PLOTS, REMEDY_OF_MODEL, describe_comparison, describe_results, make_title, plot_llrs
 from .results import (
     compare_scores,
     evaluate_condition,
@@ -123,7 +124,13 @@ class Evaluation:
         results = evaluate_corpus(self.corpus, self.split, self.trials, scores, **options)
         if self.llrs is not None:
             results["calibration"] = self.llrs.describe(self.trials, scores)
+            results["llr_metrics"] = measure_llrs(*self.split_llrs())
         return {**results, "asv_score_files": self.asv_files}
+
+    def split_llrs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the bona fide and of the spoofed trials."""
+        is_bonafide = (self.trials["key"] == "bonafide").to_numpy()
+        return self.llrs.values[is_bonafide], self.llrs.values[~is_bonafide]
 
     def evaluate_conditions(self, clean: np.ndarray, under: Mapping[str, np.ndarray]) -> dict[str, dict]:
         """Results of the scores (num_trials,) under each condition, and how they differ from clean ones."""
@@ -176,9 +183,10 @@ def finish_evaluation(
     if evaluation.other is not None:
         text += f"\n\n{evaluation.compare(results, name, scores)}"
         systems[evaluation.name_other] = evaluation.other
-    if evaluation.llrs is None:
-        (folder / "llrs.txt").unlink(missing_ok=True)  # of results that are replaced
-    else:
+    for file in ("llrs.txt", *(f"{plot}.png" for plot in LLR_PLOTS)):
+        (folder / file).unlink(missing_ok=True)  # of results that are replaced
+    if evaluation.llrs is not None:
         write_scores(folder / "llrs.txt", evaluation.trials, evaluation.llrs.values)
+        plot_llrs(folder, *evaluation.split_llrs(), title=make_title(results))
     write_results(folder, results, evaluation.trials, systems)
     print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")

@@ -36,6 +36,7 @@ NOTE_ON_CONDITIONS = (
     "Differences are paired on the same trials; p is two-sided, of each condition alone. FRR and FAR are at "
     "the threshold of the clean EER"
 )
+LLR_PLOTS = ("tippett", "pav", "ece", "bayes_error", "llr_histogram")  # functions of metrics/llr_plots.py
 EXACT_INTERVALS = "intervals: exact (Clopper-Pearson), as if all trials were independent"
 
 
@@ -76,9 +77,8 @@ def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
     if intervals:
         lines.append(f"  [{100 * intervals['level']:g} % intervals: {intervals['method']}]")
     if calibration := results.get("calibration"):
-        cllr = format_value("cllr", calibration["cllr_after"])
-        lines += [f"  {'Cllr of LLRs (bits)':24}{cllr:>10}", f"  [LLRs: {calibration['llrs']}.]"]
-        lines.append(f"  [{describe_calibration(calibration)}.]")
+        lines += ["", f"  Log-likelihood ratios (LLRs) {calibration['llrs']}"]
+        lines += [f"  [{describe_calibration(calibration)}]", *_llr_table(results["llr_metrics"])]
     if at := results.get("at_decision_threshold"):
         lines += ["", f"  At the model's decision threshold, {at['threshold']:.4f}"]
         for name in ("frr", "far"):
@@ -175,22 +175,6 @@ def tabulate_conditions(results: Mapping) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def describe_llrs(measured: Mapping) -> str:
-    """The table of what [`metrics.likelihood_ratios.measure_llrs`] finds of calibrated LLRs."""
-    lines = [f"  {METRICS[name].title:24}{measured[name]:>10.4f}" for name in CLLR_PARTS]
-    low, high = (bound / np.log(10) for bound in measured["bounds"])
-    lines += [f"  Supported by these trials: log10 likelihood ratios from {low:.2f} to {high:.2f} (ELUB)", ""]
-    lines.append("  P(bona fide)    Expected cost   Minimum   (1 is a decision by the prior alone)")
-    for prior, (actual, minimum) in measured["expected_costs"].items():
-        lines.append(f"  {prior:<12}{actual:>17.4f}{minimum:>10.4f}")
-    lines += ["", "  Misleading evidence (likelihood ratio that points the wrong way)"]
-    for factor, rates in measured["misleading_evidence"].items():
-        below = f"bona fide below {1 / int(factor):g}"
-        for name, wrong in (("bonafide", below), ("spoof", f"spoof above {factor}")):
-            lines.append(f"  {wrong:24}{format_error_rate(rates[name])}")
-    return "\n".join(lines)
-
-
 def write_plots(
     folder: Path, results: Mapping, trials: "pd.DataFrame", systems: Mapping[str, np.ndarray]
 ) -> None:
@@ -239,15 +223,33 @@ def plot_llrs(
     title: str = "",
 ) -> None:
     """
-    Write `tippett.png`, `pav.png`, `ece.png`, `bayes_error.png` and `llrs.png` of calibrated log-likelihood
-    ratios, natural logarithms, (num_bonafide,) and (num_spoof,), with that of a case marked.
+    Write a PNG for each of [`LLR_PLOTS`], of calibrated log-likelihood ratios, natural logarithms,
+    (num_bonafide,) and (num_spoof,), with that of a case marked.
     """
     from metrics import llr_plots, plots
 
-    for name, plot in llr_plots.LLR_PLOTS.items():
+    for name in LLR_PLOTS:
         figure, axes = plots.make_axes(6.4, 4.4, title)
-        plot(axes, bonafide_llrs, spoof_llrs, case)
+        getattr(llr_plots, f"plot_{name}")(axes, bonafide_llrs, spoof_llrs, case)
         write_figure(folder / f"{name}.png", figure)
+
+
+def _llr_table(measured: Mapping) -> list[str]:
+    """What [`metrics.likelihood_ratios.measure_llrs`] finds."""
+    lines = [f"  {METRICS[name].title:24}{format_value(name, measured[name]):>10}" for name in CLLR_PARTS]
+    low, high = (bound / np.log(10) for bound in measured["bounds"])
+    lines.append(f"  {'Supported log10 LR':24}{low:.2f} to {high:.2f} (ELUB)")
+    lines.append(
+        f"  {'P(bona fide)':>16}{'Expected cost':>18}{'Minimum':>10}  (1: decided by the prior alone)"
+    )
+    for prior, costs in measured["expected_costs"].items():
+        lines.append("  {:>16}{:>18.4f}{:>10.4f}".format(prior, *costs))
+    for factor, rates in measured["misleading_evidence"].items():
+        below = f"bona fide below {1 / int(factor):g}"
+        for name, wrong in (("bonafide", below), ("spoof", f"spoof above {factor}")):
+            lines.append(f"  {f'LR of {wrong}':30}{format_error_rate(rates[name])}")
+    level = 100 * rates["spoof"]["level"]
+    return [*lines, f"  [{level:g} % {EXACT_INTERVALS}]"]
 
 
 def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:

@@ -18,6 +18,7 @@ import eval as script
 from metrics.calibration import fit_calibration
 from metrics.det import equal_error_rate
 from processing.audio import decode_audio
+from processing.report import LLR_PLOTS
 from processing.scores import read_scores
 
 
@@ -108,6 +109,12 @@ def test_results_have_the_metrics_of_the_score_file(evaluated):
     assert 0 <= results["min_tdcf_2019"] <= 1 and results["min_tdcf_2021"] > results["min_tdcf_2019"] - 1e-9
     assert results["per_attack"]["A01"]["num_spoof"] == 120
     assert results["asv_score_files"] == ["ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"]
+    at = results["at_decision_threshold"]
+    scores, frr = file.score.to_numpy(), at["frr"]
+    rejected = (scores[keys == "bonafide"] <= at["threshold"]).sum()
+    assert (frr["errors"], frr["trials"], at["far"]["trials"]) == (rejected, 120, 120)
+    assert frr["low"] <= frr["rate"] <= frr["high"]
+    assert at["far"]["errors"] == (scores[keys == "spoof"] > at["threshold"]).sum()
     assert len(results["weights_sha256"]["model.safetensors"]) == 64
     assert {"versions", "hardware", "seconds", "confidence_intervals"} <= set(results)
 
@@ -120,6 +127,9 @@ def test_output_says_what_it_does_and_what_each_number_is_of(evaluated):
     assert "Scoring ASVspoof 2019 LA eval: 240 utterances in" in output and "per second" in output
     assert "ASVspoof 2019 LA eval: 120 bona fide, 120 spoof" in output
     assert "min t-DCF (2019 form)" in output and "min t-DCF (2021 form)" in output
+    assert (
+        "At the model's decision threshold, " in output and "% intervals: exact (Clopper-Pearson)" in output
+    )
 
 
 def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
@@ -274,10 +284,19 @@ def test_llrs_are_fitted_on_dev_and_the_scores_stay(run, fails, tmp_path, protoc
     assert (calibration["a"], calibration["b"]) == pytest.approx((expected.a[0], expected.b))
     assert calibration["cllr_before"] == pytest.approx(official.cllr(*classes)) == results["cllr"]
     assert calibration["cllr_after"] == pytest.approx(official.cllr(*llrs), abs=1e-6)
+    assert results["llr_metrics"]["cllr"] == pytest.approx(calibration["cllr_after"])
+    assert results["llr_metrics"]["misleading_evidence"]["1"]["spoof"]["errors"] == (llrs[1] > 0).sum()
+    assert "Calibration loss (bits)" in output and "LR of spoof above 100" in output
+    plots = [tmp_path / "out" / f"{name}.png" for name in LLR_PLOTS]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in plots)
     counts = [calibration[name] for name in ("num_bonafide", "num_spoof", "num_speakers", "prior")]
     assert counts == [20, 40, None, 0.5]
     assert calibration["sha256"] == [hashlib.sha256(dev.read_bytes()).hexdigest()]
     assert "fitted on 20 bona fide and 40 spoofed trials at the prior 0.5" in output
+
+    run(*fixed, tmp_path / "out", "--overwrite")
+
+    assert not any(path.exists() for path in plots)  # of the LLRs that are replaced
 
     run(*fixed, tmp_path / "same", "--calibrate_on", path, "--protocol", protocol)
 
