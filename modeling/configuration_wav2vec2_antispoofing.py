@@ -104,11 +104,6 @@ class Wav2Vec2AntiSpoofingConfig(CountermeasureConfig):
     classifier_dropout: float | int = 0.1
 
     def __post_init__(self, **kwargs):
-        if "pooling" in kwargs:
-            raise ValueError(
-                "pooling is called backend now, and the weights of the head, projector.* and pooling.*, are "
-                "called backend.*: rename them."
-            )
         encoder = Wav2Vec2Config() if self.encoder_config is None else copy.deepcopy(self.encoder_config)
         model_type = encoder.get("model_type") if isinstance(encoder, dict) else encoder.model_type
         if model_type not in self.encoder_types:

@@ -747,7 +747,6 @@ def test_config_round_trip_keeps_every_value(encoder, tmp_path):
         ),
         ({"train_positional_convolution": True}, "num_trainable_layers 'all' and not 0"),
         ({"backend": "max"}, "'backend' expected one of .'mean', .*, got max"),
-        ({"pooling": "attentive"}, "pooling is called backend now"),
         ({"backend": "mhfa", "use_weighted_layer_sum": True}, "'mhfa' weighs all layers itself"),
         (
             {"backend": "nes2net", "encoder_config": {"model_type": "wav2vec2", **ENCODER_SIZES}},
