@@ -22,7 +22,7 @@ ONLY_WITH = {
     **dict.fromkeys(["calibrate_on", "calibrate_protocol", "fuse"], {"score_file"}),
     **dict.fromkeys(["files", "window_hop", "plot_timeline"], {"files"}),
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
-    **dict.fromkeys(["set_decision_threshold"], {"corpus"}),
+    **dict.fromkeys(["set_decision_threshold", "calibrate"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),
     "calibration_prior": {"corpus", "score_file"},
     **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
@@ -71,7 +71,7 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
         parser.error(
             "--calibrate_on takes a score file of a development set, and one more for each of --fuse"
         )
-    for name in ("set_decision_threshold",):
+    for name in ("set_decision_threshold", "calibrate"):
         if name in given and (args.split or "eval").split("[")[0] in ("eval", "test"):
             parser.error(
                 f"--{name} needs --split with a development set: what is chosen on eval makes the results on "

@@ -108,7 +108,7 @@ class Recipe:
         try:
             if weights is None:
                 return config_class(**settings)
-            of_training = {"loss": config_class.loss, "decision_threshold": None}
+            of_training = {"loss": config_class.loss, "decision_threshold": None, "calibration": None}
             fields_of_training = config_class.training_fields
             of_training |= {name: settings[name] for name in fields_of_training if name in settings}
             return AutoConfig.from_pretrained(weights, **of_training)

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
 from processing.corpus_names import DEMO_NOTE, describe_corpus, find_official_trials
-from processing.report import describe_counts
+from processing.report import describe_calibration, describe_counts
 
 from . import tables
 
@@ -50,6 +50,7 @@ _ENVIRONMENT.filters |= {
     "duration": tables.format_duration,
     "code": tables.format_code,
     "argument": tables.format_argument,
+    "calibration": describe_calibration,
     "cell": tables.format_cell,
     "corpus": describe_corpus,
     "json": json.dumps,

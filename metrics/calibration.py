@@ -47,7 +47,7 @@ def fit_calibration(bonafide_scores, spoof_scores, *, prior: float = 0.5) -> Cal
 
     Where the LLRs separate the classes, the loss falls as `a` grows without end. Then a bona fide trial of N
     counts as bona fide by (N + 1) / (N + 2) and as spoof by the rest, and a spoofed one likewise (Platt,
-    "Probabilistic outputs for support vector machines", 1999), so that an LLR is about log(N + 1) at most.
+    "Probabilistic outputs for support vector machines", 1999), so that an LLR is about log(N + 1).
 
     Args:
         bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,), or (…, num_systems).

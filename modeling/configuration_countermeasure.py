@@ -35,6 +35,10 @@ class CountermeasureConfig(PreTrainedConfig):
         focal_gamma: exponent of the focal loss.
         decision_threshold: score (logit of bona fide minus logit of spoof) above which a single crop is
             called bona fide; the EER threshold of the development set once the model is trained.
+        calibration: the "a" and "b" by which the score becomes a log-likelihood ratio, a score + b, and on
+            what they were fitted, as `eval.py --calibrate` writes it. While there is one, the logits are
+            those of the ratio, and the score, which `decision_threshold` is of, is computed from them: see
+            `CountermeasurePreTrainedModel.calibrate`.
     """
 
     labels_by_default: ClassVar[tuple[str, ...]] = ("bonafide", "spoof")  # in the order of the logits
@@ -53,6 +57,7 @@ class CountermeasureConfig(PreTrainedConfig):
     loss_margin: float | int | dict[str, float | int] | None = None
     focal_gamma: float | int | None = None
     decision_threshold: float | None = None
+    calibration: dict | None = None
 
     def __post_init__(self, **kwargs):
         if self.id2label is None and self.label2id is not None:

@@ -94,7 +94,7 @@ class AasistForAudioClassification(AasistPreTrainedModel, SpectroTemporalGraphs)
 
         return SequenceClassifierOutput(
             loss=self.loss_function(logits, labels, num_items_in_batch),
-            logits=logits,
+            logits=self.calibrate(logits),
             hidden_states=hidden_states if output_hidden_states else None,
         )
 

@@ -55,7 +55,7 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
                 keys = loaded[1]["mismatched_keys"]  # of `output_loading_info`: what did not fit
                 loaded[1]["mismatched_keys"] = {key for key in keys if not key[0].startswith("classifier.")}
         if model._hf_peft_config_loaded:  # by which it is decided what is trained
-            model.config.decision_threshold = None
+            model._forget_decision()
         else:
             model.freeze()
         return loaded
@@ -80,7 +80,7 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
             f"The weights are of the labels {', '.join(saved)}: for {', '.join(labels)} the last layer is "
             "new and has to be trained."
         )
-        self.config.decision_threshold = None
+        self._forget_decision()
         if classifier is not None:
             classifier.reset_parameters()
 
@@ -93,7 +93,7 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         if not is_replaced:
             raise ValueError(f"{found}. Pass ignore_mismatched_sizes=True for a new one, to be trained.")
         logger.warning(f"{found}, which is new and has to be trained.")
-        self.config.decision_threshold = None
+        self._forget_decision()
         self.classifier.reset_parameters()
         return True
 
@@ -134,22 +134,41 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         """Take gradients from what the config says is not trained; `from_pretrained` gives them to all."""
 
     def train(self, mode: bool = True) -> "CountermeasurePreTrainedModel":
-        """As in `nn.Module`; the decision threshold does not survive training, which changes the weights."""
+        """As in `nn.Module`; decision threshold and calibration do not survive training, which changes the
+        weights."""
         if mode:
-            self.config.decision_threshold = None
+            self._forget_decision()
         return super().train(mode)
+
+    def _forget_decision(self) -> None:
+        """Drop what holds only for the weights as they were."""
+        self.config.decision_threshold = self.config.calibration = None
+
+    def calibrate(self, logits: torch.Tensor) -> torch.Tensor:
+        """
+        The logits (batch, 2) as they are, or, where the config has a calibration, half of the log-likelihood
+        ratio, for spoof with the other sign: their softmax, which `pipeline` gives, is then the probability
+        of each label at equal priors. The score is ((logit of bona fide - logit of spoof) - b) / a.
+        """
+        calibration = self.config.calibration
+        if calibration is None:
+            return logits
+        signs = logits.new_tensor([1.0 if name == "bonafide" else -1.0 for name in list_labels(self.config)])
+        llrs = calibration["a"] * (logits @ signs) + calibration["b"]  # (batch,)
+        return llrs[:, None] * signs / 2
 
     @torch.no_grad()
     def set_decision_threshold(self, threshold: float) -> None:
         """
         Set above which score an utterance is bona fide. The bias of the last layer is shifted, half for each
-        label, so that this is 0: then the higher logit, which `pipeline` names, is the verdict. A model
-        without a last layer keeps its scores, and the config has the threshold.
+        label, so that this is 0: then the higher logit, which `pipeline` names, is the verdict. A calibration
+        of the scores as they were is dropped. A model without a last layer keeps its scores, and the config
+        has the threshold.
         """
         if hasattr(self, "classifier"):
             for label, shift in (("bonafide", -threshold / 2), ("spoof", threshold / 2)):
                 self.classifier.bias[self.config.label2id[label]] += shift
-            threshold = 0.0
+            threshold, self.config.calibration = 0.0, None
         self.config.decision_threshold = threshold
 
 

@@ -236,7 +236,8 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
 
         Returns:
             `logits` (batch, num_labels), the mean over an utterance's frames of log p(frame | label) in nats,
-            float32, and, where labels are given, the weighted cross-entropy as `loss`.
+            float32, unless the model is calibrated (see `calibrate`), and, where labels are given, the
+            weighted cross-entropy as `loss`.
         """
         features, num_frames = self.frames(input_values, attention_mask)
         lengths = num_frames.tolist()
@@ -245,7 +246,8 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
             for gmm in self.gmms.values()
         ]
         logits = torch.stack(logits, dim=1).to(features)  # (batch, num_labels)
-        return SequenceClassifierOutput(loss=self.loss_function(logits, labels), logits=logits)
+        loss = self.loss_function(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=self.calibrate(logits))
 
 
 __all__ = ["DiagonalGMM", "GMMStatistics", "LFCCGMMForAudioClassification", "LFCCGMMPreTrainedModel"]

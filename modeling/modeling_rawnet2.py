@@ -161,7 +161,7 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
 
         return SequenceClassifierOutput(
             loss=self.loss_function(logits, labels, num_items_in_batch),
-            logits=logits,
+            logits=self.calibrate(logits),
             hidden_states=tuple(h.squeeze(2) for h in hidden_states) if output_hidden_states else None,
         )
 

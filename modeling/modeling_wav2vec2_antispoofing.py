@@ -162,7 +162,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
 
         return SequenceClassifierOutput(
             loss=self.loss_function(logits, labels, num_items_in_batch),
-            logits=logits,
+            logits=self.calibrate(logits),
             hidden_states=tuple(states) if output_hidden_states else None,
         )
 

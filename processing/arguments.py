@@ -310,10 +310,15 @@ class EvaluationArguments:
         help="Write the EER threshold of this evaluation into the config of --model, a folder, as the "
         "threshold of its verdicts; to be done on a development set.",
     )
+    calibrate: bool = HfArg(
+        default=False,
+        help="Fit log-likelihood ratios (LLRs) to the scores of this evaluation, and write the calibration "
+        "into the config of --model, a folder; to be done on a development set. Scores stay as they are.",
+    )
     calibrate_on: list[str] | None = HfArg(
         default=None,
-        help="Score file of a development set, on which log-likelihood ratios (LLRs) for --score_file are "
-        "fitted; --score_file itself is cross-validated. With --fuse one more for each of its files.",
+        help="Score file of a development set, on which LLRs for --score_file are fitted; "
+        "--score_file itself is cross-validated. With --fuse one more for each of its files.",
     )
     calibrate_protocol: str | None = HfArg(
         default=None, help="As --protocol, of the trials of --calibrate_on; needed where it has no keys."

@@ -2,7 +2,7 @@
 of them, and what results say of the LLRs. Imports no torch."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -22,31 +22,40 @@ from .trials import count_classes
 @dataclass(frozen=True)
 class LLRs:
     """
-    LLRs of trials, and where they are from.
+    LLRs of trials.
 
     Attributes:
         values: (num_trials,), natural logarithms.
-        calibration: what is recorded of the calibration; see [`fit_on_trials`].
-        source: how the values follow from it, in words.
-        is_fusion: whether several systems are fused, so that the LLRs take the place of their scores.
+        source: how they follow from the calibration, in words.
+        calibration: what is recorded of it; see [`fit_on_trials`].
     """
 
     values: np.ndarray
-    calibration: dict
     source: str
-    is_fusion: bool = False
-
-    def select(self, places: np.ndarray | slice) -> "LLRs":
-        """Those of some of the trials."""
-        return replace(self, values=self.values[places])
+    calibration: dict
 
     def describe(self, trials: pd.DataFrame, scores: np.ndarray) -> dict:
-        """The calibration and its source as results have it, with Cllr of the scores before, but for a
-        fusion, and of the LLRs after."""
-        is_bonafide = (trials["key"] == "bonafide").to_numpy()
-        before, after = (cllr(of[is_bonafide], of[~is_bonafide]) for of in (scores, self.values))
-        measured = {"cllr_after": after} if self.is_fusion else {"cllr_before": before, "cllr_after": after}
-        return {**self.calibration, "llrs": self.source, **measured}
+        """The calibration as results have it, with the Cllr of the scores before it, but of a fusion, and of
+        the LLRs."""
+        results = {**self.calibration, "llrs": self.source}
+        if "systems" not in results:
+            results["cllr_before"] = cllr(*_split(trials, scores))
+        return {**results, "cllr_after": cllr(*_split(trials, self.values))}
+
+
+def calibrate_model(trials: pd.DataFrame, scores: np.ndarray, *, prior: float, about: Mapping) -> LLRs:
+    """LLRs of a model's scores (num_trials,), cross-validated, and the calibration that is fitted on all of
+    them; `about` is recorded with it: corpus, split and the SHA-256 of the weights."""
+    _, calibration = fit_on_trials(trials, scores, prior=prior)
+    return LLRs(*cross_validate(trials, scores, prior=prior), {**calibration, **about})
+
+
+def apply_calibration(calibration: Mapping, scores: np.ndarray, corpus: str, split: str) -> LLRs:
+    """LLRs of a model's scores (num_trials,) of a corpus's split by its calibration."""
+    source = "by the calibration in the model's config"
+    if (calibration["corpus"], calibration["split"]) == (corpus, split):
+        source += ", which was fitted on these trials: of others Cllr is higher"
+    return LLRs(calibration["a"] * scores.astype(float) + calibration["b"], source, dict(calibration))
 
 
 def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> tuple[Calibration, dict]:
@@ -61,8 +70,7 @@ def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> 
     a = calibration.a.tolist()
     if len(a) == 1 and a[0] <= 0:
         raise ValueError(
-            "The scores cannot be calibrated, because on the trials of the calibration higher scores mean "
-            "spoof. If that is what the system means, say --higher_is spoof."
+            "The scores cannot be calibrated: on the trials of the calibration, higher scores mean spoof."
         )
     counts, speakers = count_classes(trials), set(trials["speaker_id"])
     return calibration, {
@@ -78,17 +86,15 @@ def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> 
 
 
 def cross_validate(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> tuple[np.ndarray, str]:
-    """LLRs (num_trials,) of trials that the calibration itself is fitted on, and how they were found: each
-    without the trial's speaker, or without the trial where too few speakers are known."""
+    """LLRs (num_trials,) of trials that the calibration itself is fitted on, each by a fit without the
+    trial's speaker, or without the trial where too few speakers are known; and which of both, in words."""
     groups, over = _split(trials, trials["speaker_id"].to_numpy(str)), "speakers"
     if "-" in set(trials["speaker_id"]) or min(len(set(of)) for of in groups) < 2:
         groups, over = None, "trials (speakers are not known, or a class has one only)"
-    llrs = np.empty(len(trials))
-    is_bonafide = (trials["key"] == "bonafide").to_numpy()
-    llrs[is_bonafide], llrs[~is_bonafide] = cross_validate_calibration(
-        *_split(trials, scores), groups=groups, prior=prior
-    )
-    return llrs, f"cross-validated over {over} of the same set"
+    of_class = cross_validate_calibration(*_split(trials, scores), groups=groups, prior=prior)
+    llrs, is_bonafide = np.empty(len(trials)), (trials["key"] == "bonafide").to_numpy()
+    llrs[is_bonafide], llrs[~is_bonafide] = of_class
+    return llrs, f"cross-validated over {over}, because the calibration was fitted on these trials"
 
 
 def calibrate_score_file(
@@ -125,10 +131,8 @@ def calibrate_score_file(
     if fused:
         record["systems"] = [file.name for file in (own, *fused)]
     if is_same:
-        values, source = cross_validate(trials, scores, prior=args.calibration_prior)
-    else:
-        values, source = calibration.apply(scores), f"by the calibration on {', '.join(record['files'])}"
-    return LLRs(values, record, source, is_fusion=bool(fused))
+        return LLRs(*cross_validate(trials, scores, prior=args.calibration_prior), record)
+    return LLRs(calibration.apply(scores), f"by the calibration on {', '.join(record['files'])}", record)
 
 
 def _read_development_set(

@@ -13,13 +13,14 @@ from tqdm.auto import tqdm
 
 from .arguments import CorpusArguments, EvaluationArguments
 from .augmentation import build_augmentation
+from .calibration import apply_calibration, calibrate_model
 from .collation import AudioCollator
 from .conditions import choose_conditions
 from .corpora import load_corpus, take_readable_splits
 from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
 from .machine import count_workers, keep_freed_memory, share_out_cores
-from .models import Countermeasure, load_countermeasure, write_decision_threshold
+from .models import Countermeasure, load_countermeasure, write_into_config
 from .pooling import Scope, list_absent, list_scopes
 from .precision import Precision
 from .recordings import (
@@ -107,6 +108,12 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     state.destroy_process_group()  # its threads may abort a process that ends before them
     if not state.is_main_process:
         return
+    llrs, calibration = None, countermeasure.calibration
+    if args.calibrate:
+        fitted_on = {"corpus": corpus.name, "split": split, "weights_sha256": about["weights_sha256"]}
+        llrs = calibrate_model(scopes[0].trials, scores, prior=args.calibration_prior, about=fitted_on)
+    elif calibration is not None:
+        llrs = apply_calibration(calibration, scores, corpus.name, split)
     about["num_processes"] = state.num_processes
     # After a kill, `seconds` are those of the last start, which found so many utterances scored.
     of_all = {
@@ -118,6 +125,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         threshold = choose_decision_threshold(scopes[0].trials, scores)
     for scope, evaluation in evaluations:
         own, own_under = scores[scope.places], {name: of[scope.places] for name, of in under.items()}
+        if llrs is not None:
+            evaluation.llrs = replace(llrs, values=llrs.values[scope.places])
         results = evaluation.evaluate(own) | about | ({} if scope.folder else of_all)
         if threshold is not None:
             results["at_decision_threshold"] = measure_at_threshold(evaluation.trials, own, threshold)
@@ -131,17 +140,21 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         checkpoint.remove()
     if args.set_decision_threshold:
         change_threshold(countermeasure, threshold)
-    card = countermeasure.folder / "README.md"
-    if card.is_file() and (args.set_decision_threshold or folder.is_relative_to(card.parent)):
+    if args.calibrate:
+        write_into_config(countermeasure.folder, calibration=llrs.calibration)
+        instead = f" instead of that of {calibration['date']}" if calibration else ""
+        print(f"Calibration: written into {countermeasure.folder / 'config.json'}{instead}")
+    card, is_changed = countermeasure.folder / "README.md", args.set_decision_threshold or args.calibrate
+    if card.is_file() and (is_changed or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
 
 
 def check_arguments(args: EvaluationArguments, countermeasure: Countermeasure, corpus: Corpus) -> None:
     """ValueError: an argument that the model or the corpus that is named does not allow."""
-    if args.set_decision_threshold and countermeasure.revision:
+    if (args.set_decision_threshold or args.calibrate) and countermeasure.revision:
         raise ValueError(
-            f"--set_decision_threshold changes a model's folder, but {args.model} is on the Hub: download "
-            "it, and give the folder."
+            f"--set_decision_threshold and --calibrate change a model's folder, but {args.model} is on the "
+            "Hub: download it, and give the folder."
         )
     if any(part.weight > 1 for part in (*corpus.parts, corpus)):
         raise ValueError("--dataset NAME:2, how often it is seen in an epoch, is for training: leave :2 out.")
@@ -180,7 +193,7 @@ def score_files(args: EvaluationArguments) -> int:
     if num_others:
         noun = "file" if num_others == 1 else "files"
         print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
-    print(describe_columns(extractor, threshold, hop))
+    print(describe_columns(countermeasure, threshold, hop))
     recordings = []
     try:
         for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
@@ -191,6 +204,7 @@ def score_files(args: EvaluationArguments) -> int:
             **describe_countermeasure(countermeasure),
             "score": SCORE_OF_MODEL,
             "decision_threshold": threshold,
+            "calibration": countermeasure.calibration,
             "window_hop_seconds": hop,
             **describe_environment(),
         }
@@ -221,7 +235,7 @@ def load_model(args: EvaluationArguments) -> Countermeasure:
 def change_threshold(countermeasure: Countermeasure, threshold: float) -> None:
     """Write the decision threshold into the model's config, and say what it was before."""
     before = getattr(countermeasure.model.config, "decision_threshold", None)
-    write_decision_threshold(countermeasure.folder, threshold)
+    write_into_config(countermeasure.folder, decision_threshold=threshold)
     instead = "" if before is None else f" instead of {before:.4f}"
     config = countermeasure.folder / "config.json"
     print(f"Decision threshold: {threshold:.4f}, written into {config}{instead}")

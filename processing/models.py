@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     SequenceFeatureExtractor,
 )
+from transformers.utils import logging
 
 from .arguments import RANDOM
 from .base_model import (
@@ -30,14 +31,15 @@ from .base_model import (
     read_base_model_record,
 )
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
-from .files import write_text
+from .files import find_weights, hash_files, write_text
 from .precision import Precision
 from .resuming import describe_difference
 from .trials import KEYS
 
 
+logger = logging.get_logger(__name__)
 SAVE_REMEDY = "Save model and feature extractor by save_pretrained; pickled weights are not read."
-IGNORED_CONFIG_KEYS = FILE_KEYS | {"decision_threshold"}  # which is only known at the end of a run
+IGNORED_CONFIG_KEYS = FILE_KEYS | {"decision_threshold", "calibration"}  # only known at the end of a run
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Countermeasure:
     model: PreTrainedModel
     feature_extractor: SequenceFeatureExtractor
     precision: Precision = Precision()  # of its scores
+    calibration: dict | None = None  # of its config, which is taken out of `model`, so that it gives scores
 
 
 def build_model(
@@ -199,7 +202,22 @@ def load_countermeasure(
             f"The feature extractor of {model} is {type(extractor).__name__}, which does not crop to a "
             "number of samples; AntiSpoofingFeatureExtractor does."
         )
-    return Countermeasure(name, folder, commit, align_weights(network), extractor)
+    calibration = _take_calibration(network, folder)
+    return Countermeasure(name, folder, commit, align_weights(network), extractor, calibration=calibration)
+
+
+def _take_calibration(model: PreTrainedModel, folder: Path) -> dict | None:
+    """The calibration of the config, which no longer has it; `None`, with a warning, if of other weights."""
+    if (calibration := getattr(model.config, "calibration", None)) is None:
+        return None
+    model.config.calibration = None
+    if calibration.get("weights_sha256") == hash_files(find_weights(folder)):
+        return calibration
+    logger.warning(
+        f"The calibration in {folder / 'config.json'} is of other weights than those beside it, and is not "
+        "used. Calibrate the model again by --calibrate."
+    )
+    return None
 
 
 def _load_model(folder: Path, name: str, **settings) -> PreTrainedModel:
@@ -219,8 +237,8 @@ def align_weights(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def write_decision_threshold(folder: Path, threshold: float) -> None:
-    """Write the decision threshold into the `config.json` of a model; all else in it stays as it is."""
+def write_into_config(folder: Path, **values) -> None:
+    """Write values into the `config.json` of a model; all else in it stays as it is."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    write_text(path, json.dumps({**config, "decision_threshold": threshold}, indent=2) + "\n")
+    write_text(path, json.dumps({**config, **values}, indent=2) + "\n")

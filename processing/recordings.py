@@ -19,12 +19,13 @@ from .audio_file import Remarks
 from .files import write_figure, write_text
 from .folder_tree import FolderTree, read_tree
 from .models import Countermeasure
+from .report import describe_calibration
 from .scoring import score_batch
 from .signal_check import check_channels, check_signal
 
 
 COLUMNS = (
-    *("file", "score", "probability_bonafide", "verdict", "withheld", "seconds", "num_windows"),
+    *("file", "score", "llr", "probability_bonafide", "verdict", "withheld", "seconds", "num_windows"),
     *("num_withheld", "mean_score", "min_score", "min_start_seconds"),
     *("skipped_packets", "skipped_seconds", "remark", "error"),
 )
@@ -41,10 +42,11 @@ class Recording:
         starts: (num_windows,) seconds, where each window begins; the first is the crop that the model was
             trained on.
         scores: (num_windows,), of each window.
-        probabilities: (num_windows,), softmax output of bona fide.
+        probabilities: (num_windows,), of bona fide: softmax outputs, at equal priors if calibrated.
         doubts: why the score of a window must not be used, by its index; see [`check_signal`].
         remarks: what of it could not be decoded, and what else a reader of the scores has to know.
         error: why it could not be scored, or "".
+        llrs: (num_windows,), log-likelihood ratios, if the model is calibrated.
     """
 
     file: Path
@@ -55,6 +57,7 @@ class Recording:
     doubts: dict[int, str] = field(default_factory=dict)
     remarks: Remarks = field(default_factory=Remarks)
     error: str = ""
+    llrs: list[float] = field(default_factory=list)
 
     def summarize(self, threshold: float | None) -> dict:
         """
@@ -74,6 +77,7 @@ class Recording:
         summary["num_withheld"] = sum(window["score"] is None for window in windows)
         if (score := windows[0]["score"]) is not None:
             summary |= {"score": score, "probability_bonafide": self.probabilities[0]}
+            summary["llr"] = self.llrs[0] if self.llrs else None
             if threshold is not None:
                 summary["verdict"] = "bonafide" if score > threshold else "spoof"
         if scored := [window for window in windows if window["score"] is not None]:
@@ -89,6 +93,8 @@ class Recording:
         for index, (start, score) in enumerate(zip(self.starts, self.scores, strict=True)):
             doubt = cancelled or self.doubts.get(index)
             windows.append({"start_seconds": start, "score": None if doubt else score, "withheld": doubt})
+            if self.llrs:
+                windows[-1]["llr"] = None if doubt else self.llrs[index]
         return windows
 
 
@@ -159,6 +165,9 @@ def score_recordings(
             inputs = extractor([samples for _, _, samples in batch], sampling_rate=rate, return_tensors="pt")
             results = (values.tolist() for values in score_batch(model, inputs))
             for (recording, start, samples), score, probability in zip(batch, *results, strict=True):
+                if calibration := countermeasure.calibration:
+                    recording.llrs.append(calibration["a"] * score + calibration["b"])
+                    probability = (1 + math.tanh(recording.llrs[-1] / 2)) / 2  # the logistic function
                 recording.starts.append(start / rate)
                 recording.scores.append(score)
                 recording.probabilities.append(probability)
@@ -215,9 +224,10 @@ def write_recordings(
 
 
 def describe_columns(
-    extractor: SequenceFeatureExtractor, threshold: float | None, hop_seconds: float | None
+    countermeasure: Countermeasure, threshold: float | None, hop_seconds: float | None
 ) -> str:
     """What is scored, and the head of the lines of [`describe_recording`]."""
+    extractor, calibration = countermeasure.feature_extractor, countermeasure.calibration
     verdict = (
         "none, because the model's config has no decision_threshold. To set one, evaluate the model on a "
         "development set with --set_decision_threshold."
@@ -230,12 +240,17 @@ def describe_columns(
     seconds = hop_seconds and extractor.num_samples / extractor.sampling_rate
     scored = f"the first {seconds:g} s" if seconds else "the whole recording"
     lines = [f"Score: of {scored}; higher is more bona fide.", f"Verdict: {verdict}"]
+    if calibration is not None:
+        lines.append(
+            f"Calibration: {describe_calibration(calibration)}. It holds for recordings like those. LLR is "
+            "a natural logarithm; p(bonafide) is the probability where both classes are equally frequent."
+        )
     if seconds:
         lines.append(
             f"Mean and min: over windows of {seconds:g} s, one every {hop_seconds:g} s. The threshold does "
             "not hold for them: of many windows of bona fide speech some fall below it."
         )
-    columns = f"{'score':>9} {'p(bonafide)':>11} {'verdict':>9} {'length':>11} {'windows':>7}"
+    columns = f"{'score':>9} {'LLR':>8} {'p(bonafide)':>11} {'verdict':>9} {'length':>11} {'windows':>7}"
     return "\n".join([*lines, "", f"{columns} {'mean':>9} {'min':>9} {'at':>10}  file"])
 
 
@@ -244,6 +259,7 @@ def describe_recording(summary: Mapping) -> str:
     if summary["error"]:
         return f"{'not scored':>10}: {summary['error']}"
     names = ("score", "probability_bonafide", "mean_score", "min_score")
+    llr = "-" if summary["llr"] is None else f"{summary['llr']:.2f}"
     score, probability, mean, low = (
         "-" if summary[name] is None else f"{summary[name]:.4f}" for name in names
     )
@@ -251,9 +267,9 @@ def describe_recording(summary: Mapping) -> str:
     withheld = summary["withheld"] and f"No score, because {summary['withheld']}."
     remarks = " ".join(filter(None, (withheld, summary["remark"])))
     return (
-        f"{score:>9} {probability:>11} {summary['verdict'] or '-':>9} {_format_time(summary['seconds']):>11} "
-        f"{summary['num_windows']:>7,} {mean:>9} {low:>9} {at:>10}  {summary['file']}"
-        f"{': ' + remarks if remarks else ''}"
+        f"{score:>9} {llr:>8} {probability:>11} {summary['verdict'] or '-':>9} "
+        f"{_format_time(summary['seconds']):>11} {summary['num_windows']:>7,} {mean:>9} {low:>9} {at:>10}  "
+        f"{summary['file']}{': ' + remarks if remarks else ''}"
     )
 
 

@@ -143,14 +143,14 @@ def describe_comparison(comparison: Mapping, names: tuple[str, str]) -> str:
 def describe_calibration(calibration: Mapping) -> str:
     """A calibration in words: the map, and on what it was fitted."""
     a, names = calibration["a"], calibration.get("systems", ["score"])
-    pairs = zip(a if isinstance(a, list) else [a], names, strict=True)
-    terms = " ".join(f"{factor:+.4g} {name}" for factor, name in pairs).removeprefix("+")
-    speakers = calibration["num_speakers"]
+    terms = [*zip(a if isinstance(a, list) else [a], names, strict=True), (calibration["b"], "")]
+    signed = (f"{'-' if factor < 0 else '+'} {abs(factor):.4g} {name}".rstrip() for factor, name in terms)
     text = (
-        f"LLR = {terms} {calibration['b']:+.4g}, fitted on {calibration['num_bonafide']:,} bona fide "
-        f"and {calibration['num_spoof']:,} spoofed trials"
-        f"{'' if speakers is None else f' of {speakers:,} speakers'}"
+        f"LLR = {' '.join(signed).removeprefix('+ ')}, fitted on {calibration['num_bonafide']:,} bona fide "
     )
+    text += f"and {calibration['num_spoof']:,} spoofed trials"
+    if calibration["num_speakers"] is not None:
+        text += f" of {calibration['num_speakers']:,} speakers"
     if "corpus" in calibration:
         text += f" of {calibration['corpus']} {calibration['split']}"
     text += f" at the prior {calibration['prior']:g}"

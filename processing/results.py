@@ -248,9 +248,10 @@ def describe_countermeasure(countermeasure: "Countermeasure") -> dict:
 
 
 def digest_config(folder: Path) -> str:
-    """SHA-256 of what in a model's config.json its scores depend on: all but the decision threshold."""
+    """SHA-256 of what in a model's config.json its scores depend on: all but threshold and calibration."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config.pop("decision_threshold", None)
+    for name in ("decision_threshold", "calibration"):
+        config.pop(name, None)
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 

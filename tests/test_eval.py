@@ -644,23 +644,59 @@ def test_threshold_of_an_evaluation_becomes_that_of_the_verdicts(
         assert row["verdict"] == ("bonafide" if row["score"] > threshold else "spoof")
 
 
-def test_threshold_that_is_replaced_is_said(run, trained, la_corpus, tmp_path):
+def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pipeline(
+    run, trained, la_corpus, recordings, tmp_path
+):
     model = shutil.copytree(trained, tmp_path / "model", ignore=shutil.ignore_patterns("results"))
-    before = json.loads((model / "config.json").read_text())["decision_threshold"]
+    before = json.loads((model / "config.json").read_text())
+    dev = ("--model", model, "--data_dir", la_corpus, "--split", "dev", "--num_resamples", 0)
 
-    _, output = run(
-        *("--model", model, "--data_dir", la_corpus, "--split", "dev", "--num_resamples", 0),
-        "--set_decision_threshold",
+    _, output = run(*dev, "--set_decision_threshold", "--calibrate", "--calibration_prior", 0.4)
+
+    assert f"instead of {before['decision_threshold']:.4f}" in output
+    calibration = json.loads((model / "config.json").read_text())["calibration"]
+    (folder,) = model.glob("results/*")
+    weights = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    expected = fit_calibration(*split_by_class(folder / "scores.txt"), prior=0.4)
+    assert (calibration["a"], calibration["b"]) == pytest.approx((expected.a[0], expected.b), rel=1e-4)
+    assert calibration["weights_sha256"] == {"model.safetensors": weights}
+    names = ("corpus", "split", "prior", "num_bonafide", "num_spoof", "num_speakers")
+    assert [calibration[name] for name in names] == ["ASVspoof 2019 LA", "dev", 0.4, 8, 8, 4]
+    written = results_in(folder)["calibration"]
+    assert written.items() >= calibration.items() and "cross-validated over speakers" in written["llrs"]
+    assert written["cllr_after"] == pytest.approx(
+        official.cllr(*split_by_class(folder / "llrs.txt")), abs=1e-6
     )
 
-    assert f"instead of {before:.4f}" in output
+    scores = (folder / "scores.txt").read_bytes()
+    run(*dev, "--overwrite")
+
+    assert (folder / "scores.txt").read_bytes() == scores  # bit for bit
+    assert "which was fitted on these trials" in results_in(folder)["calibration"]["llrs"]
+    llrs = [calibration["a"] * of + calibration["b"] for of in split_by_class(folder / "scores.txt")]
+    np.testing.assert_allclose(
+        np.concatenate(split_by_class(folder / "llrs.txt")), np.concatenate(llrs), 1e-6
+    )
+
+    _, output = run("--model", model, "--files", recordings, "--output_dir", tmp_path / "o")
+
+    assert "fitted on 8 bona fide and 8 spoofed trials of 4 speakers of ASVspoof 2019 LA dev" in output
+    classifier = pipeline("audio-classification", model=str(model), trust_remote_code=True)
+    for row in json.loads((tmp_path / "o" / "recordings.json").read_text())["recordings"]:
+        assert row["llr"] == pytest.approx(calibration["a"] * row["score"] + calibration["b"])
+        assert row["windows"][-1]["llr"] is not None and f" {row['llr']:.2f} " in output
+        waveform = {"array": decode_audio(row["file"]), "sampling_rate": 16000}
+        answer = {a["label"]: a["score"] for a in classifier(waveform)}
+        assert answer["bonafide"] == pytest.approx(1 / (1 + np.exp(-row["llr"])), abs=1e-5)
+        assert row["probability_bonafide"] == pytest.approx(answer["bonafide"], abs=1e-5)
 
 
 @pytest.mark.parametrize("split", [(), ("--split", "eval"), ("--split", "eval[:6]")])
-def test_threshold_is_not_chosen_on_eval(fails, trained, la_corpus, tmp_path, split):
+@pytest.mark.parametrize("choice", ["--set_decision_threshold", "--calibrate"])
+def test_threshold_and_calibration_are_not_chosen_on_eval(fails, trained, la_corpus, split, choice):
     before = (trained / "config.json").read_bytes()
 
-    message = fails("--model", trained, "--data_dir", la_corpus, *split, "--set_decision_threshold")
+    message = fails("--model", trained, "--data_dir", la_corpus, *split, choice)
 
     assert "needs --split with a development set" in message
     assert (trained / "config.json").read_bytes() == before

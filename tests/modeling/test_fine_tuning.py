@@ -261,6 +261,33 @@ def test_labels_in_another_order_permute_the_last_layer_and_the_class_weights(sy
         torch.testing.assert_close(other_loss, loss, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("system", [*OURS, "lfcc-gmm"])
+def test_logits_of_a_calibrated_model_are_its_log_likelihood_ratio_and_the_loss_is_of_its_scores(
+    system, tmp_path
+):
+    if system == "lfcc-gmm":
+        config = LFCCGMMConfig(num_components=4, id2label=SPOOF_FIRST)
+        AutoModelForAudioClassification.from_config(config).save_pretrained(tmp_path)
+    else:
+        save_model(tmp_path, system)
+    calibration, names = {"a": 2.0, "b": -0.5}, ["bonafide", "spoof", "spoof", "bonafide"]
+    scores, loss = run(AutoModelForAudioClassification.from_pretrained(tmp_path), names)
+
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path, calibration=calibration)
+    model.save_pretrained(tmp_path / "again")
+    again = AutoModelForAudioClassification.from_pretrained(tmp_path / "again", id2label=BONAFIDE_FIRST)
+
+    for other in (model, again):
+        llrs, of_scores = run(other, names)
+        torch.testing.assert_close(llrs, 2 * scores - 0.5, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(of_scores, loss, atol=1e-6, rtol=1e-6)
+        assert other.config.calibration == calibration
+    model.set_decision_threshold(0.25)  # where it changes the scores, the calibration is not of them
+    assert (model.config.calibration is None) == (system != "lfcc-gmm")
+    again.train()
+    assert again.config.calibration is None
+
+
 @pytest.mark.parametrize("labels", [["fake", "real"], ["bonafide", "tts", "vc"]], ids=["names", "number"])
 @pytest.mark.parametrize("system", OURS)
 def test_other_labels_make_a_new_last_layer_where_that_is_asked_for(system, labels, tmp_path):

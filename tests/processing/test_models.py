@@ -1,5 +1,6 @@
 """Loading a trained model from a folder and from the Hub, and what is refused."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -52,6 +53,19 @@ def test_folder_gives_model_and_feature_extractor_as_they_were_saved(saved):
     torch.testing.assert_close(
         countermeasure.model.state_dict()["classifier.weight"], weights["classifier.weight"]
     )
+
+
+def test_calibration_is_taken_where_it_is_of_the_weights_beside_it(folder):
+    config = json.loads((folder / "config.json").read_text())
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    for found, is_taken in ((digest, True), ("0" * 64, False)):
+        calibration = {"a": 2.0, "b": 1.0, "weights_sha256": {"model.safetensors": found}}
+        (folder / "config.json").write_text(json.dumps({**config, "calibration": calibration}))
+
+        countermeasure = load_countermeasure(str(folder))
+
+        assert countermeasure.calibration == (calibration if is_taken else None)
+        assert countermeasure.model.config.calibration is None  # its logits are those of the scores
 
 
 def test_weights_are_aligned_as_pytorch_aligns_its_own(saved):
