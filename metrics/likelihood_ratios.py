@@ -5,15 +5,13 @@ cost is the system's discrimination, and what its own LLRs cost above that is a 
 and du Preez, "Application-independent evaluation of speaker detection", 2006). Log odds are natural, too.
 """
 
-from dataclasses import asdict
-
 import numpy as np
 from scipy.optimize import OptimizeResult, isotonic_regression
 from scipy.special import entr, expit, logit
 
 from .costs import cllr, llr_bits
 from .det import check_scores, count_rejected
-from .exact_intervals import ErrorRate
+from .exact_intervals import measure_error_rate
 
 
 PRIORS = (0.01, 0.1, 0.5, 0.9, 0.99)  # probabilities of bona fide at which expected costs are told
@@ -147,13 +145,10 @@ def measure_llrs(bonafide_llrs, spoof_llrs) -> dict:
     """
     bonafide, spoof = classes = check_scores(bonafide_llrs, spoof_llrs)
     actual, minimum = cllr(*classes), cllr_min(*classes)
-    misleading = {
-        str(factor): {
-            "bonafide": asdict(ErrorRate.of(bonafide < -np.log(factor))),
-            "spoof": asdict(ErrorRate.of(spoof > np.log(factor))),
-        }
-        for factor in MISLEADING_FACTORS
-    }
+    misleading = {}
+    for factor in MISLEADING_FACTORS:
+        wrong = {"bonafide": bonafide < -np.log(factor), "spoof": spoof > np.log(factor)}
+        misleading[str(factor)] = {name: measure_error_rate(of) for name, of in wrong.items()}
     return {
         "cllr": actual,
         "cllr_min": minimum,

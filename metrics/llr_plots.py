@@ -17,8 +17,9 @@ REFERENCE = {"color": "#999999", "linestyle": ":", "linewidth": 1.4}
 
 def plot_tippett(axes: Axes, bonafide_llrs, spoof_llrs, case: float | None = None) -> None:
     """Share of each class's trials whose LLR is at least so high (Evett and Buckleton, 1996)."""
-    for name, llrs, color in _list_classes(bonafide_llrs, spoof_llrs):
-        axes.ecdf(llrs, complementary=True, color=color, label=f"{name} ({len(llrs):,})")
+    for name, llrs, color in (("bona fide", bonafide_llrs, BONAFIDE), ("spoof", spoof_llrs, SPOOF)):
+        style = {"color": color, "label": f"{name} ({len(llrs):,})"}
+        axes.ecdf(np.asarray(llrs) / np.log(10), complementary=True, **style)
     axes.axvline(0, **REFERENCE)
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}")
     _finish(axes, LLR_LABEL, "Trials with at least this ratio (%)", case)
@@ -55,15 +56,9 @@ def plot_bayes_error(axes: Axes, bonafide_llrs, spoof_llrs, case: float | None =
 
 def plot_llr_histogram(axes: Axes, bonafide_llrs, spoof_llrs, case: float | None = None) -> None:
     """Share of each class's trials by LLR."""
-    draw_histograms(axes, *(llrs for _, llrs, _ in _list_classes(bonafide_llrs, spoof_llrs)))
+    draw_histograms(axes, np.asarray(bonafide_llrs) / np.log(10), np.asarray(spoof_llrs) / np.log(10))
     axes.axvline(0, **REFERENCE)
     _finish(axes, LLR_LABEL, "Share of the class's trials (%)", case)
-
-
-def _list_classes(bonafide_llrs, spoof_llrs):
-    """Name, LLRs to base 10 and colour of each class."""
-    for name, llrs, color in (("bona fide", bonafide_llrs, BONAFIDE), ("spoof", spoof_llrs, SPOOF)):
-        yield name, np.asarray(llrs) / np.log(10), color
 
 
 def _plot_over_prior(axes: Axes, function, bonafide_llrs, spoof_llrs) -> None:
@@ -75,8 +70,9 @@ def _plot_over_prior(axes: Axes, function, bonafide_llrs, spoof_llrs) -> None:
     for name, (classes, style) in curves.items():
         values = function(*classes, PRIOR_LOG10_ODDS * np.log(10))
         axes.plot(PRIOR_LOG10_ODDS, values, label=name, **style)
-    highest = max(axes.lines[0].get_ydata())
-    axes.set(xlim=(-3, 3), ylim=(0, 1.5 * highest))  # above the reference is worse than no ratio, however far
+    alone, own = (max(line.get_ydata()) for line in axes.lines[:2])
+    # The curves of a good system are seen where the prior's leaves the picture; far above it, bad is bad.
+    axes.set(xlim=(-3, 3), ylim=(0, np.clip(3 * own, 0.05 * alone, 1.5 * alone)))
 
 
 def _finish(axes: Axes, x: str, y: str, case: float | None = None, case_name: str = "case") -> None:

@@ -48,13 +48,8 @@ def format_bounds(name: str, bounds: Sequence[float]) -> str:
 
 
 def format_error_rate(of: Mapping) -> str:
-    """
-    An [`~metrics.exact_intervals.ErrorRate`]: `2.013 % [0.417, 5.771], 3 of 149`; without an error `at most
-    2.0 %, 0 of 149`.
-    """
-    if of["errors"]:
-        rate = format_estimate("eer", of["rate"], (of["low"], of["high"]))
-    else:
-        highest = f"{100 * of['high']:#.2g}".rstrip(".")
-        rate = f"at most {highest} %"
+    """A counted rate: `2.013 % [0.417, 5.771], 3 of 149`, or without errors `at most 2.0 %, 0 of 149`."""
+    highest = f"{100 * of['high']:#.2g}".rstrip(".")
+    estimate = format_estimate("eer", of["rate"], (of["low"], of["high"]))
+    rate = estimate if of["errors"] else f"at most {highest} %"
     return f"{rate}, {of['errors']:,} of {of['trials']:,}"

@@ -27,7 +27,7 @@ from metrics.costs import (
     tdcf_cost,
 )
 from metrics.det import check_scores, describe_scores, equal_error_range, equal_error_rate
-from metrics.exact_intervals import ErrorRate
+from metrics.exact_intervals import measure_error_rate
 from metrics.likelihood_ratios import cllr_min
 from metrics.statistics import (
     MIN_SPEAKERS,
@@ -135,12 +135,12 @@ def choose_decision_threshold(trials: pd.DataFrame, scores: np.ndarray) -> float
 
 def measure_at_threshold(trials: pd.DataFrame, scores: np.ndarray, threshold: float) -> dict:
     """
-    FRR and FAR of the scores (num_trials,) at a decision threshold, above which a trial is accepted; each
-    with its count and exact interval, as [`metrics.exact_intervals.ErrorRate`] has them.
+    FRR and FAR of the scores (num_trials,) at a decision threshold, above which a trial is accepted; each as
+    [`metrics.exact_intervals.measure_error_rate`] has it.
     """
     bonafide, spoof = _split_classes(trials.assign(score=scores), "score")
-    rates = {"frr": ErrorRate.of(bonafide <= threshold), "far": ErrorRate.of(spoof > threshold)}
-    return {"threshold": threshold, **{name: dataclasses.asdict(rate) for name, rate in rates.items()}}
+    errors = {"frr": bonafide <= threshold, "far": spoof > threshold}
+    return {"threshold": threshold, **{name: measure_error_rate(of) for name, of in errors.items()}}
 
 
 def compare_scores(

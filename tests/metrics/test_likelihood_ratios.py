@@ -12,7 +12,7 @@ from lir.data.models import LLRData
 from lir.plotting.expected_calibration_error import calculate_ece
 from scipy.stats import binomtest
 
-from metrics.exact_intervals import ErrorRate
+from metrics.exact_intervals import measure_error_rate
 from metrics.likelihood_ratios import (
     bayes_error,
     cllr_min,
@@ -165,22 +165,22 @@ def test_misleading_evidence_is_counted_by_class_and_factor():
 
 @pytest.mark.parametrize(("errors", "trials"), [(1, 1000), (3, 149), (70, 149), (148, 149)])
 def test_interval_of_an_error_rate_is_that_of_clopper_and_pearson(errors, trials):
-    found = ErrorRate.of(np.arange(trials) < errors)
+    found = measure_error_rate(np.arange(trials) < errors)
 
     expected = binomtest(errors, trials).proportion_ci(method="exact")
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_no_error_bounds_the_rate_from_above_only():
-    none, all_of_them = ErrorRate.of(np.zeros(149, bool)), ErrorRate.of(np.ones(149, bool))
+    none, only = (measure_error_rate(np.full(149, is_error)) for is_error in (False, True))
 
-    assert (none.low, none.high) == pytest.approx((0, 1 - 0.05 ** (1 / 149)), abs=1e-12)
-    assert (all_of_them.low, all_of_them.high) == pytest.approx((0.05 ** (1 / 149), 1), abs=1e-12)
+    assert (none["low"], none["high"]) == pytest.approx((0, 1 - 0.05 ** (1 / 149)), abs=1e-12)
+    assert (only["low"], only["high"]) == pytest.approx((0.05 ** (1 / 149), 1), abs=1e-12)
 
 
 def test_error_rate_is_written_with_its_count():
     def write(errors, trials):
-        return format_error_rate(vars(ErrorRate.of(np.arange(trials) < errors)))
+        return format_error_rate(measure_error_rate(np.arange(trials) < errors))
 
     assert write(0, 149) == "at most 2.0 %, 0 of 149"
     assert write(0, 7355) == "at most 0.041 %, 0 of 7,355"
