@@ -72,7 +72,7 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
             "--calibrate_on takes a score file of a development set, and one more for each of --fuse"
         )
     for name in ("set_decision_threshold", "calibrate"):
-        if name in given and (args.split or "eval").split("[")[0] in ("eval", "test"):
+        if given.get(name) and (args.split or "eval").split("[")[0] in ("eval", "test"):
             parser.error(
                 f"--{name} needs --split with a development set: what is chosen on eval makes the results on "
                 "eval too good"

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from .det import check_scores
 
 
 NUM_FOLDS = 5
-MAX_ITERATIONS = 100  # of Newton's method; about ten are needed, about thirty where the classes are separated
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def fit_calibration(bonafide_scores, spoof_scores, *, prior: float = 0.5) -> Cal
     the lowest Cllr.
 
     Where the LLRs separate the classes, the loss falls as `a` grows without end. Then a bona fide trial of N
-    counts as bona fide by (N + 1) / (N + 2) and as spoof by the rest, and a spoofed one likewise (Platt,
-    "Probabilistic outputs for support vector machines", 1999), so that an LLR is about log(N + 1).
+    counts as bona fide by (N + 1/2) / (N + 1) only, and a spoofed one likewise: Jeffreys' estimate of a share
+    of which no exception was seen. An LLR is then about log(2 N + 1).
 
     Args:
         bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,), or (…, num_systems).
@@ -74,8 +75,8 @@ def fit_calibration(bonafide_scores, spoof_scores, *, prior: float = 0.5) -> Cal
     llrs = inputs @ solution
     is_separated = bool(llrs[is_bonafide].min() >= llrs[~is_bonafide].max())
     if is_separated:
-        of_bonafide, of_spoof = (1 / (count + 2) for count in (len(bonafide), len(spoof)))
-        solution = _minimize(inputs, weights, np.where(is_bonafide, 1 - of_bonafide, of_spoof), shift)
+        errors = np.where(is_bonafide, 0.5 / (len(bonafide) + 1), 0.5 / (len(spoof) + 1))
+        solution = _minimize(inputs, weights, np.where(is_bonafide, 1 - errors, errors), shift)
     a = solution[:-1] / scale
     return Calibration(a, float(solution[-1] - a @ mean), prior, is_separated)
 
@@ -142,26 +143,17 @@ def _check_columns(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarra
 
 
 def _minimize(inputs: np.ndarray, weights: np.ndarray, targets: np.ndarray, shift: float) -> np.ndarray:
-    """The coefficients of `inputs` of the lowest weighted cross-entropy, by Newton's method with halved
-    steps; `targets` are how far each trial counts as bona fide."""
+    """The coefficients of `inputs` of the lowest weighted cross-entropy; `targets` are how far each trial
+    counts as bona fide."""
 
-    def find_loss(solution: np.ndarray) -> float:
+    def find_loss(solution: np.ndarray) -> tuple[float, np.ndarray]:
         logits = inputs @ solution + shift
-        return float(weights @ (np.logaddexp(0, logits) - targets * logits))
+        loss = weights @ (np.logaddexp(0, logits) - targets * logits)
+        return loss, inputs.T @ (weights * (expit(logits) - targets))
 
-    solution = np.zeros(inputs.shape[1])
-    loss = find_loss(solution)
-    for _ in range(MAX_ITERATIONS):
-        # σ(x) = (1 + tanh(x / 2)) / 2, which does not overflow.
-        probabilities = (1 + np.tanh((inputs @ solution + shift) / 2)) / 2
-        gradient = inputs.T @ (weights * (probabilities - targets))
-        curvature = (inputs.T * (weights * probabilities * (1 - probabilities))) @ inputs
-        curvature += 1e-12 * np.eye(len(solution))  # systems with the same scores
-        step = np.linalg.solve(curvature, gradient)
-        while find_loss(solution - step) > loss and np.abs(step).max() > 1e-12:
-            step /= 2
-        if np.abs(step).max() <= 1e-12 * (1 + np.abs(solution).max()):
-            break
-        solution = solution - step
-        loss = find_loss(solution)
-    return solution
+    def find_curvature(solution: np.ndarray) -> np.ndarray:
+        logits = inputs @ solution + shift
+        return (inputs.T * (weights * expit(logits) * expit(-logits))) @ inputs
+
+    start, options = np.zeros(inputs.shape[1]), {"gtol": 1e-11}
+    return minimize(find_loss, start, method="trust-exact", jac=True, hess=find_curvature, options=options).x

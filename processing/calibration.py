@@ -1,5 +1,5 @@
-"""Calibrations of scores to log-likelihood ratios (LLRs): on which trials they are fitted, what is recorded
-of them, and what results say of the LLRs. Imports no torch."""
+"""Calibrations of scores to log-likelihood ratios (LLRs): on which trials they are fitted, and what is
+recorded of them. Imports no torch."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from metrics.calibration import Calibration, cross_validate_calibration, fit_calibration
-from metrics.costs import cllr
 
 from .arguments import EvaluationArguments
 from .files import hash_file
@@ -33,14 +32,6 @@ class LLRs:
     values: np.ndarray
     source: str
     calibration: dict
-
-    def describe(self, trials: pd.DataFrame, scores: np.ndarray) -> dict:
-        """The calibration as results have it, with the Cllr of the scores before it, but of a fusion, and of
-        the LLRs."""
-        results = {**self.calibration, "llrs": self.source}
-        if "systems" not in results:
-            results["cllr_before"] = cllr(*_split(trials, scores))
-        return {**results, "cllr_after": cllr(*_split(trials, self.values))}
 
 
 def calibrate_model(trials: pd.DataFrame, scores: np.ndarray, *, prior: float, about: Mapping) -> LLRs:

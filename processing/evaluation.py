@@ -123,7 +123,7 @@ class Evaluation:
         options = {"asv": self.asv, "bootstrap": self.bootstrap}
         results = evaluate_corpus(self.corpus, self.split, self.trials, scores, **options)
         if self.llrs is not None:
-            results["calibration"] = self.llrs.describe(self.trials, scores)
+            results["calibration"] = {**self.llrs.calibration, "llrs": self.llrs.source}
             results["llr_metrics"] = measure_llrs(*self.split_llrs())
         return {**results, "asv_score_files": self.asv_files}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from accelerate import PartialState
+from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import SequenceFeatureExtractor
 
@@ -167,7 +168,7 @@ def score_recordings(
             for (recording, start, samples), score, probability in zip(batch, *results, strict=True):
                 if calibration := countermeasure.calibration:
                     recording.llrs.append(calibration["a"] * score + calibration["b"])
-                    probability = (1 + math.tanh(recording.llrs[-1] / 2)) / 2  # the logistic function
+                    probability = float(expit(recording.llrs[-1]))
                 recording.starts.append(start / rate)
                 recording.scores.append(score)
                 recording.probabilities.append(probability)

@@ -42,11 +42,11 @@ def test_scores_of_two_values_get_the_ratio_of_their_frequencies():
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_separated_classes_get_llrs_as_large_as_their_counts_allow(sign):
-    # Two clusters: log-odds of (N + 1) / (N + 2) at the one and of 1 / (N + 2) at the other, N + 1 to 1.
+    # Two clusters: (N + 1/2) / (N + 1) bona fide at the one, 1/2 / (N + 1) at the other: odds of 2 N + 1.
     calibration = fit_calibration([3 * sign] * 9, [-3 * sign] * 99)
 
     assert calibration.is_regularized
-    assert calibration.apply([3 * sign, -3 * sign]) == pytest.approx([math.log(10), -math.log(100)])
+    assert calibration.apply([3 * sign, -3 * sign]) == pytest.approx([math.log(19), -math.log(199)])
 
 
 @given(st.integers(0, 10**6), st.floats(-8, 8), st.sampled_from([1e-6, 1.0, 1e6]), st.integers(1, 2))
