@@ -66,6 +66,8 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
             parser.error(f"--{name} cannot be combined with {MODES[args.mode]}")
     if args.num_resamples < 0 or (args.compare is not None and not args.num_resamples):
         parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
+    if not 0 < args.calibration_prior < 1:
+        parser.error(f"--calibration_prior {args.calibration_prior}: it must be above 0 and below 1")
     development, others = args.calibrate_on or (), args.fuse or ()
     if (development or others) and len(development) != 1 + len(others):
         parser.error(

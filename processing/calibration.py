@@ -45,7 +45,7 @@ def apply_calibration(calibration: Mapping, scores: np.ndarray, corpus: str, spl
     """LLRs of a model's scores (num_trials,) of a corpus's split by its calibration."""
     source = "by the calibration in the model's config"
     if (calibration["corpus"], calibration["split"]) == (corpus, split):
-        source += ", which was fitted on these trials: of others Cllr is higher"
+        source += ", which was fitted on these trials: of others Cllr is usually higher"
     return LLRs(calibration["a"] * scores.astype(float) + calibration["b"], source, dict(calibration))
 
 

@@ -17,9 +17,13 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 import eval as script
 from metrics.calibration import fit_calibration
 from metrics.det import equal_error_rate
+from processing.arguments import EvaluationArguments
 from processing.audio import decode_audio
+from processing.calibration import calibrate_score_file
+from processing.layouts import read_protocol
 from processing.report import LLR_PLOTS
 from processing.scores import read_scores
+from processing.trials import KEY_OF_LABEL
 
 
 PLOTS = {"det.png", "scores.png", "per_attack.png"}
@@ -297,10 +301,11 @@ def test_llrs_are_fitted_on_dev_and_the_scores_stay(run, fails, tmp_path, protoc
 
     assert not any(path.exists() for path in plots)  # of the LLRs that are replaced
 
-    run(*fixed, tmp_path / "same", "--calibrate_on", path, "--protocol", protocol)
+    (trials,) = read_protocol(protocol).splits.values()
+    args = EvaluationArguments(score_file=str(path), calibrate_on=[str(path)])
+    same = calibrate_score_file(args, KEY_OF_LABEL, trials, read_scores(path).score.to_numpy())
 
-    same = results_in(tmp_path / "same")["calibration"]
-    assert same["num_speakers"] == 11 and "cross-validated over speakers" in same["llrs"]
+    assert same.calibration["num_speakers"] == 11 and "cross-validated over speakers" in same.source
     assert "has 60 of the trials of" in fails(
         *fixed, tmp_path / "o", "--calibrate_on", shutil.copy(path, tmp_path / "copy.txt")
     )
@@ -757,6 +762,8 @@ def test_timeline_is_plotted_for_longer_recordings_only(run, trained, recordings
         (["--score_file", "nothing.txt"], "no score file nothing.txt"),
         (["--score_file", "s", "--num_resamples", "-3"], "--num_resamples -3: it must not be negative"),
         (["--score_file", "s", "--compare", "t", "--num_resamples", "0"], "nor 0 with --compare"),
+        (["--score_file", "s", "--calibrate"], "--calibrate cannot be combined with --score_file"),
+        (["--model", "m", "--calibration_prior", "1"], "it must be above 0 and below 1"),
         (["--model", "nothing/at/all"], "no folder nothing/at/all"),
         (
             ["--model", "m", "--files", "a.wav", "--set_decision_threshold"],

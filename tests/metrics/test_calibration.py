@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from test_statistics import normal
@@ -49,6 +49,7 @@ def test_separated_classes_get_llrs_as_large_as_their_counts_allow(sign):
     assert calibration.apply([3 * sign, -3 * sign]) == pytest.approx([math.log(19), -math.log(199)])
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.floats(-8, 8), st.sampled_from([1e-6, 1.0, 1e6]), st.integers(1, 2))
 def test_scale_and_shift_of_the_scores_do_not_matter(seed, distance, scale, num_systems):
     generator = np.random.default_rng(seed)
