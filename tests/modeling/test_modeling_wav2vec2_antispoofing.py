@@ -352,7 +352,13 @@ TRAINED = [
 CASES = [
     pytest.param(
         *case,
-        id="-".join([case[0].get("model_type", ""), *case[0].keys() & STABLE, *map(str, case[1].values())]),
+        id="-".join(
+            [
+                case[0].get("model_type", ""),
+                *(key for key in STABLE if key in case[0]),
+                *map(str, case[1].values()),
+            ]
+        ),
     )
     for case in TRAINED
 ]
