@@ -136,6 +136,7 @@ def test_output_says_what_it_does_and_what_each_number_is_of(evaluated):
     )
 
 
+@pytest.mark.slow
 def test_killed_evaluation_goes_on_with_the_same_bits_on_two_processes(
     evaluated, tmp_path, wide_corpus, trained, eval_script
 ):

@@ -125,6 +125,7 @@ def test_scores_are_the_logit_of_bonafide_minus_that_of_spoof(trained, la_corpus
         assert scores[utterance] == pytest.approx(float(logits[1] - logits[0]), abs=1e-5)  # 1 is bona fide
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, train_script):
     two = ("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
     output = train_script.run(
@@ -296,6 +297,7 @@ def test_command_line_overrides_the_recipe_and_is_recorded(
     assert json.loads((trained / "training.json").read_text())["overridden"] == {}
 
 
+@pytest.mark.slow
 def test_folder_in_audiofolder_layout_trains_and_balances_its_classes(tmp_path, tiny_recipe, train_script):
     generator = np.random.default_rng(0)
     for split, count in (("train", 12), ("dev", 8)):
@@ -611,6 +613,7 @@ def test_missing_and_unreadable_audio_is_counted_and_left_out_only_where_allowed
     assert "1 without audio left out, 1 left out that cannot be read" in card
 
 
+@pytest.mark.slow
 def test_damage_that_only_training_finds_ends_it_in_one_line(tmp_path, tiny_recipe, la_corpus, train_script):
     corpus = shutil.copytree(la_corpus, tmp_path / "LA")
     damaged = corpus / "ASVspoof2019_LA_train" / "flac" / "LA_T_0000005.flac"

@@ -175,6 +175,7 @@ def test_recordings_of_any_length_are_scored_by_a_run(run, eval_script, tmp_path
     assert np.isfinite([long, short]).all() and one is None
 
 
+@pytest.mark.slow
 def test_windows_of_a_system_of_whole_utterances_are_refused(run, eval_script, tmp_path):
     output = eval_script.run("--model", run[0], "--files", tmp_path, "--window_hop", 1, status=1)
 

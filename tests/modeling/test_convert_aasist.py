@@ -58,6 +58,7 @@ def test_bona_fide_logit_is_that_of_the_authors_code_on_all_101_recordings(conve
     assert check_reference(converted, shared_data, slice(None)) == 101
 
 
+@pytest.mark.slow
 def test_aasist_l_tells_real_spoof_from_bona_fide(shared_data, tmp_path, capsys):
     main(
         [
