@@ -15,7 +15,7 @@ from .arguments import EvaluationArguments
 from .files import hash_file
 from .layouts import read_protocol
 from .scores import list_scored_trials, match_scores, read_scores
-from .trials import count_classes
+from .trials import count_classes, split_classes
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> 
     Raises:
         ValueError: of one system, higher scores that mean spoof; see [`metrics.calibration.fit_calibration`].
     """
-    calibration = fit_calibration(*_split(trials, scores), prior=prior)
+    calibration = fit_calibration(*split_classes(trials, scores), prior=prior)
     a = calibration.a.tolist()
     if len(a) == 1 and a[0] <= 0:
         raise ValueError(
@@ -79,10 +79,10 @@ def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> 
 def cross_validate(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> tuple[np.ndarray, str]:
     """LLRs (num_trials,) of trials that the calibration itself is fitted on, each by a fit without the
     trial's speaker, or without the trial where too few speakers are known; and which of both, in words."""
-    groups, over = _split(trials, trials["speaker_id"].to_numpy(str)), "speakers"
+    groups, over = split_classes(trials, trials["speaker_id"].to_numpy(str)), "speakers"
     if "-" in set(trials["speaker_id"]) or min(len(set(of)) for of in groups) < 2:
         groups, over = None, "trials (speakers are not known, or a class has one only)"
-    of_class = cross_validate_calibration(*_split(trials, scores), groups=groups, prior=prior)
+    of_class = cross_validate_calibration(*split_classes(trials, scores), groups=groups, prior=prior)
     llrs, is_bonafide = np.empty(len(trials)), (trials["key"] == "bonafide").to_numpy()
     llrs[is_bonafide], llrs[~is_bonafide] = of_class
     return llrs, f"cross-validated over {over}, because the calibration was fitted on these trials"
@@ -140,9 +140,3 @@ def _read_development_set(
     tables = zip(tables, files, strict=True)
     scores = [match_scores(table, trials, file=file, source=source) for table, file in tables]
     return trials, np.column_stack([-scores[0] if args.higher_is == "spoof" else scores[0], *scores[1:]])
-
-
-def _split(trials: pd.DataFrame, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values of the bona fide and of the spoofed trials."""
-    is_bonafide = (trials["key"] == "bonafide").to_numpy()
-    return values[is_bonafide], values[~is_bonafide]

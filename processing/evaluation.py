@@ -26,7 +26,7 @@ from .results import (
 )
 from .scores import make_scored_corpus, match_scores, read_scores, write_scores
 from .text_tables import read_first_line
-from .trials import Corpus, choose_split, count_classes, read_label_map
+from .trials import Corpus, choose_split, count_classes, read_label_map, split_classes
 
 
 def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> None:
@@ -124,13 +124,8 @@ class Evaluation:
         results = evaluate_corpus(self.corpus, self.split, self.trials, scores, **options)
         if self.llrs is not None:
             results["calibration"] = {**self.llrs.calibration, "llrs": self.llrs.source}
-            results["llr_metrics"] = measure_llrs(*self.split_llrs())
+            results["llr_metrics"] = measure_llrs(*split_classes(self.trials, self.llrs.values))
         return {**results, "asv_score_files": self.asv_files}
-
-    def split_llrs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Those of the bona fide and of the spoofed trials."""
-        is_bonafide = (self.trials["key"] == "bonafide").to_numpy()
-        return self.llrs.values[is_bonafide], self.llrs.values[~is_bonafide]
 
     def evaluate_conditions(self, clean: np.ndarray, under: Mapping[str, np.ndarray]) -> dict[str, dict]:
         """Results of the scores (num_trials,) under each condition, and how they differ from clean ones."""
@@ -187,6 +182,7 @@ def finish_evaluation(
         (folder / file).unlink(missing_ok=True)  # of results that are replaced
     if evaluation.llrs is not None:
         write_scores(folder / "llrs.txt", evaluation.trials, evaluation.llrs.values)
-        plot_llrs(folder, *evaluation.split_llrs(), title=make_title(results))
+        llrs = split_classes(evaluation.trials, evaluation.llrs.values)
+        plot_llrs(folder, *llrs, title=make_title(results))
     write_results(folder, results, evaluation.trials, systems)
     print(f"\n{text}\n\nScores, results and plots: {folder.resolve()}")

@@ -82,16 +82,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     beside = of_hub if countermeasure.revision else countermeasure.folder / "results"
     folder = choose_output_dir(args, beside / name)
     about = describe_countermeasure(countermeasure)
-    lines = [corpus.note] if corpus.note else []
-    lines += [
-        f"Model: {about['model']}, {countermeasure.model.num_parameters():,} parameters",
-        f"Precision: {', '.join(countermeasure.precision.describe()) or 'float32'}",
-        *(f"Corpus: {describe_split(scope.corpus, scope.split, scope.counts)}" for scope in scopes),
-        *describe_left_out(corpus),
-        *(f"Of {name} there is no {split}" for name in list_absent(corpus, scopes)),
-        f"ASV scores: {', '.join(asv_files) or 'none, so there will be no t-DCF'}",
-    ]
-    state.print("\n".join(lines))
+    state.print(describe_evaluation(countermeasure, corpus, split, scopes))
+    state.print(f"ASV scores: {', '.join(asv_files) or 'none, so there will be no t-DCF'}")
     identity = identify_scoring(countermeasure, corpus, split, rows, batches)
     checkpoint = ScoringCheckpoint(folder / ".scoring.jsonl", identity, replace=args.overwrite)
     scores = score_rows(
@@ -147,6 +139,21 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     card, is_changed = countermeasure.folder / "README.md", args.set_decision_threshold or args.calibrate
     if card.is_file() and (is_changed or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
+
+
+def describe_evaluation(
+    countermeasure: Countermeasure, corpus: Corpus, split: str, scopes: list[Scope]
+) -> str:
+    """Lines that say what is evaluated on what."""
+    lines = [corpus.note] if corpus.note else []
+    lines += [
+        f"Model: {countermeasure.name}, {countermeasure.model.num_parameters():,} parameters",
+        f"Precision: {', '.join(countermeasure.precision.describe()) or 'float32'}",
+        *(f"Corpus: {describe_split(scope.corpus, scope.split, scope.counts)}" for scope in scopes),
+        *describe_left_out(corpus),
+        *(f"Of {name} there is no {split}" for name in list_absent(corpus, scopes)),
+    ]
+    return "\n".join(lines)
 
 
 def check_arguments(args: EvaluationArguments, countermeasure: Countermeasure, corpus: Corpus) -> None:

@@ -41,7 +41,7 @@ from metrics.statistics import (
 from .files import find_weights, hash_files, write_text
 from .report import write_plots
 from .scores import ASV_KEYS, read_asv_scores, write_scores
-from .trials import Corpus, count_classes
+from .trials import Corpus, count_classes, split_classes
 
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def evaluate_trials(
         ValueError: a class without trials, NaN or infinity.
     """
     trials = trials.assign(score=np.asarray(scores, dtype=np.float64))
-    bonafide, spoof = classes = check_scores(*_split_classes(trials, "score"))
+    bonafide, spoof = classes = check_scores(*split_classes(trials, trials["score"]))
     eer, _ = equal_error_rate(*classes)
     threshold, end = equal_error_range(*classes)
     results = {"num_trials": len(trials), "num_bonafide": len(bonafide), "num_spoof": len(spoof)}
@@ -130,7 +130,7 @@ def evaluate_trials(
 
 def choose_decision_threshold(trials: pd.DataFrame, scores: np.ndarray) -> float:
     """The middle of the thresholds that have the EER: of the gap, where the classes are separated."""
-    return sum(equal_error_range(*_split_classes(trials.assign(score=scores), "score"))) / 2
+    return sum(equal_error_range(*split_classes(trials, scores))) / 2
 
 
 def measure_at_threshold(trials: pd.DataFrame, scores: np.ndarray, threshold: float) -> dict:
@@ -138,7 +138,7 @@ def measure_at_threshold(trials: pd.DataFrame, scores: np.ndarray, threshold: fl
     FRR and FAR of the scores (num_trials,) at a decision threshold, above which a trial is accepted; each as
     [`metrics.exact_intervals.measure_error_rate`] has it.
     """
-    bonafide, spoof = _split_classes(trials.assign(score=scores), "score")
+    bonafide, spoof = split_classes(trials, scores)
     errors = {"frr": bonafide <= threshold, "far": spoof > threshold}
     return {"threshold": threshold, **{name: measure_error_rate(of) for name, of in errors.items()}}
 
@@ -156,7 +156,7 @@ def compare_scores(
     (see [`metrics.statistics.Difference`]), and how they were found. Args and errors as [`evaluate_trials`];
     fewer than ten trials of a class are a ValueError.
     """
-    systems = [_split_classes(trials.assign(score=scores), "score") for scores in (first, second)]
+    systems = [split_classes(trials, scores) for scores in (first, second)]
     speakers, method = _find_speakers(trials, bootstrap)
     costs = _list_costs(asv, *systems)
     differences = paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
@@ -178,7 +178,7 @@ def evaluate_condition(
     """
     results = evaluate_trials(trials, scores, asv=asv, bootstrap=bootstrap)
     threshold = choose_decision_threshold(trials, clean)
-    bonafide, spoof = _split_classes(trials.assign(score=scores), "score")
+    bonafide, spoof = split_classes(trials, scores)
     results["clean_frr"] = float((bonafide <= threshold).mean())
     results["clean_far"] = float((spoof > threshold).mean())
     if "confidence_intervals" in results:
@@ -273,12 +273,6 @@ def _cpu_name() -> str:
     return name[1].strip() if name else platform.processor()
 
 
-def _split_classes(trials: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
-    """A column of the bona fide and of the spoofed trials."""
-    is_bonafide = trials["key"] == "bonafide"
-    return trials.loc[is_bonafide, column], trials.loc[~is_bonafide, column]
-
-
 def _list_costs(asv: AsvErrorRates | None, *systems: tuple[Sequence, Sequence]) -> dict[str, DetectionCost]:
     """The DCF, and both forms of the t-DCF, which need an ASV system, and scores instead of decisions."""
     costs = {"min_dcf": ASVSPOOF5_COST}
@@ -289,7 +283,7 @@ def _list_costs(asv: AsvErrorRates | None, *systems: tuple[Sequence, Sequence]) 
 
 def _find_speakers(trials: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Speakers | None, dict]:
     """The speakers, where they are known and enough to be drawn, and what results tell of the bootstrap."""
-    bonafide, spoof = (of_class.to_numpy(str) for of_class in _split_classes(trials, "speaker_id"))
+    bonafide, spoof = (of_class.astype(str) for of_class in split_classes(trials, trials["speaker_id"]))
     speakers, kinds = None, (set(bonafide), set(spoof))
     if "-" in set.union(*kinds):
         drawn = "trials in each class (speakers are not known)"
@@ -308,7 +302,7 @@ def _find_intervals(
     if bootstrap is None or min(count_classes(trials).values()) < MIN_TRIALS:
         return {}
     speakers, method = _find_speakers(trials, bootstrap)
-    classes = _split_classes(trials, "score")
+    classes = split_classes(trials, trials["score"])
     intervals = confidence_intervals(*classes, costs=costs, speakers=speakers, bootstrap=bootstrap)
     return {**method, **{name: [interval.low, interval.high] for name, interval in intervals.items()}}
 
@@ -328,7 +322,7 @@ def _break_down(trials: pd.DataFrame, name: str, bootstrap: Bootstrap | None) ->
         counts = count_classes(group)
         groups[value] = {"num_bonafide": counts["bonafide"], "num_spoof": counts["spoof"], "eer": None}
         if all(counts.values()):
-            groups[value]["eer"], _ = equal_error_rate(*_split_classes(group, "score"))
+            groups[value]["eer"], _ = equal_error_rate(*split_classes(group, group["score"]))
         if intervals := _find_intervals(group, None, bootstrap):
             groups[value]["eer_interval"] = intervals["eer"]
     return groups

@@ -6,11 +6,12 @@ and of a corpus's own columns.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from datasets import Audio, ClassLabel, Dataset, DatasetInfo, Features, Value
@@ -138,6 +139,12 @@ def choose_split(corpus: Corpus, split: str | None) -> str:
         chosen = [choose_split(part, None) for part in corpus.parts]
         return chosen[0] if len({*chosen}) == 1 else ", ".join(chosen)
     return split or (next(iter(corpus.splits)) if len(corpus.splits) == 1 else "eval")
+
+
+def split_classes(trials: pd.DataFrame, values: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Values (num_trials, …) of the bona fide and of the spoofed trials."""
+    values, is_bonafide = np.asarray(values), (trials["key"] == "bonafide").to_numpy()
+    return values[is_bonafide], values[~is_bonafide]
 
 
 def count_classes(trials: pd.DataFrame) -> dict[str, int]:
