@@ -3,7 +3,6 @@ speed, and the paired tests between them. `python -m hub_cards.compare --help`."
 
 import argparse
 import itertools
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from metrics.costs import AsvErrorRates
 from metrics.names import METRICS, format_bounds, format_number
 from metrics.statistics import MIN_TRIALS
-from processing.files import write_text
+from processing.files import write_json, write_text
 from processing.report import describe_counts
 
 from .run_folder import Evaluation, RunFolder
@@ -318,7 +317,7 @@ def main(argv: list[str]) -> None:
         comparison = compare_runs(read_runs(args.runs), args.protocol and args.protocol.expanduser())
         text = render_markdown(comparison)
         if args.json:
-            write_text(args.json.expanduser(), json.dumps(comparison, indent=2) + "\n")
+            write_json(args.json.expanduser(), comparison)
         if args.output:
             write_text(args.output.expanduser(), text)
     except (ValueError, OSError) as error:

@@ -1,11 +1,12 @@
 """What of a run's folder is published: an explicit list of files, checked before anything leaves this
 machine."""
 
-import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
+
+from processing.files import write_json
 
 from .card import CARD_NAME, render_card
 from .checks import find_leaks
@@ -39,8 +40,7 @@ def stage_files(run: RunFolder, repo_id: str, revision: str | None = None) -> It
             (folder / name).symlink_to(path.resolve())
         if best := run.trainer_state.get("best_model_checkpoint"):
             state = {**run.trainer_state, "best_model_checkpoint": Path(best).name}
-            (folder / STATE_NAME).unlink()
-            (folder / STATE_NAME).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+            write_json(folder / STATE_NAME, state)
         staged = read_run(folder)
         if staged.trainer_state and not (folder / CURVES / f"{run.system}.png").is_file():
             add_learning_curves(staged)
@@ -48,7 +48,7 @@ def stage_files(run: RunFolder, repo_id: str, revision: str | None = None) -> It
         (folder / MANIFEST).touch()
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path for path in paths}
-        (folder / MANIFEST).write_text(json.dumps(list(files), indent=2) + "\n", encoding="utf-8")
+        write_json(folder / MANIFEST, list(files))
         leaks = []
         for name, path in files.items():
             if path.suffix in TEXT:

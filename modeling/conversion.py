@@ -3,7 +3,6 @@ tensors are renamed and loaded strictly, and what is written is a complete model
 
 import argparse
 import dataclasses
-import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -28,7 +27,7 @@ from hub_cards.recipe import (
 )
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import AntiSpoofingFeatureExtractor
-from processing.files import hash_file, move_model
+from processing.files import hash_file, move_model, write_json
 from processing.near_names import suggest
 from processing.origin import describe_conversion
 from processing.results import describe_environment
@@ -305,7 +304,7 @@ def write_converted(
         if recipe is not None:
             text = yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False, allow_unicode=True)
             (folder / RECIPE_NAME).write_text(text, encoding="utf-8")
-        (folder / CONVERSION_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / CONVERSION_NAME, record)
         write_card(read_run(folder))
         move_model(folder, output_dir)
     return record

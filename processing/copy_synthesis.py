@@ -6,7 +6,6 @@ created using neural vocoders", ICASSP 2023).
     python -m processing.copy_synthesis --recordings FOLDER --output_dir CORPUS
 """
 
-import json
 import os
 import re
 import sys
@@ -28,7 +27,7 @@ from .audio import decode_windows
 from .audio_folder import SPLITS
 from .collation import RecordingError
 from .corpora import load_corpus
-from .files import hash_file, read_json, write_text, write_whole
+from .files import hash_file, read_json, write_json, write_text, write_whole
 from .machine import count_cores
 from .readable import leave_out_unreadable
 from .report import describe_left_out
@@ -293,7 +292,7 @@ def main(argv: list[str]) -> None:
             print(f"Recordings: {len(rows):,} bona fide of {num_speakers:,} speakers, {source.name}")
             for line in describe_left_out(source):
                 print(line)
-            write_text(unfinished / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+            write_json(unfinished / SETTINGS_FILE, settings)
             make_corpus(rows, PairMaker(unfinished, vocoders, arguments))
             unfinished.rename(folder)
         corpus = load_corpus(CorpusArguments(dataset=str(folder)))

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -37,6 +37,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text, in UTF-8, that appears whole or not at all."""
     with write_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object, default: Callable[[object], object] | None = None) -> None:
+    """Write a content as JSON that appears whole or not at all; `default` as in `json.dumps`."""
+    write_text(path, json.dumps(content, indent=2, default=default) + "\n")
 
 
 def write_figure(path: Path, figure: "Figure", *, dpi: int = 150) -> None:

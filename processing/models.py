@@ -31,7 +31,7 @@ from .base_model import (
     read_base_model_record,
 )
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
-from .files import find_weights, hash_files, write_text
+from .files import find_weights, hash_files, write_json
 from .precision import Precision
 from .resuming import describe_difference
 from .trials import KEYS
@@ -241,4 +241,4 @@ def write_into_config(folder: Path, **values) -> None:
     """Write values into the `config.json` of a model; all else in it stays as it is."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    write_text(path, json.dumps({**config, **values}, indent=2) + "\n")
+    write_json(path, {**config, **values})

@@ -1,7 +1,6 @@
 """Scores of a person's own recordings: of the first crop, and over windows where a recording is longer."""
 
 import itertools
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from transformers import SequenceFeatureExtractor
 
 from .audio import decode_audio, decode_windows, estimate_seconds
 from .audio_file import Remarks
-from .files import write_figure, write_text
+from .files import write_figure, write_json, write_text
 from .folder_tree import FolderTree, read_tree
 from .models import Countermeasure
 from .report import describe_calibration
@@ -221,7 +220,7 @@ def write_recordings(
     for summary, recording in zip(content, recordings, strict=True):
         # How many windows were scored before an error depends on the batches.
         summary["windows"] = [] if recording.error else recording.list_windows()
-    write_text(folder / "recordings.json", json.dumps({**about, "recordings": content}, indent=2) + "\n")
+    write_json(folder / "recordings.json", {**about, "recordings": content})
 
 
 def describe_columns(

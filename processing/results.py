@@ -38,7 +38,7 @@ from metrics.statistics import (
     paired_test,
 )
 
-from .files import find_weights, hash_files, write_text
+from .files import find_weights, hash_files, write_json
 from .report import write_plots
 from .scores import ASV_KEYS, read_asv_scores, write_scores
 from .trials import Corpus, count_classes, split_classes
@@ -231,7 +231,7 @@ def write_results(
     (folder / "results.json").unlink(missing_ok=True)
     write_plots(folder, results, trials, systems)
     write_scores(folder / "scores.txt", trials, next(iter(systems.values())))
-    write_text(folder / "results.json", json.dumps({**results, **describe_environment()}, indent=2) + "\n")
+    write_json(folder / "results.json", {**results, **describe_environment()})
 
 
 def describe_model(folder: Path) -> dict:

@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from transformers.utils import logging
 
 from .base_model import RECORD_NAME
-from .files import strip_folders, write_text
+from .files import strip_folders, write_json
 from .resuming import count_audio_bytes, describe_difference
 from .trials import count_classes, list_trials
 
@@ -72,7 +72,7 @@ def record_start(folder: Path, settings: Mapping, base_model: Mapping | None) ->
     reads them there."""
     record = {"base_model": base_model, "settings": settings}
     record = {name: value for name, value in record.items() if value is not None}
-    write_text(folder / RECORD_NAME, json.dumps(record, indent=2, default=str) + "\n")
+    write_json(folder / RECORD_NAME, record, default=str)
 
 
 def check_same_settings(folder: Path, settings: Mapping) -> None:

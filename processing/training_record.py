@@ -1,7 +1,6 @@
 """The end of training: the model is saved, what was saved is evaluated, and what it took is recorded."""
 
 import dataclasses
-import json
 import resource
 import time
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from transformers import AutoModelForAudioClassification, Trainer
 
 from .base_model import RECORD_NAME
 from .collation import AudioCollator
-from .files import move_model, write_text
+from .files import move_model, write_json, write_text
 from .models import align_weights
 from .pooling import list_scopes
 from .precision import Precision
@@ -115,4 +114,4 @@ def write_training_record(
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         **describe_environment(),
     }
-    write_text(folder / RECORD_NAME, json.dumps(record, indent=2, default=str) + "\n")
+    write_json(folder / RECORD_NAME, record, default=str)
