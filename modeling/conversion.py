@@ -6,6 +6,7 @@ import dataclasses
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +29,6 @@ from hub_cards.recipe import (
 from hub_cards.run_folder import CONVERSION_NAME, read_run
 from modeling import AntiSpoofingFeatureExtractor
 from processing.files import hash_file, move_model, write_json
-from processing.near_names import suggest
 from processing.origin import describe_conversion
 from processing.results import describe_environment
 
@@ -38,9 +38,7 @@ logger = logging.get_logger(__name__)
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PARALLEL_PREFIX = "module."  # of `nn.DataParallel`
 SINC_BANK = "sinc.filters"  # computed from the config
-COUNTER = ".num_batches_tracked"  # of a batch normalisation, which does not use it
-RUNNING_STATISTICS = (".running_mean", ".running_var")  # which it does use
-MOST_LINES = 40  # of an error
+RUNNING_STATISTICS = (".running_mean", ".running_var")  # of a batch normalisation
 UNUSED = None  # in a rename table: the network has no use for the tensor
 # Of torch's weight norm, as it was called before it became a parametrization.
 WEIGHT_NORM = {"g": "parametrizations.weight.original0", "v": "parametrizations.weight.original1"}
@@ -119,10 +117,8 @@ def _find_fault(name: object, value: object) -> str | None:
     if not isinstance(name, str) or not isinstance(value, torch.Tensor):
         return f"is a {type(value).__name__}"
     is_counter = value.dtype in (torch.int32, torch.int64) and not value.ndim
-    if value.layout != torch.strided or not (value.is_floating_point() or is_counter):
-        return f"is no plain tensor of floating-point numbers, but {value.layout} of {value.dtype}"
-    if value.is_meta or value.untyped_storage().nbytes() < value.numel() * value.element_size():
-        return "claims to be larger than what the file holds of it"
+    if not (value.is_floating_point() or is_counter):
+        return f"is no tensor of floating-point numbers, but of {value.dtype}"
     if not value.float().isfinite().all():
         return "holds NaN, infinity or a number too large for float32"
     return None
@@ -168,32 +164,31 @@ def load_renamed(
     Load a checkpoint's tensors into a network, in its own dtype, renamed by a table, see [`rename`], and give
     the place of each, `UNUSED` where it has none. Buffers but running statistics are not needed: the fixed
     sinc bank stays that of the config, and counters of batches that the checkpoint lacks stay 0. A
-    `ValueError` names two tensors that have one place, or those that are missing, unknown or misshapen.
+    `ValueError` names two tensors that have one place, or all that are missing, unknown or misshapen.
     """
     own = model.state_dict()
     sources = {SINC_BANK: "the config"} if SINC_BANK in own else {}
-    buffers = {name for name, _ in model.named_buffers() if not name.endswith(RUNNING_STATISTICS)}
-    state = {name: tensor for name, tensor in own.items() if name in buffers}
     places = {name: rename(name, table) for name in tensors}
+    misfits = []
     for name, place in places.items():
         if place is UNUSED:
             continue
         if place in sources:
             raise ValueError(f"{where}: both {sources[place]} and {name} give the network's {place}.")
-        state[place], sources[place] = tensors[name], name
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        known = own.keys() | dict(model.named_modules()).keys()
-        theirs = [
-            f"\t{ours} is called {name} in the checkpoint{'' if ours in known else suggest(ours, known)}."
-            for name, ours in table.items()
-            if ours not in (UNUSED, name) and re.search(rf"(?<![\w.]){re.escape(ours)}(?!\w)", str(error))
-        ]
-        lines = [*f"{where} does not fit the network. {error}".splitlines(), *theirs]
-        if (more := len(lines) - MOST_LINES) > 0:  # of a file of another system
-            lines[MOST_LINES:] = [f"\t… and {more} lines more"]
-        raise ValueError("\n".join(lines)) from None
+        sources[place] = name
+        if place not in own:
+            misfits.append(f"{name} {tuple(tensors[name].shape)}: the network has no {place}")
+        elif tensors[name].shape != own[place].shape:
+            shapes = tuple(tensors[name].shape), tuple(own[place].shape)
+            misfits.append(f"{name} {shapes[0]}: the network's {place} is {shapes[1]}")
+    buffers = {name for name, _ in model.named_buffers() if not name.endswith(RUNNING_STATISTICS)}
+    for place in (place for place in own if place not in buffers.union(sources)):
+        theirs = (name for name, ours in table.items() if ours and f"{place}.".startswith(f"{ours}."))
+        called = "".join(f", where it is of {name}" for name in theirs)
+        misfits.append(f"{place} {tuple(own[place].shape)}: not in the checkpoint{called}")
+    if misfits:
+        raise ValueError("\n  ".join([f"{where} does not fit the network:", *misfits]))
+    model.load_state_dict({**own, **{place: tensors[name] for name, place in places.items() if place}})
     return places
 
 
@@ -215,37 +210,40 @@ def choose_recipe(system: str | None, checkpoint: Path, *model_types: str) -> Re
     return recipe
 
 
-def new_model(recipe: Recipe) -> PreTrainedModel:
-    """Make the network of a recipe, in eval mode. ValueError: its last layer is not linear."""
-    config = recipe.build_config()
-    if config.loss in config.losses_of_cosines:
-        raise ValueError(
-            f"{recipe.system}: the loss {config.loss} takes a last layer of cosines, but the checkpoint has "
-            "a linear one. Leave loss out; the converted model can be trained on with another."
-        )
-    return AutoModelForAudioClassification.from_config(config).eval()
-
-
-def convert_state_dict(
-    checkpoint: Path,
-    output_dir: Path,
-    recipe: Recipe,
-    make_table: Callable[[PreTrainedConfig], Mapping[str, str | None]],
-    converter: str,
-) -> tuple[PreTrainedModel, dict]:
+@dataclass(frozen=True)
+class StateDictConverter:
     """
-    Write a model's folder with the weights of a state dict: the model, and what `conversion.json` says.
+    Converts state dicts of published code into models of one architecture.
 
-    Args:
-        recipe: of the system, from which all settings are.
+    Attributes:
+        name: X of the module `convert_X_checkpoint`.
+        model_type: of the architecture.
         make_table: makes the rename table of a config; see [`rename`].
-        converter: see [`write_converted`].
     """
-    model = new_model(recipe)
-    tensors = read_checkpoint(checkpoint)
-    where = f"{checkpoint}, as {recipe.system},"
-    places = load_renamed(model, tensors, make_table(model.config), where=where)
-    return model, write_converted(model, output_dir, recipe, checkpoint, converter, places)
+
+    name: str
+    model_type: str
+    make_table: Callable[[PreTrainedConfig], Mapping[str, str | None]]
+
+    def convert(
+        self, checkpoint: Path, output_dir: Path, system: str | None = None
+    ) -> tuple[PreTrainedModel, dict]:
+        """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json`
+        says. All settings are those of `system`; see [`choose_recipe`]."""
+        recipe = choose_recipe(system, checkpoint, self.model_type)
+        model, tensors = new_model(recipe), read_checkpoint(checkpoint)
+        where = f"{checkpoint}, as {recipe.system},"
+        places = load_renamed(model, tensors, self.make_table(model.config), where=where)
+        return model, write_converted(model, output_dir, recipe, checkpoint, self.name, places)
+
+    def run(self, description: str, arguments: list[str] | None) -> None:
+        """Convert with the arguments of the command line or those given."""
+        run_converter(self.convert, make_parser(description), arguments)
+
+
+def new_model(recipe: Recipe) -> PreTrainedModel:
+    """Make the network of a recipe, in eval mode."""
+    return AutoModelForAudioClassification.from_config(recipe.build_config()).eval()
 
 
 def write_converted(
@@ -310,9 +308,14 @@ def write_converted(
     return record
 
 
-def make_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:
-    """Make a parser of the arguments that all converters have; `checkpoint` says what file this one takes.
-    What the command line does not give is not among the parsed arguments."""
+def make_parser(
+    description: str,
+    checkpoint: str = "the weights, a state dict that `torch.save` wrote",
+    *,
+    has_system: bool = True,
+) -> argparse.ArgumentParser:
+    """Make a parser of what converters take; `checkpoint` says what file this one takes. What the command
+    line does not give is not among the parsed arguments."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -322,21 +325,24 @@ def make_parser(description: str, checkpoint: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--output_dir", type=Path, required=True, metavar="DIR", help="a new or empty folder for the model"
     )
+    if has_system:
+        parser.add_argument("--system", help="what they were trained as, a system or a YAML file")
     return parser
 
 
 def run_converter(
-    convert: Callable[..., tuple[PreTrainedModel, dict]], description: str, arguments: list[str] | None
+    convert: Callable[..., tuple[PreTrainedModel, dict]],
+    parser: argparse.ArgumentParser,
+    arguments: list[str] | None,
 ) -> None:
-    """Run a converter of state dicts, with the arguments of the command line or those given."""
-    parser = make_parser(description, "the weights, a state dict that `torch.save` wrote")
-    parser.add_argument("--system", help="what they were trained as, a system or a YAML file")
+    """Run a converter with the arguments of the command line or those given, and say what was made."""
     args = parser.parse_args(arguments)
     try:
         model, record = convert(**vars(args))
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{args.output_dir}: {record['system']} with {model.num_parameters():,} parameters")
+    system = record["system"] or model.config.model_type
+    print(f"{args.output_dir}: {system} with {model.num_parameters():,} parameters")
     if record["origin"]["published"]:
         print(f"{args.checkpoint} is the file that the authors publish (compared by SHA-256).")
     else:

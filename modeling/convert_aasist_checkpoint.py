@@ -7,11 +7,8 @@ A published file is known by its SHA-256, which the YAML of its system states. F
 the system, or a YAML, with the settings that it was trained with.
 """
 
-from pathlib import Path
-
 from .configuration_aasist import AasistConfig
-from .conversion import choose_recipe, convert_state_dict, make_block_table, run_converter
-from .modeling_aasist import AasistForAudioClassification
+from .conversion import StateDictConverter, make_block_table
 
 
 # Name of each module, or tensor of its own, here by its name there, of both kinds of attention.
@@ -54,17 +51,11 @@ def make_graph_table() -> dict[str, str]:
     return table
 
 
-def convert(
-    checkpoint: Path, output_dir: Path, system: str | None = None
-) -> tuple[AasistForAudioClassification, dict]:
-    """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
-    `system`: see [`~modeling.conversion.choose_recipe`]."""
-    recipe = choose_recipe(system, checkpoint, AasistConfig.model_type)
-    return convert_state_dict(checkpoint, output_dir, recipe, make_table, "aasist")
+CONVERTER = StateDictConverter("aasist", AasistConfig.model_type, make_table)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    run_converter(convert, __doc__, arguments)
+    CONVERTER.run(__doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,8 @@ code has the mel scale switched on. Weights trained with it need sinc_scale: mel
 7669.162553314274. Its inverse-mel bank is not reproduced.
 """
 
-from pathlib import Path
-
 from .configuration_rawnet2 import RawNet2Config
-from .conversion import choose_recipe, convert_state_dict, make_block_table, run_converter
-from .modeling_rawnet2 import RawNet2ForAudioClassification
+from .conversion import StateDictConverter, make_block_table
 
 
 def make_table(config: RawNet2Config) -> dict[str, str | None]:
@@ -36,17 +33,11 @@ def make_table(config: RawNet2Config) -> dict[str, str | None]:
     return table
 
 
-def convert(
-    checkpoint: Path, output_dir: Path, system: str | None = None
-) -> tuple[RawNet2ForAudioClassification, dict]:
-    """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
-    `system`: see [`~modeling.conversion.choose_recipe`]."""
-    recipe = choose_recipe(system, checkpoint, RawNet2Config.model_type)
-    return convert_state_dict(checkpoint, output_dir, recipe, make_table, "rawnet2")
+CONVERTER = StateDictConverter("rawnet2", RawNet2Config.model_type, make_table)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    run_converter(convert, __doc__, arguments)
+    CONVERTER.run(__doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,10 @@ The originals could not be tried: they were not at hand. The converter is tested
 names. So hold what it writes against the error rates that their authors report.
 """
 
-from pathlib import Path
-
 from .aasist_backend import BLOCK_CHANNELS
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
-from .conversion import UNUSED, choose_recipe, convert_state_dict, make_block_table, run_converter
+from .conversion import UNUSED, StateDictConverter, make_block_table
 from .convert_aasist_checkpoint import make_graph_table
-from .modeling_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingForAudioClassification
 
 
 FAIRSEQ = "ssl_model.model."  # before the names of the encoder there
@@ -75,17 +72,11 @@ def make_encoder_table(config: Wav2Vec2AntiSpoofingConfig) -> dict[str, str]:
     return table
 
 
-def convert(
-    checkpoint: Path, output_dir: Path, system: str | None = None
-) -> tuple[Wav2Vec2AntiSpoofingForAudioClassification, dict]:
-    """Write a model's folder with the weights of a checkpoint: the model, and what `conversion.json` says.
-    `system`: see [`~modeling.conversion.choose_recipe`]."""
-    recipe = choose_recipe(system, checkpoint, Wav2Vec2AntiSpoofingConfig.model_type)
-    return convert_state_dict(checkpoint, output_dir, recipe, make_table, "ssl")
+CONVERTER = StateDictConverter("ssl", Wav2Vec2AntiSpoofingConfig.model_type, make_table)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    run_converter(convert, __doc__, arguments)
+    CONVERTER.run(__doc__, arguments)
 
 
 if __name__ == "__main__":

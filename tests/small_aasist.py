@@ -8,7 +8,7 @@ import yaml
 from hub_cards.recipe import find_recipe
 from modeling import AasistConfig, AasistForAudioClassification
 from modeling.conversion import SINC_BANK, rename
-from modeling.convert_aasist_checkpoint import convert, make_table
+from modeling.convert_aasist_checkpoint import CONVERTER, make_table
 from processing.files import hash_file
 
 
@@ -45,5 +45,7 @@ def converted_aasist(folder: Path, *, is_published: bool = False) -> Path:
     published."""
     torch.save(published_weights()[1], folder / "best.pth")
     card = {"checkpoint_sha256": hash_file(folder / "best.pth")} if is_published else {}
-    convert(folder / "best.pth", folder / "converted", str(write_recipe(folder / "small.yaml", card=card)))
+    CONVERTER.convert(
+        folder / "best.pth", folder / "converted", str(write_recipe(folder / "small.yaml", card=card))
+    )
     return folder / "converted"

@@ -137,13 +137,11 @@ def test_weights_that_were_damaged_are_refused(tmp_path):
         ({"a": torch.tensor([1e300], dtype=torch.float64)}, "too large for float32"),
         (
             {"a": torch.arange(3)},
-            "'a' is no plain tensor of floating-point numbers, but torch.strided of torch.int64",
+            "'a' is no tensor of floating-point numbers, but of torch.int64",
         ),
-        ({"a": torch.tensor(3, dtype=torch.uint8)}, "'a' is no plain tensor .* torch.uint8"),
-        ({"a": torch.tensor([True])}, "'a' is no plain tensor .* torch.bool"),
-        ({"a": torch.tensor([1j])}, "'a' is no plain tensor .* torch.complex64"),
-        ({"a": torch.eye(3).to_sparse()}, "'a' is no plain tensor"),
-        ({"a": torch.ones(1).expand(10**12)}, "'a' claims to be larger than what the file holds"),
+        ({"a": torch.tensor(3, dtype=torch.uint8)}, "'a' is no tensor .* torch.uint8"),
+        ({"a": torch.tensor([True])}, "'a' is no tensor .* torch.bool"),
+        ({"a": torch.tensor([1j])}, "'a' is no tensor .* torch.complex64"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, content, message):
@@ -203,13 +201,10 @@ def test_everything_that_does_not_fit_is_listed_at_once(tensors):
 
     lines = [line.strip() for line in str(error.value).splitlines()]
     assert lines == [
-        "best.pt does not fit the network. Error(s) in loading state_dict for Network:",
-        'Missing key(s) in state_dict: "fc.bias".',
-        'Unexpected key(s) in state_dict: "stray".',
-        "size mismatch for norm.bias: copying a param with shape torch.Size([5]) from checkpoint, the shape "
-        "in current model is torch.Size([2]).",
-        "fc is called head.0 in the checkpoint.",
-        "norm is called bn in the checkpoint.",
+        "best.pt does not fit the network:",
+        "bn.bias (5,): the network's norm.bias is (2,)",
+        "stray (1,): the network has no stray",
+        "fc.bias (2,): not in the checkpoint, where it is of head.0",
     ]
 
 

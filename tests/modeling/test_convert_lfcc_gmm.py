@@ -40,7 +40,8 @@ def test_converted_model_scores_as_the_scikit_learn_mixtures(mixtures, parameter
 
     main(["--checkpoint", str(checkpoint), "--output_dir", str(tmp_path / "out")])
 
-    assert "4 components" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "lfcc-gmm with 968 parameters" in printed and "Who trained" in printed
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out")
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
     waveform = 0.1 * np.random.default_rng(1).standard_normal(16000)
@@ -55,8 +56,9 @@ def test_converted_model_scores_as_the_scikit_learn_mixtures(mixtures, parameter
 
 
 def test_front_end_is_the_baselines(parameters, tmp_path):
-    config = convert(write(tmp_path / "gmm.pkl", parameters), tmp_path / "out").config
+    model, _ = convert(write(tmp_path / "gmm.pkl", parameters), tmp_path / "out")
 
+    config = model.config
     assert (config.lfcc_window_length, config.lfcc_hop_length, config.lfcc_fft_size) == (480, 240, 1024)
     assert (config.lfcc_num_filters, config.lfcc_min_frequency, config.lfcc_max_frequency) == (70, 0, 4000)
     assert (config.lfcc_num_coefficients, config.lfcc_num_deltas) == (20, 2)
@@ -142,7 +144,7 @@ def test_every_other_global_is_refused_by_name(tmp_path, function, arguments, na
 def test_array_of_objects_is_refused(parameters, tmp_path):
     parameters["bona"] = (np.array([{}, []], dtype=object), *parameters["bona"][1:])
 
-    with pytest.raises(ValueError, match="dtype 'O8'"):
+    with pytest.raises(ValueError, match="'bona': weights is not an array of finite numbers"):
         read_mixtures(write(tmp_path / "gmm.pkl", parameters))
 
 
@@ -171,7 +173,7 @@ class PickledArray:
 def test_array_whose_parts_do_not_go_together_is_refused(parameters, tmp_path, state):
     parameters["bona"] = (PickledArray(*state), *parameters["bona"][1:])
 
-    with pytest.raises(ValueError, match="gmm.pkl, 'bona': weights is not an array of numbers"):
+    with pytest.raises(ValueError, match="gmm.pkl is damaged or cannot be read"):
         read_mixtures(write(tmp_path / "gmm.pkl", parameters))
 
 
@@ -181,16 +183,6 @@ def test_what_is_no_pickle_is_one_line_of_error(tmp_path, content):
 
     with pytest.raises(ValueError, match="gmm.pkl is damaged or cannot be read as a pickle"):
         read_mixtures(tmp_path / "gmm.pkl")
-
-
-def test_pickle_that_asks_for_gigabytes_by_a_few_bytes_is_refused(tmp_path):
-    path = tmp_path / "gmm.pkl"
-    path.write_bytes(b"\x80\x04K\x01r\xff\xff\xff\x7f.")  # LONG_BINPUT to place 2^31 - 1
-
-    with pytest.raises(
-        ValueError, match="gmm.pkl is damaged.*: the pickle puts something in place 2,147,483,647"
-    ):
-        read_mixtures(path)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"bona": 1}, {"bona": (), "spoof": (), "other": ()}])
@@ -212,11 +204,11 @@ def replaced(arrays, index, array):
         (lambda p: replaced(p, 2, np.ones((4, 60, 60))), r"covariances \(4, 60, 60\)"),
         (lambda p: tuple(a[..., :40] if a.ndim == 2 else a for a in p), r"means \(4, 40\).*components, 60"),
         (lambda p: replaced(p, 0, p[0][:3]), r"weights \(3,\)"),
-        (lambda p: replaced(p, 0, p[0] / 2), "their sum is 0.5"),
-        (lambda p: replaced(p, 0, np.array([-0.5, 0.5, 0.5, 0.5])), "weights must be positive"),
-        (lambda p: replaced(p, 1, np.full((4, 60), np.nan)), "NaN or infinity in means"),
-        (lambda p: replaced(p, 2, -p[2]), "covariances must be positive"),
-        (lambda p: replaced(p, 3, 2 * p[3]), "precisions_cholesky is not 1 / sqrt"),
+        (lambda p: replaced(p, 0, p[0] / 2), "positive and sum to 1"),
+        (lambda p: replaced(p, 0, np.array([-0.5, 0.5, 0.5, 0.5])), "weights must be positive and sum"),
+        (lambda p: replaced(p, 1, np.full((4, 60), np.nan)), "means is not an array of finite numbers"),
+        (lambda p: replaced(p, 2, -p[2]), "covariances positive"),
+        (lambda p: replaced(p, 3, 2 * p[3]), r"precisions_cholesky 1 / sqrt\(covariances\)"),
     ],
 )
 def test_arrays_that_are_no_mixture_are_refused(parameters, tmp_path, change, message):
