@@ -14,8 +14,14 @@ def measure_error_rate(is_error: np.ndarray, level: float = 0.95) -> dict:
     trials the rate is at most 2.0 %.
     """
     errors, trials = int(np.sum(is_error)), len(is_error)
+    low, high = find_interval(errors, trials, level)
+    counts = {"errors": errors, "trials": trials, "rate": errors / trials}
+    return {**counts, "low": low, "high": high, "level": level}
+
+
+def find_interval(errors: float, trials: float, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the interval of [`measure_error_rate`], of counts that need not be whole."""
     tail = (1 - level) / (2 if 0 < errors < trials else 1)
     low = float(betaincinv(errors, trials - errors + 1, tail)) if errors else 0.0
     high = float(betaincinv(errors + 1, trials - errors, 1 - tail)) if errors < trials else 1.0
-    counts = {"errors": errors, "trials": trials, "rate": errors / trials}
-    return {**counts, "low": low, "high": high, "level": level}
+    return low, high

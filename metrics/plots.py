@@ -158,30 +158,37 @@ def plot_timeline(
     *,
     window_seconds: float,
     threshold: float | None = None,
+    segments: Sequence[tuple[float, float]] | None = None,
     title: str = "",
 ) -> Figure:
     """
     Score of each window over the time of a recording: start in seconds and score, (num_windows,) both, drawn
-    over the window's middle, and the decision threshold of single crops.
+    over the window's middle, and the decision threshold of single crops. With `segments`, start and end in
+    seconds, which are shaded, the scores are LLRs, and the threshold is the level of an alarm.
     """
     figure, axes = make_axes(10, 3.4, title)
     starts, scores = np.asarray(starts, float), np.asarray(scores, float)
     long = starts[-1] + window_seconds > 600
     unit, per_unit = ("minutes", 60) if long else ("seconds", 1)
     middle = (starts + window_seconds / 2) / per_unit
+    name, meaning = ("Score", "threshold of single crops") if segments is None else ("LLR", "level")
     axes.plot(middle, scores, color=LINE, linewidth=0.8, zorder=1)
     if threshold is None:
         axes.scatter(middle, scores, s=10, color=LINE, zorder=2)
     else:
-        for name, chosen, color in (
-            ("above the threshold", scores > threshold, BONAFIDE),
-            ("below the threshold", scores <= threshold, SPOOF),
+        for label, chosen, color in (
+            (f"above the {meaning.split()[0]}", scores > threshold, BONAFIDE),
+            (f"below the {meaning.split()[0]}", scores <= threshold, SPOOF),
         ):
-            axes.scatter(middle[chosen], scores[chosen], s=12, color=color, label=name, zorder=2)
-        axes.axhline(threshold, color=LINE, linestyle="--", linewidth=1, label="threshold of single crops")
+            axes.scatter(middle[chosen], scores[chosen], s=12, color=color, label=label, zorder=2)
+        axes.axhline(threshold, color=LINE, linestyle="--", linewidth=1, label=meaning)
+    for at, (start, end) in enumerate(segments or ()):
+        label = "_" if at else "segments"  # each would be one line of the legend
+        axes.axvspan(start / per_unit, end / per_unit, color=SPOOF, alpha=0.15, linewidth=0, label=label)
+    if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_xlim(0, (starts[-1] + window_seconds) / per_unit)
-    axes.set(xlabel=f"Middle of the {window_seconds:g} s window ({unit})", ylabel="Score")
+    axes.set(xlabel=f"Middle of the {window_seconds:g} s window ({unit})", ylabel=name)
     return figure
 
 
