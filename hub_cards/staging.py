@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
 from processing.files import write_json
+from processing.validation_set import VALIDATION_NAME
 
 from .card import CARD_NAME, render_card
 from .checks import find_leaks
@@ -72,6 +73,8 @@ def find_files(run: RunFolder) -> dict[str, Path]:
     required = [*run.weight_files, folder / "config.json", folder / "preprocessor_config.json"]
     required += find_code(run)
     optional = [*(folder / name for name in OPTIONAL), *folder.glob(f"{CURVES}/*.png")]
+    if run.config.get("calibration"):
+        optional.append(folder / VALIDATION_NAME)
     for evaluation in run.evaluations:
         required += [evaluation.folder / "results.json", evaluation.folder / "scores.txt"]
         optional += evaluation.plots

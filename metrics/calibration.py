@@ -12,6 +12,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from .det import check_scores
+from .likelihood_ratios import find_llr_bounds
+from .statistics import Bootstrap, Speakers, draw_counts
 
 
 NUM_FOLDS = 5
@@ -61,24 +63,12 @@ def fit_calibration(bonafide_scores, spoof_scores, *, prior: float = 0.5) -> Cal
     """
     if not 0 < prior < 1:
         raise ValueError(f"The prior of bona fide is {prior}, but must be above 0 and below 1.")
-    bonafide, spoof = _check_columns(bonafide_scores, spoof_scores)
-    is_bonafide = np.arange(len(bonafide) + len(spoof)) < len(bonafide)
-    scores = np.concatenate([bonafide, spoof])
+    classes = _check_columns(bonafide_scores, spoof_scores)
+    scores = np.concatenate(classes)
     if (constant := np.ptp(scores, axis=0) == 0).any():
         of_system = f" of system {constant.argmax() + 1}" if len(constant) > 1 else ""
         raise ValueError(f"All scores{of_system} are the same: there is nothing to calibrate.")
-    weights = np.where(is_bonafide, prior / len(bonafide), (1 - prior) / len(spoof))
-    mean, scale = scores.mean(axis=0), scores.std(axis=0)
-    inputs = np.column_stack([(scores - mean) / scale, np.ones(len(scores))])
-    shift = np.log(prior / (1 - prior))
-    solution = _minimize(inputs, weights, is_bonafide.astype(float), shift)
-    llrs = inputs @ solution
-    is_separated = bool(llrs[is_bonafide].min() >= llrs[~is_bonafide].max())
-    if is_separated:
-        errors = np.where(is_bonafide, 0.5 / (len(bonafide) + 1), 0.5 / (len(spoof) + 1))
-        solution = _minimize(inputs, weights, np.where(is_bonafide, 1 - errors, errors), shift)
-    a = solution[:-1] / scale
-    return Calibration(a, float(solution[-1] - a @ mean), prior, is_separated)
+    return _fit(*classes, *(np.ones(len(of)) for of in classes), prior)
 
 
 def cross_validate_calibration(
@@ -87,6 +77,7 @@ def cross_validate_calibration(
     *,
     groups: tuple[Sequence, Sequence] | None = None,
     prior: float = 0.5,
+    is_bounded: bool = False,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
@@ -96,6 +87,8 @@ def cross_validate_calibration(
     Args:
         bonafide_scores, spoof_scores, prior: as in [`fit_calibration`].
         groups: of each bona fide and of each spoofed trial, its speaker; `None` takes each trial by itself.
+        is_bounded: cut the LLRs to the bounds that the trials support which their calibration is fitted on;
+            see [`~metrics.likelihood_ratios.find_llr_bounds`].
         seed: of the draw.
 
     Returns:
@@ -124,9 +117,65 @@ def cross_validate_calibration(
         held_out = [folds[of] == fold for of in of_class]
         kept = [scores[~held] for scores, held in zip(classes, held_out, strict=True)]
         calibration = fit_calibration(*kept, prior=prior)
+        bounds = find_llr_bounds(*map(calibration.apply, kept)) if is_bounded else (-np.inf, np.inf)
         for of, scores, held in zip(llrs, classes, held_out, strict=True):
-            of[held] = calibration.apply(scores[held])
+            of[held] = np.clip(calibration.apply(scores[held]), *bounds)
     return llrs[0], llrs[1]
+
+
+def resample_calibration(
+    bonafide_scores,
+    spoof_scores,
+    *,
+    prior: float = 0.5,
+    speakers: Speakers | None = None,
+    bootstrap: Bootstrap = Bootstrap(400),
+) -> list[Calibration]:
+    """
+    The calibration fitted anew on resamples of the trials of one system, or of their speakers: how far its
+    LLRs may lie from those by other trials of the same kind. A resample has trials of both classes. Where
+    they are separated the fit is regularised, as any other; where all scores are the same, all LLRs are 0.
+
+    Args:
+        bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,).
+        prior: as in [`fit_calibration`].
+        speakers, bootstrap: as in [`~metrics.statistics.confidence_intervals`].
+    """
+    classes = _check_columns(bonafide_scores, spoof_scores)
+    fits = []
+    for counts in draw_counts(*map(len, classes), speakers, bootstrap):
+        drawn = [of > 0 for of in counts]
+        kept = [scores[of] for scores, of in zip(classes, drawn, strict=True)]
+        if np.ptp(np.concatenate(kept)) == 0:
+            fits.append(Calibration(np.zeros(1), 0.0, prior, False))
+        else:
+            fits.append(_fit(*kept, *(of[of > 0] for of in counts), prior))
+    return fits
+
+
+def _fit(
+    bonafide: np.ndarray,
+    spoof: np.ndarray,
+    bonafide_counts: np.ndarray,
+    spoof_counts: np.ndarray,
+    prior: float,
+) -> Calibration:
+    """[`fit_calibration`] of trials that count so many times each."""
+    is_bonafide = np.arange(len(bonafide) + len(spoof)) < len(bonafide)
+    scores, counts = np.concatenate([bonafide, spoof]), np.concatenate([bonafide_counts, spoof_counts])
+    sizes = np.where(is_bonafide, bonafide_counts.sum(), spoof_counts.sum())
+    weights = np.where(is_bonafide, prior, 1 - prior) * counts / sizes
+    mean, scale = scores.mean(axis=0), scores.std(axis=0)
+    inputs = np.column_stack([(scores - mean) / scale, np.ones(len(scores))])
+    shift = np.log(prior / (1 - prior))
+    solution = _minimize(inputs, weights, is_bonafide.astype(float), shift)
+    llrs = inputs @ solution
+    is_separated = bool(llrs[is_bonafide].min() >= llrs[~is_bonafide].max())
+    if is_separated:
+        errors = 0.5 / (sizes + 1)
+        solution = _minimize(inputs, weights, np.where(is_bonafide, 1 - errors, errors), shift)
+    a = solution[:-1] / scale
+    return Calibration(a, float(solution[-1] - a @ mean), prior, is_separated)
 
 
 def _as_columns(scores) -> np.ndarray:

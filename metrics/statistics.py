@@ -205,12 +205,12 @@ def _resample(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What `measure` gives of the trials, the bounds of its interval, and what it gives of each resample."""
     observed = measure(*(np.ones(size, np.int64) for size in sizes))
-    resampled = np.array([measure(*counts) for counts in _draw_counts(*sizes, speakers, bootstrap)])
+    resampled = np.array([measure(*counts) for counts in draw_counts(*sizes, speakers, bootstrap)])
     quantiles = (1 - bootstrap.level) / 2, (1 + bootstrap.level) / 2
     return observed, *np.quantile(resampled, quantiles, axis=0), resampled
 
 
-def _draw_counts(
+def draw_counts(
     num_bonafide: int, num_spoof: int, speakers: Speakers | None, bootstrap: Bootstrap
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """How often each bona fide and each spoofed trial counts, for every resample."""

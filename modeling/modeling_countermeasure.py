@@ -148,13 +148,15 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         """
         The logits (batch, 2) as they are, or, where the config has a calibration, half of the log-likelihood
         ratio, for spoof with the other sign: their softmax, which `pipeline` gives, is then the probability
-        of each label at equal priors. The score is ((logit of bona fide - logit of spoof) - b) / a.
+        of each label at equal priors. Between the calibration's bounds, to which it is cut, the score is
+        ((logit of bona fide - logit of spoof) - b) / a.
         """
         calibration = self.config.calibration
         if calibration is None:
             return logits
         signs = logits.new_tensor([1.0 if name == "bonafide" else -1.0 for name in list_labels(self.config)])
         llrs = calibration["a"] * (logits @ signs) + calibration["b"]  # (batch,)
+        llrs = llrs.clamp(*calibration.get("bounds", (None, None)))
         return llrs[:, None] * signs / 2
 
     @torch.no_grad()

@@ -147,13 +147,20 @@ def count_samples(source: AudioSource, *, sampling_rate: int = 16_000) -> int:
     return count_resampled(length, rate, sampling_rate)
 
 
-def estimate_seconds(source: AudioSource) -> float:
-    """Length in seconds as the header states it or lets guess, 0 where it does not; nothing is decoded."""
+def read_header(source: AudioSource) -> dict:
+    """
+    What a file says of itself, as FFmpeg reads it; nothing is decoded. `seconds`, which may be a guess, and 0
+    where it is not known; of the audio track, if any, `container`, `codec`, `sampling_rate` (Hz), `channels`.
+    """
     try:
         with open_audio_file(source) as file, open_container(file.stream, probesize="65536") as container:
-            return max(0, container.duration or 0) / av.time_base
+            header = {"seconds": max(0, container.duration or 0) / av.time_base}
+            if (track := container.streams.best("audio")) is not None:
+                header |= {"container": container.format.name, "codec": track.codec_context.name}
+                header |= {"sampling_rate": track.rate or None, "channels": track.channels or None}
+            return header
     except (ValueError, OSError, av.FFmpegError):
-        return 0
+        return {"seconds": 0.0}
 
 
 def _open_soundfile(file: AudioFile) -> sf.SoundFile:
@@ -260,4 +267,4 @@ def _mix_down(pcm: np.ndarray, file: AudioFile) -> np.ndarray:
     return mono
 
 
-__all__ = ["AudioSource", "count_samples", "decode_audio", "decode_windows", "estimate_seconds"]
+__all__ = ["AudioSource", "count_samples", "decode_audio", "decode_windows", "read_header"]

@@ -2,14 +2,15 @@
 recorded of them. Imports no torch."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from metrics.calibration import Calibration, cross_validate_calibration, fit_calibration
+from metrics.calibration import cross_validate_calibration, fit_calibration
+from metrics.likelihood_ratios import find_llr_bounds
 
 from .arguments import EvaluationArguments
 from .files import hash_file
@@ -24,21 +25,27 @@ class LLRs:
     LLRs of trials.
 
     Attributes:
-        values: (num_trials,), natural logarithms.
+        values: (num_trials,), natural logarithms, cut to the bounds.
+        uncut: (num_trials,), as the calibration gives them.
         source: how they follow from the calibration, in words.
         calibration: what is recorded of it; see [`fit_on_trials`].
     """
 
     values: np.ndarray
+    uncut: np.ndarray
     source: str
     calibration: dict
+
+    def take(self, places: np.ndarray | slice) -> "LLRs":
+        """Those of some of the trials."""
+        return replace(self, values=self.values[places], uncut=self.uncut[places])
 
 
 def calibrate_model(trials: pd.DataFrame, scores: np.ndarray, *, prior: float, about: Mapping) -> LLRs:
     """LLRs of a model's scores (num_trials,), cross-validated, and the calibration that is fitted on all of
     them; `about` is recorded with it: corpus, split and the SHA-256 of the weights."""
-    _, calibration = fit_on_trials(trials, scores, prior=prior)
-    return LLRs(*cross_validate(trials, scores, prior=prior), {**calibration, **about})
+    calibration = {**fit_on_trials(trials, scores, prior=prior), **about}
+    return cross_validate(trials, scores, calibration)
 
 
 def apply_calibration(calibration: Mapping, scores: np.ndarray, corpus: str, split: str) -> LLRs:
@@ -46,13 +53,24 @@ def apply_calibration(calibration: Mapping, scores: np.ndarray, corpus: str, spl
     source = "by the calibration in the model's config"
     if (calibration["corpus"], calibration["split"]) == (corpus, split):
         source += ", which was fitted on these trials: of others Cllr is usually higher"
-    return LLRs(calibration["a"] * scores.astype(float) + calibration["b"], source, dict(calibration))
+    return LLRs(*find_llrs(calibration, scores), source, dict(calibration))
 
 
-def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> tuple[Calibration, dict]:
+def find_llrs(calibration: Mapping, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    The calibration of the scores (num_trials,), or of those of several systems (num_trials, num_systems), and
-    what is recorded of it: a, a list for several systems, b, prior, counts and today's date.
+    LLRs (num_trials,) of scores (num_trials,), or (num_trials, num_systems), by what is recorded of a
+    calibration: cut to its bounds, where it has some, and as they are.
+    """
+    columns = np.asarray(scores, np.float64).reshape(len(scores), -1)
+    llrs = columns @ np.atleast_1d(calibration["a"]) + calibration["b"]
+    return np.clip(llrs, *calibration.get("bounds", (-np.inf, np.inf))), llrs
+
+
+def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> dict:
+    """
+    What is recorded of the calibration of the scores (num_trials,), or of those of several systems
+    (num_trials, num_systems): a, a list for several systems, b, prior, the bounds of its LLRs, which are
+    found on cross-validated ones, counts and today's date.
 
     Raises:
         ValueError: of one system, higher scores that mean spoof; see [`metrics.calibration.fit_calibration`].
@@ -64,10 +82,13 @@ def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> 
             "The scores cannot be calibrated: on the trials of the calibration, higher scores mean spoof."
         )
     counts, speakers = count_classes(trials), set(trials["speaker_id"])
-    return calibration, {
+    groups, _ = _group_trials(trials)
+    validated = cross_validate_calibration(*split_classes(trials, scores), groups=groups, prior=prior)
+    return {
         "a": a[0] if len(a) == 1 else a,
         "b": calibration.b,
         "prior": prior,
+        "bounds": list(find_llr_bounds(*validated)),
         "is_regularized": calibration.is_regularized,
         "num_bonafide": counts["bonafide"],
         "num_spoof": counts["spoof"],
@@ -76,16 +97,28 @@ def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> 
     }
 
 
-def cross_validate(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> tuple[np.ndarray, str]:
-    """LLRs (num_trials,) of trials that the calibration itself is fitted on, each by a fit without the
-    trial's speaker, or without the trial where too few speakers are known; and which of both, in words."""
-    groups, over = split_classes(trials, trials["speaker_id"].to_numpy(str)), "speakers"
+def cross_validate(trials: pd.DataFrame, scores: np.ndarray, calibration: Mapping) -> LLRs:
+    """LLRs of trials that the calibration itself is fitted on, each by a fit without the trial's speaker, or
+    without the trial where too few speakers are known, and cut to the bounds of that fit."""
+    groups, over = _group_trials(trials)
+    is_bonafide = (trials["key"] == "bonafide").to_numpy()
+    llrs = np.empty((2, len(trials)))
+    for of, is_bounded in zip(llrs, (True, False), strict=True):
+        options = {"groups": groups, "prior": calibration["prior"], "is_bounded": is_bounded}
+        of[is_bonafide], of[~is_bonafide] = cross_validate_calibration(
+            *split_classes(trials, scores), **options
+        )
+    source = f"cross-validated over {over}, because the calibration was fitted on these trials"
+    return LLRs(*llrs, source, dict(calibration))
+
+
+def _group_trials(trials: pd.DataFrame) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
+    """What of each class is never divided between the folds of a cross-validation, `None` for nothing; and
+    over what this one goes, in words."""
+    groups = split_classes(trials, trials["speaker_id"].to_numpy(str))
     if "-" in set(trials["speaker_id"]) or min(len(set(of)) for of in groups) < 2:
-        groups, over = None, "trials (speakers are not known, or a class has one only)"
-    of_class = cross_validate_calibration(*split_classes(trials, scores), groups=groups, prior=prior)
-    llrs, is_bonafide = np.empty(len(trials)), (trials["key"] == "bonafide").to_numpy()
-    llrs[is_bonafide], llrs[~is_bonafide] = of_class
-    return llrs, f"cross-validated over {over}, because the calibration was fitted on these trials"
+        return None, "trials (speakers are not known, or a class has one only)"
+    return groups, "speakers"
 
 
 def calibrate_score_file(
@@ -116,14 +149,14 @@ def calibrate_score_file(
             "calibration looks better than it is. Calibrate on others, or cross-validate by --calibrate_on "
             f"{' '.join(map(str, (own, *fused)))}."
         )
-    calibration, record = fit_on_trials(fitted, of_fitted, prior=args.calibration_prior)
+    record = fit_on_trials(fitted, of_fitted, prior=args.calibration_prior)
     # Lists in the order of the systems, whose files may well have the same name.
     record |= {"files": [file.name for file in files], "sha256": [hash_file(file) for file in files]}
     if fused:
         record["systems"] = [file.name for file in (own, *fused)]
     if is_same:
-        return LLRs(*cross_validate(trials, scores, prior=args.calibration_prior), record)
-    return LLRs(calibration.apply(scores), f"by the calibration on {', '.join(record['files'])}", record)
+        return cross_validate(trials, scores, record)
+    return LLRs(*find_llrs(record, scores), f"by the calibration on {', '.join(record['files'])}", record)
 
 
 def _read_development_set(

@@ -63,7 +63,7 @@ def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> Non
     if args.calibrate_on is not None:
         evaluation.llrs = calibrate_score_file(args, keys, trials, scores, list_utterances(corpus))
         if args.fuse is not None:
-            scores, how = evaluation.llrs.values, f"LLR by logistic fusion of {name}"
+            scores, how = evaluation.llrs.uncut, f"LLR by logistic fusion of {name}"
     results = evaluation.evaluate(scores) | {
         "score_file": file.name,
         "protocol": args.protocol and Path(args.protocol).name,
@@ -123,7 +123,8 @@ class Evaluation:
         options = {"asv": self.asv, "bootstrap": self.bootstrap}
         results = evaluate_corpus(self.corpus, self.split, self.trials, scores, **options)
         if self.llrs is not None:
-            results["calibration"] = {**self.llrs.calibration, "llrs": self.llrs.source}
+            cut = {"num_cut": int((self.llrs.values != self.llrs.uncut).sum())}
+            results["calibration"] = {**self.llrs.calibration, "llrs": self.llrs.source, **cut}
             results["llr_metrics"] = measure_llrs(*split_classes(self.trials, self.llrs.values))
         return {**results, "asv_score_files": self.asv_files}
 

@@ -19,6 +19,7 @@ from .conditions import choose_conditions
 from .corpora import load_corpus, take_readable_splits
 from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
+from .examination import make_validation_set
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_countermeasure, write_into_config
 from .pooling import Scope, list_absent, list_scopes
@@ -43,6 +44,7 @@ from .results import (
 from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
 from .trials import Corpus, choose_split, list_trials, read_label_map
+from .validation_set import VALIDATION_NAME
 
 
 def run_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> int:
@@ -118,7 +120,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     for scope, evaluation in evaluations:
         own, own_under = scores[scope.places], {name: of[scope.places] for name, of in under.items()}
         if llrs is not None:
-            evaluation.llrs = replace(llrs, values=llrs.values[scope.places])
+            evaluation.llrs = llrs.take(scope.places)
         results = evaluation.evaluate(own) | about | ({} if scope.folder else of_all)
         if threshold is not None:
             results["at_decision_threshold"] = measure_at_threshold(evaluation.trials, own, threshold)
@@ -133,9 +135,16 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     if args.set_decision_threshold:
         change_threshold(countermeasure, threshold)
     if args.calibrate:
+        of_trials = rows, scopes[0].trials, scores, llrs
+        make_validation_set(countermeasure, *of_trials, batch_size=args.batch_size).save(
+            countermeasure.folder
+        )
         write_into_config(countermeasure.folder, calibration=llrs.calibration)
         instead = f" instead of that of {calibration['date']}" if calibration else ""
-        print(f"Calibration: written into {countermeasure.folder / 'config.json'}{instead}")
+        print(
+            f"Calibration: written into {countermeasure.folder / 'config.json'}{instead}; its trials, into "
+            f"{VALIDATION_NAME}"
+        )
     card, is_changed = countermeasure.folder / "README.md", args.set_decision_threshold or args.calibrate
     if card.is_file() and (is_changed or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")

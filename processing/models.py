@@ -35,6 +35,7 @@ from .files import find_weights, hash_files, write_json
 from .precision import Precision
 from .resuming import describe_difference
 from .trials import KEYS
+from .validation_set import VALIDATION_NAME, ValidationSet
 
 
 logger = logging.get_logger(__name__)
@@ -53,6 +54,7 @@ class Countermeasure:
     feature_extractor: SequenceFeatureExtractor
     precision: Precision = Precision()  # of its scores
     calibration: dict | None = None  # of its config, which is taken out of `model`, so that it gives scores
+    validation: ValidationSet | None = None  # the trials of the calibration, where they are kept
 
 
 def build_model(
@@ -203,7 +205,11 @@ def load_countermeasure(
             "number of samples; AntiSpoofingFeatureExtractor does."
         )
     calibration = _take_calibration(network, folder)
-    return Countermeasure(name, folder, commit, align_weights(network), extractor, calibration=calibration)
+    validation = _load_validation_set(folder, calibration)
+    network = align_weights(network)
+    return Countermeasure(
+        name, folder, commit, network, extractor, calibration=calibration, validation=validation
+    )
 
 
 def _take_calibration(model: PreTrainedModel, folder: Path) -> dict | None:
@@ -216,6 +222,18 @@ def _take_calibration(model: PreTrainedModel, folder: Path) -> dict | None:
     logger.warning(
         f"The calibration in {folder / 'config.json'} is of other weights than those beside it, and is not "
         "used. Calibrate the model again by --calibrate."
+    )
+    return None
+
+
+def _load_validation_set(folder: Path, calibration: Mapping | None) -> ValidationSet | None:
+    """The trials of the calibration; `None`, with a warning, where the file is of another one."""
+    validation = None if calibration is None else ValidationSet.load(folder)
+    if validation is None or validation.about == calibration:
+        return validation
+    logger.warning(
+        f"{folder / VALIDATION_NAME} is of another calibration than that in config.json, and is not used. "
+        "Calibrate the model again by --calibrate."
     )
     return None
 

@@ -14,10 +14,12 @@ from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import SequenceFeatureExtractor
 
-from .audio import decode_audio, decode_windows, estimate_seconds
+from .audio import AudioSource, decode_audio, decode_windows, read_header
 from .audio_file import Remarks
+from .calibration import find_llrs
 from .files import write_figure, write_json, write_text
 from .folder_tree import FolderTree, read_tree
+from .measurements import SignalMeter
 from .models import Countermeasure
 from .report import describe_calibration
 from .scoring import score_batch
@@ -46,7 +48,12 @@ class Recording:
         doubts: why the score of a window must not be used, by its index; see [`check_signal`].
         remarks: what of it could not be decoded, and what else a reader of the scores has to know.
         error: why it could not be scored, or "".
-        llrs: (num_windows,), log-likelihood ratios, if the model is calibrated.
+        llrs: (num_windows,), log-likelihood ratios, if the model is calibrated, cut to its bounds.
+        uncut: (num_windows,), the same as the calibration gives them.
+        embedding: (size,), of the first window; of size 0 where the model gives none.
+        measurements: of the whole recording, by the names of [`~processing.measurements.MEASUREMENTS`].
+        header: what the file says of itself; see [`~processing.audio.read_header`].
+        statement: what [`~processing.verdict.state`] says of it, if the model has a validation set.
     """
 
     file: Path
@@ -58,6 +65,11 @@ class Recording:
     remarks: Remarks = field(default_factory=Remarks)
     error: str = ""
     llrs: list[float] = field(default_factory=list)
+    uncut: list[float] = field(default_factory=list)
+    embedding: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    measurements: dict[str, float] = field(default_factory=dict)
+    header: dict = field(default_factory=dict)
+    statement: dict | None = None
 
     def summarize(self, threshold: float | None) -> dict:
         """
@@ -85,6 +97,11 @@ class Recording:
             summary["mean_score"] = float(np.mean([window["score"] for window in scored]))
             summary |= {"min_score": lowest["score"], "min_start_seconds": lowest["start_seconds"]}
         return summary
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the score of the first crop may be used."""
+        return not self.error and self.list_windows()[0]["score"] is not None
 
     def list_windows(self) -> list[dict]:
         """The start and score of every window, or why its score is withheld."""
@@ -134,7 +151,7 @@ def choose_hop(extractor: SequenceFeatureExtractor, seconds: float | None = None
 
 def score_recordings(
     countermeasure: Countermeasure,
-    files: Iterable[str | Path],
+    files: Iterable[AudioSource],
     *,
     hop_seconds: float | None = None,
     batch_size: int = 32,
@@ -145,7 +162,8 @@ def score_recordings(
 
     Args:
         countermeasure: see [`~processing.models.load_countermeasure`].
-        files: audio files. What cannot be read is not raised, but named in the recording's `error`.
+        files: audio files, or values of `Audio(decode=False)`. What cannot be read is not raised, but named
+            in the recording's `error`.
         hop_seconds: from the start of a window to that of the next; see [`choose_hop`].
         batch_size: windows that are scored at once, of short recordings those of several.
 
@@ -163,11 +181,17 @@ def score_recordings(
         windows = _decode_files(files, begun, extractor, hop, bar)
         while batch := list(itertools.islice(windows, batch_size)):  # of one file or of several
             inputs = extractor([samples for _, _, samples in batch], sampling_rate=rate, return_tensors="pt")
-            results = (values.tolist() for values in score_batch(model, inputs))
-            for (recording, start, samples), score, probability in zip(batch, *results, strict=True):
-                if calibration := countermeasure.calibration:
-                    recording.llrs.append(calibration["a"] * score + calibration["b"])
-                    probability = float(expit(recording.llrs[-1]))
+            scores, probabilities, embeddings = (of.numpy() for of in score_batch(model, inputs))
+            if calibration := countermeasure.calibration:
+                llrs, uncut = find_llrs(calibration, scores)
+                probabilities = expit(llrs)
+            results = zip(batch, scores.tolist(), probabilities.tolist(), strict=True)
+            for place, ((recording, start, samples), score, probability) in enumerate(results):
+                if calibration:
+                    recording.llrs.append(float(llrs[place]))
+                    recording.uncut.append(float(uncut[place]))
+                if not recording.starts:
+                    recording.embedding = embeddings[place].copy()
                 recording.starts.append(start / rate)
                 recording.scores.append(score)
                 recording.probabilities.append(probability)
@@ -184,7 +208,7 @@ def score_recordings(
 
 
 def _decode_files(
-    files: Iterable[str | Path],
+    files: Iterable[AudioSource],
     begun: list[Recording],
     extractor: SequenceFeatureExtractor,
     hop: float | None,
@@ -192,19 +216,27 @@ def _decode_files(
 ) -> Iterator[tuple[Recording, int, np.ndarray]]:
     """The windows of all files: the recording, which is added to `begun`, the first sample, the samples."""
     rate = extractor.sampling_rate
-    for file in map(Path, files):
-        bar.set_postfix_str(printable(file.name), refresh=False)
-        bar.total += estimate_seconds(file)
-        recording = Recording(file)
+    for file in files:
+        path = Path(file["path"] or "audio") if isinstance(file, Mapping) else Path(file)
+        bar.set_postfix_str(printable(path.name), refresh=False)
+        recording = Recording(path, header=read_header(file))
+        bar.total += recording.header["seconds"]
+        meter, num_measured = SignalMeter(rate), 0
         begun.append(recording)
         options = {"sampling_rate": rate, "remarks": recording.remarks}
         try:
             if hop is None:
-                yield recording, 0, decode_audio(file, **options)
-                continue
-            lengths = {"num_samples": extractor.num_samples, "hop": round(hop * rate)}
-            for start, samples in decode_windows(file, **lengths, **options):
+                windows = [(0, decode_audio(file, **options))]
+            else:
+                lengths = {"num_samples": extractor.num_samples, "hop": round(hop * rate)}
+                windows = decode_windows(file, **lengths, **options)
+            for start, samples in windows:
                 yield recording, start, samples
+                meter.add(samples[num_measured - start :])
+                num_measured = start + len(samples)
+            # Whole before the recording is handed out, which is when the next one has begun.
+            recording.measurements = meter.measure()
+            recording.measurements["sampling_rate"] = recording.header.get("sampling_rate") or math.nan
         except (ValueError, OSError) as error:
             recording.error = str(error)
 

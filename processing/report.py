@@ -78,7 +78,11 @@ def describe_results(results: Mapping, remedy: str = REMEDY_OF_MODEL) -> str:
         lines.append(f"  [{100 * intervals['level']:g} % intervals: {intervals['method']}]")
     if calibration := results.get("calibration"):
         lines += ["", f"  Log-likelihood ratios (LLRs) {calibration['llrs']}"]
-        lines += [f"  [{describe_calibration(calibration)}]", *_llr_table(results["llr_metrics"])]
+        lines += [f"  [{describe_calibration(calibration)}]"]
+        if calibration.get("num_cut"):
+            cut = f"{calibration['num_cut']:,} of {results['num_trials']:,} LLRs were cut"
+            lines.append(f"  [{cut} to the bounds, beyond which the calibration has too few trials]")
+        lines += _llr_table(results["llr_metrics"])
     if at := results.get("at_decision_threshold"):
         lines += ["", f"  At the model's decision threshold, {at['threshold']:.4f}"]
         for name in ("frr", "far"):
@@ -154,6 +158,8 @@ def describe_calibration(calibration: Mapping) -> str:
     if "corpus" in calibration:
         text += f" of {calibration['corpus']} {calibration['split']}"
     text += f" at the prior {calibration['prior']:g}"
+    if "bounds" in calibration:
+        text += ", and cut to the bounds {:.2f} and {:.2f}".format(*calibration["bounds"])
     if calibration["is_regularized"]:
         text += "; their scores separate the classes, so that regularisation decides how large the LLRs are"
     return text

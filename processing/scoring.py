@@ -18,6 +18,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from .augmentation import Augmentation
 from .collation import AudioCollator
@@ -180,12 +181,7 @@ def _take_scores(model: PreTrainedModel, started: list[Callable[[], torch.Tensor
 def _start_batch(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Callable[[], torch.Tensor]:
     """Start the computation of a batch; what is returned waits for its logits, float32, on the CPU."""
     on_gpu = model.device.type == "cuda"
-    inputs = {
-        name: tensor.to(model.device, non_blocking=on_gpu)
-        for name, tensor in batch.items()
-        if name != "labels"
-    }
-    logits = model(**inputs).logits.float().to("cpu", non_blocking=on_gpu)
+    logits = _forward(model, batch).logits.float().to("cpu", non_blocking=on_gpu)
     copied = torch.cuda.current_stream().record_event() if on_gpu else None
 
     def wait() -> torch.Tensor:
@@ -196,15 +192,26 @@ def _start_batch(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> C
     return wait
 
 
+def _forward(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> ModelOutput:
+    non_blocking = model.device.type == "cuda"
+    inputs = {name: of.to(model.device, non_blocking=non_blocking) for name, of in batch.items()}
+    inputs.pop("labels", None)
+    return model(**inputs)
+
+
+@torch.inference_mode()
 def score_batch(
     model: PreTrainedModel, batch: Mapping[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     Score a batch that a collator or a feature extractor gives, on the model's device: scores (batch,), higher
-    = more bona fide, and softmax outputs of bona fide (batch,), both float32, on the CPU.
+    = more bona fide, softmax outputs of bona fide (batch,), and embeddings (batch, size), of size 0 where the
+    model gives none; all float32, on the CPU.
     """
-    logits, label2id = _start_batch(model, batch)(), model.config.label2id
-    return compute_scores(logits, label2id), logits.softmax(-1)[:, int(label2id["bonafide"])]
+    outputs, label2id = _forward(model, batch), model.config.label2id
+    logits, embeddings = outputs.logits.float().cpu(), getattr(outputs, "embeddings", None)
+    embeddings = torch.empty(len(logits), 0) if embeddings is None else embeddings.float().cpu()
+    return compute_scores(logits, label2id), logits.softmax(-1)[:, int(label2id["bonafide"])], embeddings
 
 
 def identify_scoring(

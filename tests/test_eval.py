@@ -21,9 +21,11 @@ from processing.arguments import EvaluationArguments
 from processing.audio import decode_audio
 from processing.calibration import calibrate_score_file
 from processing.layouts import read_protocol
+from processing.measurements import MEASUREMENTS
 from processing.report import LLR_PLOTS
 from processing.scores import read_scores
 from processing.trials import KEY_OF_LABEL
+from processing.validation_set import ValidationSet
 
 
 PLOTS = {"det.png", "scores.png", "per_attack.png"}
@@ -275,6 +277,10 @@ def split_by_class(path):
     return table.score[table.key == "bonafide"].to_numpy(), table.score[table.key == "spoof"].to_numpy()
 
 
+def find_llr(calibration, scores):
+    return np.clip(calibration["a"] * scores + calibration["b"], *calibration["bounds"])
+
+
 def test_llrs_are_fitted_on_dev_and_the_scores_stay(run, fails, tmp_path, protocol):
     path, dev = write_scores(tmp_path / "a.txt"), write_dev_scores(tmp_path / "dev.txt", seed=1, shift=1.5)
     fixed = ("--score_file", path, "--num_resamples", 0, "--output_dir")
@@ -283,8 +289,10 @@ def test_llrs_are_fitted_on_dev_and_the_scores_stay(run, fails, tmp_path, protoc
 
     results, classes = results_in(tmp_path / "out"), split_by_class(path)
     calibration, llrs = results["calibration"], split_by_class(tmp_path / "out" / "llrs.txt")
-    for of, scores in zip(llrs, classes, strict=True):
-        np.testing.assert_allclose(of, calibration["a"] * scores + calibration["b"], atol=1e-6)
+    expected = find_llr(calibration, np.concatenate(classes))
+    np.testing.assert_allclose(np.concatenate(llrs), expected, atol=1e-6)
+    assert 0 < calibration["num_cut"] == np.isin(expected, calibration["bounds"]).sum()
+    assert f"{calibration['num_cut']} of 60 LLRs were cut to the bounds" in output
     expected = fit_calibration(*split_by_class(dev))
     assert (calibration["a"], calibration["b"]) == pytest.approx((expected.a[0], expected.b))
     assert results["cllr"] == pytest.approx(official.cllr(*classes))
@@ -333,7 +341,9 @@ def test_fusion_is_evaluated_in_the_place_of_its_systems(run, fails, tmp_path):
     systems = zip(*map(split_by_class, files), strict=True)
     for of, scores in zip(split_by_class(folder / "scores.txt"), systems, strict=True):
         np.testing.assert_allclose(of, expected.apply(np.column_stack(scores)), atol=1e-6)
-    assert (folder / "llrs.txt").read_bytes() == (folder / "scores.txt").read_bytes()
+    cut = (np.clip(of, *calibration["bounds"]) for of in split_by_class(folder / "scores.txt"))
+    for of, expected in zip(split_by_class(folder / "llrs.txt"), cut, strict=True):
+        np.testing.assert_allclose(of, expected, atol=1e-6)
     assert "one more for each of --fuse" in fails(*fused, "--calibrate_on", dev[0])
 
 
@@ -672,12 +682,25 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
     after = official.cllr(*split_by_class(folder / "llrs.txt"))
     assert results_in(folder)["llr_metrics"]["cllr"] == pytest.approx(after, abs=1e-6)
 
+    validation = ValidationSet.load(model)
+    assert validation.about == calibration and len(validation.examined) == 16
+    np.testing.assert_allclose(
+        validation.scores[validation.is_bonafide], split_by_class(folder / "scores.txt")[0]
+    )
+    np.testing.assert_allclose(
+        validation.llrs[validation.is_bonafide], split_by_class(folder / "llrs.txt")[0]
+    )
+    _, firsts = np.unique(validation.window_places, return_index=True)
+    np.testing.assert_allclose(validation.window_scores[firsts], validation.scores, atol=1e-5)
+    assert len(np.unique(validation.speakers)) == 4 and validation.speakers.min() >= 0
+    assert {*validation.measurements} == {*MEASUREMENTS}
+    assert all(np.isfinite(of).all() for of in validation.measurements.values())
     scores = (folder / "scores.txt").read_bytes()
     run(*dev, "--overwrite")
 
     assert (folder / "scores.txt").read_bytes() == scores  # bit for bit
     assert "which was fitted on these trials" in results_in(folder)["calibration"]["llrs"]
-    llrs = [calibration["a"] * of + calibration["b"] for of in split_by_class(folder / "scores.txt")]
+    llrs = [find_llr(calibration, of) for of in split_by_class(folder / "scores.txt")]
     np.testing.assert_allclose(
         np.concatenate(split_by_class(folder / "llrs.txt")), np.concatenate(llrs), 1e-6
     )
@@ -687,7 +710,7 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
     assert "fitted on 8 bona fide and 8 spoofed trials of 4 speakers of ASVspoof 2019 LA dev" in output
     classifier = pipeline("audio-classification", model=str(model), trust_remote_code=True)
     for row in json.loads((tmp_path / "o" / "recordings.json").read_text())["recordings"]:
-        assert row["llr"] == pytest.approx(calibration["a"] * row["score"] + calibration["b"])
+        assert row["llr"] == pytest.approx(find_llr(calibration, row["score"]))
         assert row["windows"][-1]["llr"] is not None and f" {row['llr']:.2f} " in output
         waveform = {"array": decode_audio(row["file"]), "sampling_rate": 16000}
         answer = {a["label"]: a["score"] for a in classifier(waveform)}
