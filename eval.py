@@ -20,7 +20,7 @@ CORPUS_ARGUMENTS = [f.name for f in dataclasses.fields(CorpusArguments)]
 ONLY_WITH = {
     **dict.fromkeys(["protocol", "higher_is", "score_columns"], {"score_file"}),
     **dict.fromkeys(["calibrate_on", "calibrate_protocol", "fuse"], {"score_file"}),
-    **dict.fromkeys(["files", "window_hop", "plot_timeline"], {"files"}),
+    **dict.fromkeys(["files", "window_hop", "plot_timeline", "segment_labels"], {"files"}),
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
     **dict.fromkeys(["set_decision_threshold", "calibrate"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),

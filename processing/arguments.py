@@ -296,6 +296,11 @@ class EvaluationArguments:
         default=None, help="Seconds from window to window in longer recordings; default: half a window."
     )
     plot_timeline: bool = HfArg(default=False, help="Plot the scores of each longer recording over its time.")
+    segment_labels: str | None = HfArg(
+        default=None,
+        help="Which parts of --files are spoofed, to measure how well their windows tell: lines `utterance "
+        "seconds label start-end-label …`, or RTTM.",
+    )
     conditions: list[str] | None = HfArg(
         default=None,
         help="Score every recording also as it is under conditions such as codecs and white noise: "

@@ -20,6 +20,7 @@ from .corpora import load_corpus, take_readable_splits
 from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
 from .examination import make_validation_set
+from .files import write_json
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_countermeasure, write_into_config
 from .pooling import Scope, list_absent, list_scopes
@@ -43,6 +44,7 @@ from .results import (
 )
 from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
+from .segment_labels import describe_localization, match_labels, measure_windows
 from .trials import Corpus, choose_split, list_trials, read_label_map
 from .validation_set import VALIDATION_NAME
 
@@ -196,6 +198,7 @@ def score_files(args: EvaluationArguments) -> int:
     if PartialState().num_processes > 1:
         raise ValueError("--files is scored by one process: start it by `python eval.py`.")
     files, num_others = find_recordings(Path(file).expanduser() for file in args.files)
+    labels = args.segment_labels and match_labels(Path(args.segment_labels).expanduser(), files)
     countermeasure = load_model(args)
     extractor = countermeasure.feature_extractor
     if extractor.num_samples is None and (args.window_hop or args.plot_timeline):
@@ -227,6 +230,10 @@ def score_files(args: EvaluationArguments) -> int:
         write_recordings(folder, recordings, threshold, about)
     if args.plot_timeline:
         write_timelines(folder, recordings, extractor.num_samples / extractor.sampling_rate, threshold)
+    if labels:
+        localization = measure_windows(recordings, labels)
+        write_json(folder / "localization.json", localization)
+        print(describe_localization(localization))
     print(f"Written: {folder.resolve()}")
     failed = sum(bool(recording.error) for recording in recordings)
     if failed:

@@ -1,7 +1,21 @@
-"""Which parts of recordings are spoofed, as labels of partly spoofed corpora tell it in text."""
+"""Which parts of recordings are spoofed, as labels of partly spoofed corpora tell it in text, and how well
+the scores of windows tell them."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from metrics.localization import measure_localization
+
+from .segments import find_edges
+
+
+if TYPE_CHECKING:
+    from .recordings import Recording
 
 
 RTTM = re.compile(r"SPEAKER (\S+) \S+ ([\d.]+) ([\d.]+) \S+ \S+ (bonafide|spoof)( \S+)*")
@@ -45,3 +59,53 @@ def read_segment_labels(path: Path) -> dict[str, list[tuple[float, float]]]:
         found = segments.setdefault(utterance, [])
         found += [(float(start), float(end)) for start, end, label in spans if label == "spoof"]
     return segments
+
+
+def match_labels(path: Path, files: Iterable[Path]) -> dict[Path, list[tuple[float, float]]]:
+    """
+    The spoofed segments of recordings, from a file of [`read_segment_labels`], by their names without folder
+    and ending.
+
+    Raises:
+        ValueError: a recording without labels, or several that have the same; see [`read_segment_labels`].
+    """
+    files, labels = list(files), read_segment_labels(path)
+    if missing := [file for file in files if file.stem not in labels]:
+        raise ValueError(
+            f"{path} has no line for {len(missing):,} of the {len(files):,} recordings; the first is "
+            f"{missing[0]}. Of a bona fide recording, too, a line says that it is one."
+        )
+    if shared := [name for name, number in Counter(file.stem for file in files).items() if number > 1]:
+        raise ValueError(f"The labels of {shared[0]} in {path} are of several recordings: give one of them.")
+    return {file: labels[file.stem] for file in files}
+
+
+def measure_windows(
+    recordings: Iterable["Recording"], labels: Mapping[Path, Sequence[tuple[float, float]]]
+) -> dict:
+    """
+    Range and frame EER of the scores of windows, as [`~metrics.localization.measure_localization`] gives
+    them. At any time the score is that of the window whose middle is nearest. Recordings with an error are
+    left out.
+    """
+    steps = []
+    for recording in recordings:
+        if not recording.error:
+            scores = np.array([window["score"] for window in recording.list_windows()], dtype=float)
+            edges = find_edges(recording.starts, recording.seconds)
+            steps.append((edges, scores, np.array(labels[recording.file])))
+    return {"num_recordings": len(steps), **measure_localization(steps)}
+
+
+def describe_localization(results: Mapping) -> str:
+    """The printed lines on [`measure_windows`]."""
+    lines = [f"Spoofed segments of {results['num_recordings']:,} recordings, by the scores of windows:"]
+    milliseconds = 1000 * results["frame_seconds"]
+    for name, unit in (("range", "s"), ("frame", f"frames of {milliseconds:g} ms")):
+        of = results[name]
+        text = f"  {name.capitalize()} EER {100 * of['eer']:.2f} % at the score {of['threshold']:.4f}, of"
+        text += f" {of['bonafide']:,.6g} {unit} bona fide and {of['spoof']:,.6g} {unit} spoofed"
+        if of["without_score"]:
+            text += f"; {of['without_score']:,.6g} {unit} have no score"
+        lines.append(text)
+    return "\n".join(lines)

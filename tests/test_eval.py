@@ -760,13 +760,24 @@ def test_unreadable_recording_is_listed_and_the_exit_status_says_so(run, trained
     assert [bool(row["error"]) for row in rows] == [True, False, False, True]
 
 
-def test_timeline_is_plotted_for_longer_recordings_only(run, trained, recordings, tmp_path):
-    run(
-        *("--model", trained, "--files", recordings, "--window_hop", 0.5),
-        *("--plot_timeline", "--output_dir", tmp_path / "out"),
-    )
+def test_windows_are_held_against_segment_labels_and_plotted(run, fails, trained, recordings, tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("long 2.5 spoof 0.0-0.6-bonafide 0.6-1.6-spoof 1.6-2.5-bonafide\n")
+    arguments = "--model", trained, "--files", recordings, "--window_hop", 0.5, "--segment_labels", labels
+    assert f"{labels} has no line for 1 of the 2 recordings; the first is" in fails(*arguments)
+    labels.write_text(f"{labels.read_text()}short 0.3125 bonafide 0.0-0.3125-bonafide\n")
+
+    _, output = run(*arguments, "--plot_timeline", "--output_dir", tmp_path / "out")
 
     assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["timeline-001-long.png"]
+    results = json.loads((tmp_path / "out" / "localization.json").read_text())
+    of_range, frames = results["range"], results["frame"]
+    assert (of_range["bonafide"], of_range["spoof"], of_range["without_score"]) == (1.8125, 1.0, 0)
+    assert (frames["bonafide"], frames["spoof"], results["frame_seconds"]) == (91, 50, 0.02)
+    described = json.loads((tmp_path / "out" / "recordings.json").read_text())["recordings"]
+    scores = [window["score"] for of in described for window in of["windows"]]
+    assert of_range["threshold"] in scores
+    assert f"Range EER {100 * of_range['eer']:.2f} %" in output
 
 
 @pytest.mark.parametrize(

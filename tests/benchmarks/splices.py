@@ -183,7 +183,8 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True, help="kept here, and taken from here")
     parser.add_argument("--leave_out", type=Path, help="metadata.csv of speakers that were trained on")
     parser.add_argument("--hops", type=float, nargs="+", default=[2.0, 1.0, 0.5])
-    parser.add_argument("--num_spliced", type=int, help="of so many speakers only passages are scored")
+    parser.add_argument("--num_speakers", type=int, help="drawn at random; default: all")
+    parser.add_argument("--num_spliced", type=int, help="of how many of them passages are scored, too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     countermeasure = load_countermeasure(args.model)
@@ -192,12 +193,12 @@ def main() -> None:
     if args.leave_out:
         known = set(pd.read_csv(args.leave_out, dtype=str)["speaker"])
         names = [name for name in names if name.removeprefix("ls-") not in known]
-    spliced = set(np.random.default_rng(0).permutation(names)[: args.num_spliced])
+    names = np.random.default_rng(0).permutation(names)[: args.num_speakers].tolist()
     results = json.loads(args.scores.read_text()) if args.scores.is_file() else {}
     with torch.inference_mode():
         for name in names:
             if name not in results:
-                options = {"is_spliced": name in spliced}
+                options = {"is_spliced": name in names[: args.num_spliced]}
                 results[name] = score_speaker(countermeasure, args.data_dir, name, args.hops, **options)
                 args.scores.write_text(json.dumps(results))
     results = json.loads(args.scores.read_text())  # names of samples as text
