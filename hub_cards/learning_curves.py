@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,44 +53,43 @@ def draw_learning_curves(runs: Mapping[str, RunFolder]) -> "Figure":
     """
     Loss and dev EER by epoch of runs on the same dev trials, by their names in the legend; of runs of EM, the
     log-likelihood by iteration. FileNotFoundError: a run without `trainer_state.json` or `training.json`.
-    ValueError: too many runs, runs that have no axis or no trials in common, or a log without what is drawn.
+    ValueError: runs that have no axis or no trials in common, or a log without what is drawn.
     """
     from matplotlib.figure import Figure  # takes half a second
 
     from metrics.plots import CURVES
 
-    if len(runs) > len(CURVES):
-        raise ValueError(f"{len(runs)} runs: one figure shows up to {len(CURVES)}. Draw several.")
     logs = {name: _read_log(run) for name, run in runs.items()}
-    panels = _choose_panels(runs)
-    is_em = panels is BY_ITERATION
-    title = _make_title(runs, "train" if is_em else "dev")
-    colors = dict(zip(runs, CURVES, strict=False))
-    chosen = {name: run.chosen_evaluation for name, run in runs.items()}
-    describe = _describe_em if is_em else _describe_epochs
-    summaries = [f"{name}{describe(run)}" for name, run in runs.items()]
+    is_em = any(run.log_likelihoods for run in runs.values())
+    if not all(bool(run.log_likelihoods) == is_em for run in runs.values()):
+        raise ValueError(
+            "Iterations of EM and epochs of gradient descent have no axis in common: draw two figures."
+        )
+    panels, role = (BY_ITERATION, "train") if is_em else (BY_EPOCH, "dev")
+    title = [", ".join(runs), describe_trials(find_common_trials(runs, [role]), role)]
+    title += [DEMO_NOTE] if any(run.is_demo for run in runs.values()) else []
+    colors = dict(zip(runs, cycle(CURVES), strict=False))
 
     height = 2 + 2.4 * len(panels) + 0.2 * len(runs)
     figure = Figure(figsize=(INCHES, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
-    figure.suptitle(title, fontsize=11, parse_math=False)
+    figure.suptitle("\n".join(textwrap.fill(part, 75) for part in title), fontsize=11, parse_math=False)
     plots = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, panel in zip(plots, panels, strict=True):
-        for name in runs:
-            _draw_run(axes, panel, logs[name], chosen[name], colors[name])
+        for name, run in runs.items():
+            _draw_run(axes, panel, logs[name], run.chosen_evaluation, colors[name])
         _finish_panel(axes, panel)
     axes.set_xlabel("EM iteration" if is_em else "Epoch", fontsize=11)
     first, last = axes.get_xlim()
     axes.locator_params("x", nbins=10, integer=last - first > 2)  # whole epochs, where there are some
 
-    handles = []
-    for name in runs:
-        marker = DIAMOND if chosen[name] else {}
-        handles += axes.plot([], [], color=colors[name], linewidth=2.2, **marker)
+    markers = {name: DIAMOND if run.chosen_evaluation else {} for name, run in runs.items()}
+    handles = [axes.plot([], [], color=colors[name], linewidth=2.2, **markers[name])[0] for name in runs]
     # Names are set last: matplotlib hides a label that begins with "_", and takes "$" for a formula.
     legend = figure.legend(handles, [""] * len(runs), loc="outside lower center", fontsize=10, frameon=False)
-    for text, summary in zip(legend.get_texts(), summaries, strict=True):
-        text.set(text="\n".join(textwrap.wrap(summary, 80)), parse_math=False)
+    for text, (name, run) in zip(legend.get_texts(), runs.items(), strict=True):
+        summary = name + (_describe_em(run) if is_em else _describe_epochs(run))
+        text.set(text=textwrap.fill(summary, 80), parse_math=False)
     return figure
 
 
@@ -105,25 +105,6 @@ def _read_log(run: RunFolder) -> list[dict]:
         if not any(key in entry for entry in log):
             raise ValueError(f"{path}: log_history has no {key}, so there is nothing to draw.")
     return log
-
-
-def _choose_panels(runs: Mapping[str, RunFolder]) -> Sequence[Panel]:
-    """ValueError: runs of EM beside others."""
-    by_em = [name for name, run in runs.items() if run.log_likelihoods]
-    others = [name for name in runs if name not in by_em]
-    if by_em and others:
-        raise ValueError(
-            f"{by_em[0]} was trained by EM, whose iterations have a log-likelihood, and {others[0]} by "
-            "gradient descent, whose epochs have a loss: they have no axis in common. Draw two figures."
-        )
-    return BY_ITERATION if by_em else BY_EPOCH
-
-
-def _make_title(runs: Mapping[str, RunFolder], role: str) -> str:
-    """Names and trials; those of the demo corpus never stand there like real ones."""
-    parts = [", ".join(runs), describe_trials(find_common_trials(runs, [role]), role)]
-    parts += [DEMO_NOTE] if any(run.is_demo for run in runs.values()) else []
-    return "\n".join(line for part in parts for line in textwrap.wrap(part, 75))
 
 
 def _draw_run(axes: "Axes", panel: Panel, log: Sequence[dict], chosen: dict | None, color: str) -> None:

@@ -42,8 +42,15 @@ def format_metric(results: Mapping, name: str) -> str:
     """Write a metric of results with its interval, or that it was not measured."""
     if results.get(name) is None:
         return NOT_MEASURED
-    bounds = results.get("confidence_intervals", {}).get(name)
+    bounds = (results.get("confidence_intervals") or {}).get(name)
     return format_estimate(name, results[name], bounds)
+
+
+def format_group(group: Mapping) -> str:
+    """Write the EER of a group of trials with its interval, or that it has one class only."""
+    if group.get("eer") is None:
+        return "one class only"
+    return format_estimate("eer", group["eer"], group.get("eer_interval"))
 
 
 def format_size(num_bytes: int) -> str:
@@ -136,11 +143,10 @@ def tabulate_breakdowns(evaluation: Evaluation) -> dict[str, str]:
         name = key.removeprefix("per_").replace("_", " ")
         if not key.startswith("per_") or not groups or set(groups) <= {"-", "unknown"}:
             continue
-        rows = []
-        for group, values in groups.items():
-            intervals = {"confidence_intervals": {"eer": values.get("eer_interval")}}
-            eer = "one class only" if values.get("eer") is None else format_metric(values | intervals, "eer")
-            rows.append([group, eer, f"{values['num_bonafide']:,}", f"{values['num_spoof']:,}"])
+        rows = [
+            [group, format_group(values), f"{values['num_bonafide']:,}", f"{values['num_spoof']:,}"]
+            for group, values in groups.items()
+        ]
         found[name] = make_table([name.capitalize(), "EER", "Bona fide trials", "Spoof trials"], rows)
     return found
 

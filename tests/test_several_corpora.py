@@ -331,5 +331,5 @@ def test_a_comparison_has_the_eer_of_each_corpus(tmp_path):
 
     page = render_markdown(compare_runs(runs))
 
-    assert "| second | eval | A | 25.000 [10.000, 30.000] | 12 + 30 |" in page
-    assert "| first | eval | B | not measured | 12 + 30 |" in page
+    assert "| second | eval | A | 25.000 % [10.000, 30.000] | 12 + 30 |" in page
+    assert "| first | eval | B | one class only | 12 + 30 |" in page
