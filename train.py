@@ -249,7 +249,7 @@ class Run:
         trained_on = {role: (specs[role], splits[role]) for role in ("train", "dev")}
         settings = describe_settings(self.args, own_args, trained_on)
         # As they are now: training may write into their folder.
-        return settings | {"started_from": self.weights and describe_start(self.weights, self.recipe.card)}
+        return settings | {"started_from": self.weights and describe_start(self.weights)}
 
     def describe(
         self,

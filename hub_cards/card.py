@@ -109,11 +109,10 @@ def _has_group_without_error(evaluation: Evaluation) -> bool:
 
 def _describe_evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
     results, files = evaluation.results, (evaluation.folder / name for name in ("results.json", "scores.txt"))
-    older = {"constant_scores": False, "looks_inverted": False, "num_tied_across_classes": 0}
     return {
         "title": _title(evaluation),
         "results": results,
-        "caveats": describe_caveats({**older, **results}),
+        "caveats": describe_caveats(results),
         "files": [(path.name, _link(run, path)) for path in files if path.is_file()],
         "pictures": [
             (PICTURES.get(path.stem, path.stem.replace("_", " ").capitalize()), _link(run, path))

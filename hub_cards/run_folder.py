@@ -2,7 +2,6 @@
 from."""
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +13,7 @@ from processing.corpus_names import CORPORA, find_official_trials, is_demo
 from processing.files import find_weights, hash_files, read_json
 from processing.origin import find_origin
 
-from .recipe import (
-    MACHINE_ARGUMENTS,
-    RECIPE_NAME,
-    Recipe,
-    find_changed_settings,
-    find_published,
-    find_recipe,
-    list_systems,
-    load_recipe,
-)
+from .recipe import MACHINE_ARGUMENTS, RECIPE_NAME, Recipe, load_recipe
 
 
 if TYPE_CHECKING:
@@ -55,12 +45,6 @@ class Evaluation:
         return None if official == self.results["num_trials"] else official
 
     @property
-    def eer_thresholds(self) -> tuple[float, float]:
-        """The first of the thresholds that have the EER, and the next score, where they end."""
-        start = self.results.get("eer_threshold", math.nan)
-        return start, self.results.get("eer_threshold_end", start)
-
-    @property
     def plots(self) -> list[Path]:
         return sorted(self.folder.glob("*.png"))
 
@@ -70,18 +54,15 @@ class Evaluation:
         does not exist, or the results are not of it."""
         import pandas as pd  # takes half a second
 
-        path = self.folder / "scores.txt"
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no score file {path}.")
-        lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
-        found = Counter(fields[2] if len(fields) == 4 else "?" for fields in lines)
+        path, names = self.folder / "scores.txt", ["utterance_id", "attack", "key", "score"]
+        scores = pd.read_csv(path, sep=" ", names=names, dtype=str, na_filter=False)
+        found = scores["key"].value_counts().to_dict()
         expected = {key: self.results[f"num_{key}"] for key in ("bonafide", "spoof")}
         if found != expected:
             raise ValueError(
-                f"{path} has {dict(found)} lines of `utterance_id attack key score`, but results.json beside "
-                f"it has {expected} trials: evaluate the model again by eval.py --overwrite."
+                f"{path} has {found} lines of `utterance_id attack key score`, but results.json beside it "
+                f"has {expected} trials: evaluate the model again by eval.py --overwrite."
             )
-        scores = pd.DataFrame(lines, columns=["utterance_id", "attack", "key", "score"])
         return scores.assign(score=pd.to_numeric(scores["score"], errors="coerce"))
 
 
@@ -93,9 +74,7 @@ class RunFolder:
     config: dict  # the content of `config.json`
     feature_extractor: dict  # of `preprocessor_config.json`
     recipe: Recipe | None  # of `recipe.yaml`: how the model was trained
-    training: (
-        dict  # of `training.json`: what training took and what it was of; empty, as those below, without
-    )
+    training: dict  # of `training.json`: what was trained, and what it took; empty, as those below, without
     trainer_state: dict  # of `trainer_state.json`, the Trainer's log
     conversion: dict  # of `conversion.json`: what the weights were converted from
     evaluations: list[Evaluation] = field(default_factory=list)  # one for each corpus and split
@@ -156,13 +135,9 @@ class RunFolder:
     def corpus(self) -> str | None:
         """The corpus that the model was trained on, as results call it; of converted weights, what the recipe
         states. `None` where that is not recorded."""
-        if corpus := self.training.get("corpus"):
-            return corpus
-        # Records of older runs lack it, but train.py evaluated them on the same corpus.
-        dev = next((found for found in self.evaluations if found.folder.name == "dev"), None)
-        if self.training and dev:
-            return dev.results["corpus"]
-        if self.recipe and (self.training or self.conversion):
+        if self.training:
+            return self.training.get("corpus")
+        if self.recipe and self.conversion:
             known = CORPORA.get(self.recipe.corpus)
             return known.title if known else self.recipe.corpus
         return None
@@ -245,11 +220,7 @@ class RunFolder:
     @cached_property
     def origin(self) -> dict:
         """Where the weights come from; see [`processing.origin`]."""
-        changed = []
-        if self.conversion and self.recipe:
-            published = find_published(self.conversion["sha256"])
-            changed = find_changed_settings(self.recipe, published)
-        return find_origin(self.conversion, self.training, self.stated, changed)
+        return find_origin(self.conversion or self.training)
 
     @property
     def is_published_model(self) -> bool:
@@ -266,10 +237,6 @@ class RunFolder:
     def system(self) -> str:
         return self.recipe.system if self.recipe else self.folder.resolve().name
 
-    def split(self, role: str) -> str:
-        """The part of the corpus that training used as `train`, `dev` or `eval`."""
-        return self.training.get("splits", {}).get(role, role)
-
     def trials_of(self, role: str) -> tuple[str | None, str]:
         """Corpus and split that training used as `train`, `dev` or `eval`, by the names in `results.json`: of
         several corpora, those that have it."""
@@ -277,28 +244,17 @@ class RunFolder:
         having = {name: splits[role] for name, splits in having.items() if role in splits}
         if len(having) == 1:
             return next(iter(having.items()))
-        return " + ".join(having) or self.corpus, self.split(role)
-
-    def input_setting(self, name: str) -> int | None:
-        """`sampling_rate` or `num_samples`, as the feature extractor or else the config states it.
-        ValueError: neither does."""
-        for content in (self.feature_extractor, self.config):
-            if name in content:
-                return content[name]
-        raise ValueError(f"Neither preprocessor_config.json nor config.json states {name}.")
+        return " + ".join(having) or self.corpus, self.training.get("splits", {}).get(role, role)
 
     def find_threshold(self) -> tuple[str | None, str] | None:
         """Corpus and split whose EER threshold is the decision threshold, as far as the folder tells."""
         threshold, dev = self.config.get("decision_threshold"), self.trials_of("dev")
-        if threshold is None:
-            return None
-        thresholds = {found.trials: found.eer_thresholds for found in self.evaluations}
-        for trials in sorted(thresholds, key=lambda trials: trials != dev):
-            start, end = thresholds[trials]
-            if threshold in (start, (start + end) / 2):  # older versions took the first
-                return trials
+        for found in sorted(self.evaluations, key=lambda found: found.trials != dev):
+            start, end = (found.results.get(f"eer_threshold{which}", math.nan) for which in ("", "_end"))
+            if threshold == (start + end) / 2:
+                return found.trials
         # train.py shifts the scores so that it is 0, but for their rounding.
-        return dev if self.training and (threshold == 0 or dev not in thresholds) else None
+        return dev if self.training and threshold == 0 else None
 
     def evaluation(self, corpus: str, split: str) -> Evaluation | None:
         """The evaluation on a corpus's split, by the names in `results.json`."""
@@ -319,23 +275,13 @@ def read_run(folder: Path) -> RunFolder:
         folder,
         config=read_json(folder / "config.json"),
         feature_extractor=read_json(folder / "preprocessor_config.json"),
-        recipe=_read_recipe(folder / RECIPE_NAME),
+        recipe=load_recipe(recipe) if (recipe := folder / RECIPE_NAME).is_file() else None,
         training=read_json(folder / "training.json") or {},
         trainer_state=read_json(folder / "trainer_state.json") or {},
         conversion=read_json(folder / CONVERSION_NAME) or {},
     )
     run.evaluations = _read_evaluations(run)
     return run
-
-
-def _read_recipe(path: Path) -> Recipe | None:
-    """The recipe of a run; where it says nothing for the card, as older ones, what its system's YAML says."""
-    if not path.is_file():
-        return None
-    recipe = load_recipe(path)
-    if not recipe.card and recipe.system in list_systems():
-        recipe.card = load_recipe(find_recipe(recipe.system)[0]).card
-    return recipe
 
 
 def _read_evaluations(run: RunFolder) -> list[Evaluation]:

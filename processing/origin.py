@@ -45,40 +45,16 @@ def describe_training(corpus: str | None, before: Mapping | None) -> dict:
     }
 
 
-def describe_start(folder: Path, card: Mapping) -> dict:
+def describe_start(folder: Path) -> dict:
     """
     The model that a training goes on from: its name, the SHA-256 of its weights, and their origin.
-    ValueError: a damaged record; the message names it.
+    ValueError: a record that is not JSON; the message names it.
     """
-    conversion, training = (read_json(folder / name) for name in ("conversion.json", "training.json"))
-    try:
-        origin = find_origin(conversion, training, card)
-    except KeyError as error:
-        raise ValueError(f"{folder / 'conversion.json'} has no {error}: convert again.") from None
+    records = (read_json(folder / name) for name in ("conversion.json", "training.json"))
     about = {"model": folder.resolve().name, "weights_sha256": hash_files(find_weights(folder))}
-    return {**about, **origin}
+    return {**about, **find_origin(next(filter(None, records), None))}
 
 
-def find_origin(
-    conversion: Mapping | None, training: Mapping | None, card: Mapping, changed_settings: Sequence[str] = ()
-) -> dict:
-    """
-    The origin that one of a model's records states, if there is one. That of an older version does not, and
-    what it tells is described by `card` and `changed_settings`, as in [`describe_conversion`].
-    """
-    if not (record := conversion or training):
-        return UNKNOWN
-    if "origin" in record:
-        return record["origin"]
-    if conversion:
-        return describe_conversion(conversion, card, changed_settings)
-    start = training.get("started_from")
-    return describe_training(training.get("corpus"), start and _describe_older_start(start, card))
-
-
-def _describe_older_start(start: Mapping, card: Mapping) -> dict:
-    """What `started_from` of an older training.json tells: `converted_from` a checkpoint, or `trained_on` a
-    corpus and perhaps `started_from` others."""
-    training = {**start, "corpus": start["trained_on"]} if "trained_on" in start else None
-    about = {name: start[name] for name in ("model", "weights_sha256") if name in start}
-    return {**about, **find_origin(start.get("converted_from"), training, card)}
+def find_origin(record: Mapping | None) -> dict:
+    """The origin that a model's `conversion.json` or `training.json` states, if it has one of them."""
+    return (record or {}).get("origin", UNKNOWN)

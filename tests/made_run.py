@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from hub_cards.recipe import find_recipe, load_recipe
 from metrics.costs import AsvErrorRates
 from processing.files import hash_file
+from processing.origin import describe_training
 from processing.results import evaluate_trials
 from processing.scores import write_scores
 
@@ -26,7 +27,10 @@ def make_run(folder: Path, *, system: str = "tiny", seed: int = 0, **training) -
     save_file({"weight": weights}, folder / "model.safetensors")
     model = load_recipe(find_recipe("rawnet2")[0]).model
     write_json(folder / "config.json", {**model, "dtype": "float32"})
-    write_json(folder / "preprocessor_config.json", {"num_samples": 64000, "padding": "repeat"})
+    write_json(
+        folder / "preprocessor_config.json",
+        {"sampling_rate": 16000, "num_samples": 64000, "padding": "repeat"},
+    )
     recipe = {"system": system, "description": "Made.", "corpus": "asvspoof2019-la", "model": {}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "training": {}}))
     record = {
@@ -39,7 +43,9 @@ def make_run(folder: Path, *, system: str = "tiny", seed: int = 0, **training) -
         "seed": 42,
         "hardware": HARDWARE,
     }
-    write_json(folder / "training.json", record | training)
+    record |= training
+    origin = describe_training(record["corpus"], None)
+    write_json(folder / "training.json", {"origin": origin, **record})
     return folder
 
 

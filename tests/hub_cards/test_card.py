@@ -55,7 +55,7 @@ def change(path: Path, **changes) -> None:
 
 def start_from(folder: Path, other: Path) -> None:
     """Record, as train.py does, that the training of a run went on from other weights."""
-    before = describe_start(other, load_recipe(folder / "recipe.yaml").card)
+    before = describe_start(other)
     corpus = json.loads((folder / "training.json").read_text())["corpus"]
     change(folder / "training.json", origin=describe_training(corpus, before))
 
@@ -191,14 +191,6 @@ def test_licence_is_stated_or_said_not_to_be(run_folder):
     change(run_folder / "recipe.yaml", card={"license": "mit"})
 
     assert "**License:** mit" in text_of(run_folder)
-
-
-def test_older_run_of_a_system_has_the_notes_of_that_system(run_folder):
-    change(run_folder / "recipe.yaml", system="rawnet2", card={})
-
-    text = text_of(run_folder)
-
-    assert "8.837" in section(text, "### Notes") and "tak2021rawnet2" in text
 
 
 def test_results_without_a_count_are_an_error_that_names_the_field(run_folder):
@@ -570,17 +562,6 @@ def test_usage_comes_before_all_details_and_one_line_of_results_before_it(run_fo
     assert line in text.split("## Usage")[0]
 
 
-def test_model_trained_on_the_demo_corpus_is_known_as_such_without_a_record_of_the_corpus(run_folder):
-    path = run_folder / "training.json"
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "corpus"}))
-    for role in ("dev", "eval"):
-        change(run_folder / "results" / role / "results.json", corpus="demo")
-
-    run = read_run(run_folder)
-
-    assert run.is_demo and "[!WARNING]" in str(render_card(run))
-
-
 def test_size_and_parameters_are_counted(run_folder):
     run = read_run(run_folder)
 
@@ -690,7 +671,9 @@ def test_threshold_is_said_to_be_of_the_evaluation_that_it_is_of(converted):
     dev = add_evaluation(converted, trials, made_scores(trials, seed=0), name="dev")
     without = cells(text_of(converted), "Decision threshold")
 
-    change(converted / "config.json", decision_threshold=dev["eer_threshold"])
+    change(
+        converted / "config.json", decision_threshold=(dev["eer_threshold"] + dev["eer_threshold_end"]) / 2
+    )
     of_dev = text_of(converted)
     change(converted / "config.json", decision_threshold=0.125)
     of_nothing = text_of(converted)
@@ -753,53 +736,11 @@ def test_weights_that_went_on_from_some_of_unknown_origin_have_no_licence(run_fo
     assert ModelCard(text).data.license is None and "**License:** not known" in text
 
 
-@pytest.mark.parametrize("is_published", [True, False])
-def test_records_of_older_versions_that_have_no_origin_give_the_same_card(run_folder, tmp_path, is_published):
-    converted = converted_aasist(tmp_path, is_published=is_published)
-    change(run_folder / "recipe.yaml", card=load_recipe(converted / "recipe.yaml").card)
-    start_from(run_folder, converted)
-    between = shutil.copytree(run_folder, tmp_path / "between")
-    start_from(run_folder, between)
-    folders = {converted: "conversion.json", between: "training.json", run_folder: "training.json"}
-    with_origin = [text_of(folder) for folder in folders]
-
-    conversion = json.loads((converted / "conversion.json").read_text())
-    source = {name: conversion[name] for name in ("checkpoint", "sha256")}
-    start = {"model": "converted", "converted_from": source}
-    after_that = {"model": "between", "trained_on": "ASVspoof 2019 LA", "started_from": start}
-    older = [{}, {"started_from": start}, {"started_from": after_that}]
-    for (folder, name), more in zip(folders.items(), older, strict=True):
-        record = json.loads((folder / name).read_text()) | more
-        del record["origin"]
-        (folder / name).write_text(json.dumps(record))
-
-    assert [text_of(folder) for folder in folders] == with_origin
-
-
-def test_training_that_goes_on_from_older_records_states_the_same_origin(run_folder, converted):
-    start_from(run_folder, converted)
-    new = describe_start(run_folder, {})
-    record = json.loads((run_folder / "training.json").read_text())
-    before = record.pop("origin")["before"]
-    start = {key: before[key] for key in ("model", "weights_sha256")}
-    start["converted_from"] = {key: before[key] for key in ("checkpoint", "sha256")}
-    (run_folder / "training.json").write_text(json.dumps(record | {"started_from": start}))
-
-    assert describe_start(run_folder, {}) == new
-
-
 def test_damaged_record_of_a_training_is_named_before_anything_is_trained_on(run_folder):
     (run_folder / "training.json").write_text("{")
 
     with pytest.raises(ValueError, match="training.json is not valid JSON"):
-        describe_start(run_folder, {})
-
-
-def test_damaged_record_of_a_conversion_is_named_before_anything_is_trained_on(converted):
-    (converted / "conversion.json").write_text('{"checkpoint": "best.pth"}')
-
-    with pytest.raises(ValueError, match="conversion.json has no 'sha256'"):
-        describe_start(converted, {})
+        describe_start(run_folder)
 
 
 @pytest.mark.parametrize("is_published", [True, False])
