@@ -1,7 +1,7 @@
 """The countermeasures. Importing this package registers them, and their feature extractor, with the Auto
 classes."""
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForAudioClassification
 
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 
@@ -10,12 +10,13 @@ from .configuration_lcnn import LCNNConfig
 from .configuration_lfcc_gmm import LFCCGMMConfig
 from .configuration_rawnet2 import RawNet2Config
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
-from .modeling_aasist import AasistForAudioClassification, AasistPreTrainedModel
-from .modeling_lcnn import LCNNForAudioClassification, LCNNPreTrainedModel
-from .modeling_lfcc_gmm import LFCCGMMForAudioClassification, LFCCGMMPreTrainedModel
-from .modeling_rawnet2 import RawNet2ForAudioClassification, RawNet2PreTrainedModel
+from .modeling_aasist import AasistForAudioClassification, AasistModel, AasistPreTrainedModel
+from .modeling_lcnn import LCNNForAudioClassification, LCNNModel, LCNNPreTrainedModel
+from .modeling_lfcc_gmm import LFCCGMMForAudioClassification, LFCCGMMModel, LFCCGMMPreTrainedModel
+from .modeling_rawnet2 import RawNet2ForAudioClassification, RawNet2Model, RawNet2PreTrainedModel
 from .modeling_wav2vec2_antispoofing import (
     Wav2Vec2AntiSpoofingForAudioClassification,
+    Wav2Vec2AntiSpoofingModel,
     Wav2Vec2AntiSpoofingPreTrainedModel,
 )
 
@@ -28,30 +29,44 @@ ARCHITECTURES = {
     RawNet2Config: RawNet2ForAudioClassification,
     Wav2Vec2AntiSpoofingConfig: Wav2Vec2AntiSpoofingForAudioClassification,
 }
+NETWORKS = {  # without the last layer
+    AasistConfig: AasistModel,
+    LCNNConfig: LCNNModel,
+    LFCCGMMConfig: LFCCGMMModel,
+    RawNet2Config: RawNet2Model,
+    Wav2Vec2AntiSpoofingConfig: Wav2Vec2AntiSpoofingModel,
+}
 for config_class, model_class in ARCHITECTURES.items():
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModelForAudioClassification.register(config_class, model_class, exist_ok=True)
+    AutoModel.register(config_class, NETWORKS[config_class], exist_ok=True)
     AutoFeatureExtractor.register(config_class, AntiSpoofingFeatureExtractor, exist_ok=True)
     # What is saved carries its own code, so that it loads where this package is not installed.
     config_class.register_for_auto_class()
     model_class.register_for_auto_class("AutoModelForAudioClassification")
+    NETWORKS[config_class].register_for_auto_class("AutoModel")
 
 __all__ = [
     "ARCHITECTURES",
     "AasistConfig",
     "AasistForAudioClassification",
+    "AasistModel",
     "AasistPreTrainedModel",
     "AntiSpoofingFeatureExtractor",
     "LCNNConfig",
     "LCNNForAudioClassification",
+    "LCNNModel",
     "LCNNPreTrainedModel",
     "LFCCGMMConfig",
     "LFCCGMMForAudioClassification",
+    "LFCCGMMModel",
     "LFCCGMMPreTrainedModel",
     "RawNet2Config",
     "RawNet2ForAudioClassification",
+    "RawNet2Model",
     "RawNet2PreTrainedModel",
     "Wav2Vec2AntiSpoofingConfig",
     "Wav2Vec2AntiSpoofingForAudioClassification",
+    "Wav2Vec2AntiSpoofingModel",
     "Wav2Vec2AntiSpoofingPreTrainedModel",
 ]

@@ -40,7 +40,6 @@ class AasistBackend(nn.Module, SpectroTemporalGraphs):
         )
         self.band_positions = nn.Parameter(torch.empty(1, PROJECTED_SIZE // POOL_SIZE, channels[-1]))
         self.add_graphs(channels[-1], settings)
-        self.dropout = nn.Dropout(config.classifier_dropout)
 
     def reset_parameters(self) -> None:
         """As the authors: positions from a normal distribution."""
@@ -56,7 +55,7 @@ class AasistBackend(nn.Module, SpectroTemporalGraphs):
         energies = self.attention(hidden)
         spectral = (hidden * energies.softmax(dim=3)).sum(dim=3).transpose(1, 2)  # (batch, bands, channels)
         temporal = (hidden * energies.softmax(dim=2)).sum(dim=2).transpose(1, 2)
-        return self.dropout(self.read_out_graphs(spectral + self.band_positions, temporal))
+        return self.read_out_graphs(spectral + self.band_positions, temporal)
 
 
 __all__ = ["AasistBackend"]

@@ -9,20 +9,19 @@ from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
 
 
 class MeanPooling(nn.Module):
-    """Mean over frames, linear layer, GELU and dropout."""
+    """Mean over frames, linear layer and GELU."""
 
     def __init__(self, config: Wav2Vec2AntiSpoofingConfig):
         super().__init__()
         self.output_size = config.classifier_proj_size
         self.projector = nn.Linear(config.encoder_config.hidden_size, self.output_size)
-        self.dropout = nn.Dropout(config.classifier_dropout)
 
     def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         """One state (batch, 1, frames, hidden_size) and a mask (batch, frames), true where there is speech,
         to (batch, output_size)."""
         pooled = self.pool(states.squeeze(1), frame_mask)
         with torch.autocast(pooled.device.type, enabled=False):  # of the vector that scores come from
-            return self.dropout(F.gelu(self.projector(pooled.to(self.projector.weight.dtype))))
+            return F.gelu(self.projector(pooled.to(self.projector.weight.dtype)))
 
     def pool(self, hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
         """(batch, frames, hidden_size) to (batch, hidden_size)."""

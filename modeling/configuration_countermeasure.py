@@ -41,6 +41,7 @@ class CountermeasureConfig(PreTrainedConfig):
             `CountermeasurePreTrainedModel.calibrate`.
     """
 
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["embeddings"]  # which the Trainer does not gather
     labels_by_default: ClassVar[tuple[str, ...]] = ("bonafide", "spoof")  # in the order of the logits
     losses_of_cosines: ClassVar[tuple[str, ...]] = ("am_softmax", "oc_softmax", "p2sgrad")  # not linear
     loss_fields: ClassVar[tuple[str, ...]] = ("loss", "loss_scale", "loss_margin", "focal_gamma")

@@ -25,7 +25,6 @@ class MultiHeadFactorizedAttentivePooling(nn.Module):
         self.value = nn.Linear(encoder.hidden_size, size)
         self.attention = nn.Linear(size, config.attention_heads)
         self.projector = nn.Linear(config.attention_heads * size, self.output_size)
-        self.dropout = nn.Dropout(config.classifier_dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -40,7 +39,7 @@ class MultiHeadFactorizedAttentivePooling(nn.Module):
         values = self.value(torch.einsum("s,bsth->bth", self.value_layer_weights.softmax(0), states))
         weights = softmax_over_frames(self.attention(keys), frame_mask)  # (batch, frames, heads)
         heads = torch.einsum("bth,btv->bhv", weights, values)  # (batch, heads, attention_size)
-        return self.dropout(self.projector(heads.flatten(1)))
+        return self.projector(heads.flatten(1))
 
 
 __all__ = ["MultiHeadFactorizedAttentivePooling"]

@@ -4,15 +4,19 @@ Attention Networks", ICASSP 2022)."""
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from .aasist_block import POOL_SIZE, AasistBlock, selu_
 from .configuration_aasist import AasistConfig
-from .cosine_classifier import make_classifier
 from .graph_attention import SpectroTemporalGraphs
 from .micro_batch import run_in_micro_batches
-from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
+from .modeling_countermeasure import (
+    CountermeasureForAudioClassification,
+    CountermeasurePreTrainedModel,
+    refuse_padding,
+    widen,
+)
 from .sinc import SincBank
 
 
@@ -29,7 +33,7 @@ class AasistPreTrainedModel(CountermeasurePreTrainedModel):
         # As the authors: PyTorch's own initialisation, Xavier's for the energies, normal for other nodes.
         if isinstance(module, SincBank):
             module.init_weights()
-        elif isinstance(module, AasistForAudioClassification):
+        elif isinstance(module, AasistModel):
             init.normal_(module.band_positions)
         elif hasattr(module, "reset_parameters") and not isinstance(module, BATCH_NORMS):
             module.reset_parameters()
@@ -37,13 +41,10 @@ class AasistPreTrainedModel(CountermeasurePreTrainedModel):
             super()._init_weights(module)
 
 
-class AasistForAudioClassification(AasistPreTrainedModel, SpectroTemporalGraphs):
+class AasistModel(AasistPreTrainedModel, SpectroTemporalGraphs):
     """
-    AASIST: sinc bank, residual encoder, a spectral and a temporal graph with attention and pooling, the max
-    graph operation on two branches of heterogeneous stacking graph attention, a linear layer on the readout.
-
-    The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
-    is which.
+    AASIST up to its last layer: sinc bank, residual encoder, a spectral and a temporal graph with attention
+    and pooling, the max graph operation on two branches of heterogeneous stacking graph attention, readout.
     """
 
     def __init__(self, config: AasistConfig):
@@ -57,29 +58,25 @@ class AasistForAudioClassification(AasistPreTrainedModel, SpectroTemporalGraphs)
         )
         self.band_positions = nn.Parameter(torch.empty(1, config.sinc_filters // POOL_SIZE, channels[-1]))
         self.add_graphs(channels[-1], config)
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = make_classifier(5 * config.heterogeneous_graph_size, config)
+        self.add_classifier(5 * config.heterogeneous_graph_size, config.classifier_dropout)
         self.post_init()
 
     @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
         attention_mask: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> SequenceClassifierOutput:
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
-            labels: (batch,) class indices in the order of `config.id2label`.
-            output_hidden_states: whether to return what `convolve` returns.
             attention_mask: accepted where it marks no padding.
-            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
+            output_hidden_states: whether to return what `convolve` returns.
 
         Returns:
-            `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
+            `pooler_output` (batch, 5 * heterogeneous_graph_size), the embeddings, which are the readout, and
+            `last_hidden_state` (batch, channels, bands, frames), the output of the last block.
         """
         refuse_padding(attention_mask)
         if output_hidden_states is None:
@@ -88,13 +85,9 @@ class AasistForAudioClassification(AasistPreTrainedModel, SpectroTemporalGraphs)
             hidden_states = self.convolve(input_values)
         else:
             hidden_states = [run_in_micro_batches(self.convolve_in_pieces, input_values, size=1)]
-        readout = self.dropout(self.read_out(hidden_states[-1]))
-        with torch.autocast(readout.device.type, enabled=False):  # scores rounded to bfloat16 would tie
-            logits = self.classifier(readout.to(self.classifier.weight.dtype))
-
-        return SequenceClassifierOutput(
-            loss=self.loss_function(logits, labels, num_items_in_batch),
-            logits=self.calibrate(logits),
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states[-1],
+            pooler_output=widen(self.read_out(hidden_states[-1])),
             hidden_states=hidden_states if output_hidden_states else None,
         )
 
@@ -129,4 +122,8 @@ class AasistForAudioClassification(AasistPreTrainedModel, SpectroTemporalGraphs)
         return self.read_out_graphs(spectral, temporal)
 
 
-__all__ = ["AasistForAudioClassification", "AasistPreTrainedModel"]
+class AasistForAudioClassification(CountermeasureForAudioClassification, AasistModel):
+    """AASIST and its last layer."""
+
+
+__all__ = ["AasistForAudioClassification", "AasistModel", "AasistPreTrainedModel"]

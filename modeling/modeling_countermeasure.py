@@ -1,13 +1,16 @@
 """What the models of all countermeasures have: labels and a loss that are asked for when weights are loaded,
-the scores' threshold, and what of a model is trained."""
+the scores' threshold, what of a model is trained, and what makes a network a classifier."""
+
+import os
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import logging
+from transformers.modeling_outputs import BaseModelOutputWithPooling, XVectorOutput
+from transformers.utils import can_return_tuple, logging
 
 from .configuration_countermeasure import CountermeasureConfig
-from .cosine_classifier import CosineClassifier
+from .cosine_classifier import CosineClassifier, make_classifier
 from .loss import LOSSES
 
 
@@ -29,6 +32,7 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
 
     main_input_name = "input_values"
     accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\."]  # a network is read from a classifier's weights
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
@@ -60,6 +64,16 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
             model.freeze()
         return loaded
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs) -> None:
+        """As in [`PreTrainedModel`]; the config names the saved code for each Auto class that can load it."""
+        classes = [each for each in type(self).__mro__ if getattr(each, "_auto_class", None)]
+        named = {each._auto_class: f"{each.__module__.split('.')[-1]}.{each.__name__}" for each in classes}
+        self.config.auto_map = {**(getattr(self.config, "auto_map", None) or {}), **named}
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def add_classifier(self, in_features: int, dropout: float = 0.0) -> None:
+        """Make the last layers, after embeddings (batch, in_features): none, but in a classifier."""
+
     def _follow_labels(self, saved: list[str], *, is_replaced: bool) -> None:
         """Make the last layer that of the config's labels, from one of the saved labels."""
         labels, classifier = list_labels(self.config), getattr(self, "classifier", None)
@@ -87,7 +101,8 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
     def _follow_loss(self, saved: str, *, is_replaced: bool) -> bool:
         """Make a new last layer where the config's loss takes another than the saved one; say whether so."""
         loss, of_cosines = self.config.loss, self.config.losses_of_cosines
-        if saved == loss or (saved not in of_cosines and loss not in of_cosines):
+        is_linear = saved not in of_cosines and loss not in of_cosines
+        if saved == loss or is_linear or not hasattr(self, "classifier"):
             return False
         found = f"The weights were trained with the loss {saved}; {loss} takes another last layer"
         if not is_replaced:
@@ -174,6 +189,74 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         self.config.decision_threshold = threshold
 
 
+class CountermeasureForAudioClassification:
+    """
+    What makes a classifier of a network, the class after it among the bases: dropout and a last layer on the
+    network's embeddings.
+
+    The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
+    is which.
+    """
+
+    _keys_to_ignore_on_load_unexpected = None
+    make_classifier = staticmethod(make_classifier)
+
+    def add_classifier(self, in_features: int, dropout: float = 0.0) -> None:
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = self.make_classifier(in_features, self.config)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        attention_mask: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> XVectorOutput:
+        """
+        Args:
+            input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
+            labels: (batch,) class indices in the order of `config.id2label`.
+            output_hidden_states: whether to return those of the network.
+            attention_mask: accepted where it marks no padding.
+            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
+
+        Returns:
+            `logits` (batch, num_labels), `embeddings` (batch, size), of which the last layer makes them, at
+            least in float32 and before dropout, and, where labels are given, `config.loss` as `loss`.
+        """
+        outputs = super().forward(
+            input_values,
+            attention_mask=attention_mask,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        return self.classify(outputs, labels, num_items_in_batch)
+
+    def classify(
+        self,
+        outputs: BaseModelOutputWithPooling,
+        labels: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int | None,
+    ) -> XVectorOutput:
+        """What `forward` returns, of what the network has returned."""
+        embeddings = outputs.pooler_output
+        with torch.autocast(embeddings.device.type, enabled=False):  # scores rounded to bfloat16 would tie
+            logits = self.classifier(self.dropout(embeddings.to(self.classifier.weight.dtype)))
+        return XVectorOutput(
+            loss=self.loss_function(logits, labels, num_items_in_batch),
+            logits=self.calibrate(logits),
+            embeddings=embeddings,
+            hidden_states=outputs.hidden_states,
+        )
+
+
+def widen(hidden: torch.Tensor) -> torch.Tensor:
+    """In float32, unless it has more."""
+    return hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+
+
 def list_labels(config: CountermeasureConfig) -> list[str]:
     """Labels in the order of the logits."""
     return [config.id2label[index] for index in range(config.num_labels)]
@@ -188,4 +271,10 @@ def refuse_padding(attention_mask: torch.Tensor | None) -> None:
         )
 
 
-__all__ = ["CountermeasurePreTrainedModel", "list_labels", "refuse_padding"]
+__all__ = [
+    "CountermeasureForAudioClassification",
+    "CountermeasurePreTrainedModel",
+    "list_labels",
+    "refuse_padding",
+    "widen",
+]

@@ -4,14 +4,18 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from .configuration_lcnn import LCNNConfig
-from .cosine_classifier import make_classifier
 from .cqt import CQT
 from .lfcc import LFCC
-from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
+from .modeling_countermeasure import (
+    CountermeasureForAudioClassification,
+    CountermeasurePreTrainedModel,
+    refuse_padding,
+    widen,
+)
 
 
 def max_feature_map(hidden: torch.Tensor) -> torch.Tensor:
@@ -50,13 +54,10 @@ class LCNNPreTrainedModel(CountermeasurePreTrainedModel):
             super()._init_weights(module)
 
 
-class LCNNForAudioClassification(LCNNPreTrainedModel):
+class LCNNModel(LCNNPreTrainedModel):
     """
-    LFCC or constant-Q transform, four convolutions with max-feature-map and pooling, a fully connected layer
-    with max-feature-map, dropout, a linear layer.
-
-    The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
-    is which.
+    LCNN up to its last layer: LFCC or constant-Q transform, four convolutions with max-feature-map and
+    pooling, a fully connected layer with max-feature-map.
     """
 
     def __init__(self, config: LCNNConfig):
@@ -83,30 +84,26 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
                 f"{list(config.pool_sizes)}: nothing is left."
             )
         self.fc = nn.Linear(channels[-1] * bins * frames, 2 * config.fc_size)
-        self.dropout = nn.Dropout(config.dropout)
-        self.classifier = make_classifier(config.fc_size, config)
+        self.add_classifier(config.fc_size, config.dropout)
         self.post_init()
 
     @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
         attention_mask: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> SequenceClassifierOutput:
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
-            labels: (batch,) class indices in the order of `config.id2label`.
+            attention_mask: accepted where it marks no padding.
             output_hidden_states: whether to return the front end's output (batch, 1, bins, frames) and each
                 block's (batch, channels, bins, frames).
-            attention_mask: accepted where it marks no padding.
-            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
-            `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
+            `pooler_output` (batch, fc_size), the embeddings, and `last_hidden_state` (batch, channels, bins,
+            frames), the output of the last block.
         """
         refuse_padding(attention_mask)
         if input_values.shape[-1] != self.config.num_samples:
@@ -118,19 +115,22 @@ class LCNNForAudioClassification(LCNNPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         hidden = self.front_end(input_values).unsqueeze(1)  # (batch, 1, bins, frames), float32
         hidden_states = (hidden,)
-        hidden = hidden.to(self.classifier.weight.dtype)
+        hidden = hidden.to(self.fc.weight.dtype)
         for block in self.blocks:
             hidden = block(hidden)
             hidden_states += (hidden,)
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
-            hidden = self.fc(hidden.flatten(1).to(self.classifier.weight.dtype))
-            logits = self.classifier(self.dropout(max_feature_map(hidden)))
+            embeddings = max_feature_map(self.fc(hidden.flatten(1).to(self.fc.weight.dtype)))
 
-        return SequenceClassifierOutput(
-            loss=self.loss_function(logits, labels, num_items_in_batch),
-            logits=self.calibrate(logits),
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden,
+            pooler_output=widen(embeddings),
             hidden_states=hidden_states if output_hidden_states else None,
         )
 
 
-__all__ = ["LCNNForAudioClassification", "LCNNPreTrainedModel"]
+class LCNNForAudioClassification(CountermeasureForAudioClassification, LCNNModel):
+    """LCNN, dropout and its last layer."""
+
+
+__all__ = ["LCNNForAudioClassification", "LCNNModel", "LCNNPreTrainedModel"]

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import initialization as init
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, XVectorOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_lfcc_gmm import LFCCGMMConfig
@@ -116,12 +118,27 @@ class DiagonalGMM(Float32Module):
 
     def log_likelihood(self, features: torch.Tensor) -> torch.Tensor:
         """Natural logarithm of the density of each frame: (frames, features) to (frames,), float64."""
+        return self.score(features, torch.zeros(1, dtype=torch.long, device=features.device))[0]
+
+    def score(self, features: torch.Tensor, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Log-likelihood of each of the frames (frames, features), (frames,), and zero-order statistics of each
+        utterance, which begins at one of the frames `starts` (batch,): the sum of its frames'
+        responsibilities, (batch, components); float64.
+        """
         coefficients = self.coefficients(features)
-        found = coefficients[0].new_zeros(len(features))
+        log_likelihoods = coefficients[0].new_zeros(len(features))
+        occupancy = coefficients[0].new_zeros(len(starts), len(self.weights))
         with torch.autocast(features.device.type, enabled=False):
-            for rows, *_, log_likelihood in self.densities(features, *coefficients):
-                found[rows.to(found.device)] += log_likelihood[:, 0].to(found)
-        return found
+            for rows, _, density, total, log_likelihood in self.densities(features, *coefficients):
+                log_likelihoods[rows.to(log_likelihoods.device)] += log_likelihood[:, 0].to(log_likelihoods)
+                # Sums of the rows of density / total, by utterance.
+                places = torch.arange(len(rows), device=density.device)
+                begins = torch.searchsorted(rows, starts).to(density.device)
+                weights = 1 / total[:, 0]
+                sums = F.embedding_bag(places, density, begins, mode="sum", per_sample_weights=weights)
+                occupancy += sums.to(occupancy)
+        return log_likelihoods, occupancy
 
     @torch.no_grad()
     def statistics(self, features: torch.Tensor) -> GMMStatistics:
@@ -183,10 +200,11 @@ class LFCCGMMPreTrainedModel(CountermeasurePreTrainedModel):
         return next(self.gmms.buffers()).dtype  # the front end is float32 always
 
 
-class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
+class LFCCGMMModel(LFCCGMMPreTrainedModel):
     """
-    LFCC and a Gaussian mixture model per label. The logits are the mean log-likelihoods of a frame, so the
-    score of an utterance, logit of bona fide minus logit of spoof, is the one that the baseline publishes.
+    LFCC and a Gaussian mixture model per label. The embeddings are the zero-order Baum-Welch statistics of
+    the mixtures (Dehak et al., "Front-End Factor Analysis for Speaker Verification", IEEE TASLP 2011, eq. 3)
+    over the number of frames: which share of an utterance's frames each component accounts for.
 
     It has no parameters and is not trained by gradient: `training_lfcc_gmm.py` fits `gmms`, by label.
     """
@@ -220,13 +238,48 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
         own = torch.arange(features.shape[1], device=features.device) < num_frames[:, None]  # (batch, frames)
         return features[own], num_frames
 
+    def score(self, features: torch.Tensor, num_frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean log-likelihoods of a frame (batch, num_labels) and embeddings (batch, num_labels *
+        num_components), in the order of the labels, of what `frames` gives."""
+        lengths, starts = num_frames.tolist(), num_frames.cumsum(0) - num_frames
+        scored = [gmm.score(features, starts) for gmm in self.gmms.values()]
+        means = [torch.stack([part.mean() for part in found.split(lengths)]) for found, _ in scored]
+        occupancies = torch.cat([occupancy for _, occupancy in scored], dim=1)
+        embeddings = occupancies / num_frames.to(occupancies)[:, None]
+        return torch.stack(means, dim=1).to(features), embeddings.to(features)
+
+    @can_return_tuple
+    def forward(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            input_values, attention_mask: as in [`LFCCGMMForAudioClassification`].
+
+        Returns:
+            `pooler_output` (batch, num_labels * num_components), the embeddings, in the order of the labels,
+            and `last_hidden_state` (batch, frames, features), the LFCC, 0 behind the last frame.
+        """
+        features, num_frames = self.frames(input_values, attention_mask)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=pad_sequence(features.split(num_frames.tolist()), batch_first=True),
+            pooler_output=self.score(features, num_frames)[1],
+        )
+
+
+class LFCCGMMForAudioClassification(LFCCGMMModel):
+    """
+    The same as a classifier. The logits are the mean log-likelihoods of a frame, so the score of an
+    utterance, logit of bona fide minus logit of spoof, is the one that the baseline publishes.
+    """
+
     @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-    ) -> SequenceClassifierOutput:
+    ) -> XVectorOutput:
         """
         Args:
             input_values: (batch, samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
@@ -236,18 +289,18 @@ class LFCCGMMForAudioClassification(LFCCGMMPreTrainedModel):
 
         Returns:
             `logits` (batch, num_labels), the mean over an utterance's frames of log p(frame | label) in nats,
-            float32, unless the model is calibrated (see `calibrate`), and, where labels are given, the
-            weighted cross-entropy as `loss`.
+            float32, unless the model is calibrated (see `calibrate`), `embeddings`, and, where labels are
+            given, the weighted cross-entropy as `loss`.
         """
-        features, num_frames = self.frames(input_values, attention_mask)
-        lengths = num_frames.tolist()
-        logits = [
-            torch.stack([part.mean() for part in gmm.log_likelihood(features).split(lengths)])
-            for gmm in self.gmms.values()
-        ]
-        logits = torch.stack(logits, dim=1).to(features)  # (batch, num_labels)
+        logits, embeddings = self.score(*self.frames(input_values, attention_mask))
         loss = self.loss_function(logits, labels)
-        return SequenceClassifierOutput(loss=loss, logits=self.calibrate(logits))
+        return XVectorOutput(loss=loss, logits=self.calibrate(logits), embeddings=embeddings)
 
 
-__all__ = ["DiagonalGMM", "GMMStatistics", "LFCCGMMForAudioClassification", "LFCCGMMPreTrainedModel"]
+__all__ = [
+    "DiagonalGMM",
+    "GMMStatistics",
+    "LFCCGMMForAudioClassification",
+    "LFCCGMMModel",
+    "LFCCGMMPreTrainedModel",
+]

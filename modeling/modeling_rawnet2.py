@@ -8,13 +8,17 @@ fastest on GPUs, and on CPUs but for training in float32.
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import can_return_tuple
 
 from .configuration_rawnet2 import RawNet2Config
-from .cosine_classifier import make_classifier
 from .micro_batch import run_in_micro_batches
-from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
+from .modeling_countermeasure import (
+    CountermeasureForAudioClassification,
+    CountermeasurePreTrainedModel,
+    refuse_padding,
+    widen,
+)
 from .sinc import SincBank
 
 
@@ -92,13 +96,8 @@ class RawNet2PreTrainedModel(CountermeasurePreTrainedModel):
             super()._init_weights(module)
 
 
-class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
-    """
-    RawNet2: sinc bank, residual blocks with feature map scaling, GRU, two linear layers.
-
-    The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
-    is which.
-    """
+class RawNet2Model(RawNet2PreTrainedModel):
+    """RawNet2 up to its last layer: sinc bank, residual blocks with feature map scaling, GRU, linear."""
 
     def __init__(self, config: RawNet2Config):
         super().__init__(config)
@@ -117,29 +116,26 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         self.norm = nn.BatchNorm2d(channels[-1])
         self.gru = nn.GRU(channels[-1], config.gru_hidden_size, config.num_gru_layers)
         self.embedding = nn.Linear(config.gru_hidden_size, config.embedding_size)
-        self.classifier = make_classifier(config.embedding_size, config)
+        self.add_classifier(config.embedding_size)
         self.post_init()
 
     @can_return_tuple
     def forward(
         self,
         input_values: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
         attention_mask: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> SequenceClassifierOutput:
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
-            labels: (batch,) class indices in the order of `config.id2label`.
+            attention_mask: accepted where it marks no padding.
             output_hidden_states: whether to return the output of the front end (batch, sinc_filters,
                 frames) and of each block (batch, channels, frames).
-            attention_mask: accepted where it marks no padding.
-            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
-            `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
+            `pooler_output` (batch, embedding_size), the embeddings, and `last_hidden_state` (batch, frames,
+            gru_hidden_size), the output of the GRU.
         """
         refuse_padding(attention_mask)
         if output_hidden_states is None:
@@ -155,13 +151,13 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
                 hidden = run_in_micro_batches(block, hidden, CPU_MICRO_BATCH)
         hidden = F.selu(self.norm(hidden)).squeeze(2).permute(2, 0, 1)  # (frames, batch, channels)
         self.gru.flatten_parameters()
-        hidden = self.gru(hidden.contiguous())[0][-1]  # (batch, gru_hidden_size), last step
+        hidden = self.gru(hidden.contiguous())[0]  # (frames, batch, gru_hidden_size)
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
-            logits = self.classifier(self.embedding(hidden.to(self.embedding.weight.dtype)))
+            embeddings = self.embedding(hidden[-1].to(self.embedding.weight.dtype))
 
-        return SequenceClassifierOutput(
-            loss=self.loss_function(logits, labels, num_items_in_batch),
-            logits=self.calibrate(logits),
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden.transpose(0, 1),
+            pooler_output=widen(embeddings),
             hidden_states=tuple(h.squeeze(2) for h in hidden_states) if output_hidden_states else None,
         )
 
@@ -182,4 +178,8 @@ class RawNet2ForAudioClassification(RawNet2PreTrainedModel):
         return hidden
 
 
-__all__ = ["RawNet2ForAudioClassification", "RawNet2PreTrainedModel"]
+class RawNet2ForAudioClassification(CountermeasureForAudioClassification, RawNet2Model):
+    """RawNet2 and its last layer."""
+
+
+__all__ = ["RawNet2ForAudioClassification", "RawNet2Model", "RawNet2PreTrainedModel"]

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, XVectorOutput
 from transformers.utils import can_return_tuple
 
 from .backends import make_backend, make_last_layer
@@ -17,7 +17,12 @@ from .encoder_stages import EncoderStages, find_stages, make_encoder, make_front
 from .gradient_factor import scale_gradient
 from .log_mel import LogMelSpectrogram
 from .micro_batch import run_in_micro_batches
-from .modeling_countermeasure import CountermeasurePreTrainedModel, refuse_padding
+from .modeling_countermeasure import (
+    CountermeasureForAudioClassification,
+    CountermeasurePreTrainedModel,
+    refuse_padding,
+    widen,
+)
 
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -37,7 +42,7 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
         # The encoder initialises itself; the head as PyTorch does, and not by the library's normal(0, 0.02).
         if isinstance(module, LogMelSpectrogram):
             module.init_weights()
-        elif isinstance(module, Wav2Vec2AntiSpoofingForAudioClassification):
+        elif isinstance(module, Wav2Vec2AntiSpoofingModel):
             if module.layer_weights is not None:
                 init.zeros_(module.layer_weights)
         elif hasattr(module, "reset_parameters") and not isinstance(module, BATCH_NORMS):
@@ -46,16 +51,13 @@ class Wav2Vec2AntiSpoofingPreTrainedModel(CountermeasurePreTrainedModel):
             super()._init_weights(module)
 
 
-class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedModel):
+class Wav2Vec2AntiSpoofingModel(Wav2Vec2AntiSpoofingPreTrainedModel):
     """
-    A pretrained speech encoder, a back end that makes one vector of its states (see `backends.py`),
-    and a linear layer. `config.num_trainable_layers` of its topmost blocks are trained; what lies below,
-    the trunk, is frozen when the model is made or loaded. After that `requires_grad` of the parameters
-    decides, as a user or an adapter sets it: a part of the trunk that needs no gradients stays in eval mode,
-    and a trunk that needs none is run without autograd.
-
-    The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
-    is which.
+    A pretrained speech encoder, and a back end that makes one vector of its states (see `backends.py`).
+    `config.num_trainable_layers` of its topmost blocks are trained; what lies below, the trunk, is frozen
+    when the model is made or loaded. After that `requires_grad` of the parameters decides, as a user or an
+    adapter sets it: a part of the trunk that needs no gradients stays in eval mode, and a trunk that needs
+    none is run without autograd.
     """
 
     def __init__(self, config: Wav2Vec2AntiSpoofingConfig):
@@ -69,7 +71,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             else None
         )
         self.backend = make_backend(config)
-        self.classifier = make_last_layer(self.backend.output_size, config)
+        self.add_classifier(self.backend.output_size, config.classifier_dropout)
         self.post_init()
         self.freeze()
 
@@ -78,7 +80,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         """The stages of the encoder, under the same names for every kind of encoder."""
         return find_stages(self.encoder, has_last_norm=self.config.has_last_norm)
 
-    def train(self, mode: bool = True) -> "Wav2Vec2AntiSpoofingForAudioClassification":
+    def train(self, mode: bool = True) -> "Wav2Vec2AntiSpoofingModel":
         """As in `nn.Module`, but parts of the trunk that need no gradients stay in eval mode."""
         super().train(mode)
         for module in self.frozen_modules():
@@ -115,25 +117,23 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         self,
         input_values: torch.Tensor | None = None,
         trunk_states: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
         attention_mask: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> SequenceClassifierOutput:
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             trunk_states: instead of `input_values`, what `run_trunk` gave for them, in any float type.
-            labels: (batch,) class indices in the order of `config.id2label`.
+            attention_mask: (batch, num_samples), 0 where there is padding at the end, which then neither the
+                encoder's attention nor the back end sees. Padding needs `config.takes_padding`.
             output_hidden_states: whether to return the first block's input and all blocks' outputs, each
                 (batch, frames, hidden_size); the last one after the final layer norm, but with SLS. Needs
                 `input_values`.
-            attention_mask: (batch, num_samples), 0 where there is padding at the end, which then neither the
-                encoder's attention nor the back end sees. Padding needs `config.takes_padding`.
-            num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
-            `logits` (batch, num_labels) and, where labels are given, `config.loss` of them as `loss`.
+            `pooler_output` (batch, size), the embeddings, and `last_hidden_state` (batch, frames,
+            hidden_size), the last of these states; without the others, where the back end takes the mean over
+            time of a frozen encoder, that mean as the only frame.
         """
         if trunk_states is not None or not self.config.takes_padding:
             refuse_padding(attention_mask)
@@ -148,7 +148,7 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
             )
         elif output_hidden_states:
             raise ValueError("output_hidden_states needs input_values: trunk_states are not all of them.")
-        states = list(trunk_states.to(self.classifier.weight.dtype).unbind(1))
+        states = list(trunk_states.to(self.encoder.dtype).unbind(1))
         stages = self.stages
         states = stages.run_blocks(states, self.config.num_frozen_layers, len(stages.layers), frame_mask)
         # (batch, states, frames, hidden_size)
@@ -156,13 +156,10 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         seen = scale_gradient(seen, self.config.encoder_gradient_factor)
         if self.layer_weights is not None:
             seen = torch.einsum("s,bsth->bth", self.layer_weights.softmax(0), seen).unsqueeze(1)
-        hidden = self.backend(seen, frame_mask)  # (batch, output_size)
-        with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
-            logits = self.classifier(hidden.to(self.classifier.weight.dtype))
 
-        return SequenceClassifierOutput(
-            loss=self.loss_function(logits, labels, num_items_in_batch),
-            logits=self.calibrate(logits),
+        return BaseModelOutputWithPooling(
+            last_hidden_state=states[-1],
+            pooler_output=widen(self.backend(seen, frame_mask)),  # (batch, output_size)
             hidden_states=tuple(states) if output_hidden_states else None,
         )
 
@@ -221,8 +218,36 @@ class Wav2Vec2AntiSpoofingForAudioClassification(Wav2Vec2AntiSpoofingPreTrainedM
         return self.stages.convolve(self.front_end(input_values).to(self.encoder.dtype))
 
 
+class Wav2Vec2AntiSpoofingForAudioClassification(
+    CountermeasureForAudioClassification, Wav2Vec2AntiSpoofingModel
+):
+    """The encoder, its back end, dropout and a last layer."""
+
+    make_classifier = staticmethod(make_last_layer)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        trunk_states: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        attention_mask: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> XVectorOutput:
+        """As in [`CountermeasureForAudioClassification`], of what [`Wav2Vec2AntiSpoofingModel`] takes."""
+        outputs = Wav2Vec2AntiSpoofingModel.forward(
+            self, input_values, trunk_states, attention_mask, output_hidden_states, return_dict=True
+        )
+        return self.classify(outputs, labels, num_items_in_batch)
+
+
 def _needs_gradients(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-__all__ = ["Wav2Vec2AntiSpoofingForAudioClassification", "Wav2Vec2AntiSpoofingPreTrainedModel"]
+__all__ = [
+    "Wav2Vec2AntiSpoofingForAudioClassification",
+    "Wav2Vec2AntiSpoofingModel",
+    "Wav2Vec2AntiSpoofingPreTrainedModel",
+]

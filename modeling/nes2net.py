@@ -84,7 +84,6 @@ class Nes2Net(nn.Module):
         self.blocks = nn.ModuleList(Nes2NetBlock(channels) for _ in range(SCALE - 1))
         self.norms = nn.ModuleList(nn.BatchNorm1d(channels) for _ in range(SCALE - 1))
         self.last_norm = nn.BatchNorm1d(self.output_size)
-        self.dropout = nn.Dropout(config.classifier_dropout)
 
     def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         """One state (batch, 1, frames, hidden_size) and a mask (batch, frames), true where there is speech,
@@ -95,7 +94,7 @@ class Nes2Net(nn.Module):
             hidden = group + outputs[-1] if outputs else group
             outputs.append(norm(block(hidden, frame_mask).relu()))
         hidden = self.last_norm(torch.cat([*outputs, last], dim=1)).relu()
-        return self.dropout(average_frames(hidden.transpose(1, 2), frame_mask))
+        return average_frames(hidden.transpose(1, 2), frame_mask)
 
 
 __all__ = ["Nes2Net"]

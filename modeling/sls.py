@@ -24,7 +24,6 @@ class SensitiveLayerSelection(nn.Module):
         self.norm = nn.BatchNorm2d(1)
         pooled_size = (config.count_frames(config.num_samples) // POOL_SIZE) * (hidden_size // POOL_SIZE)
         self.projector = nn.Linear(pooled_size, self.output_size)
-        self.dropout = nn.Dropout(config.classifier_dropout)
 
     def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         """All states (batch, states, frames, hidden_size) to (batch, output_size)."""
@@ -33,7 +32,7 @@ class SensitiveLayerSelection(nn.Module):
         hidden = torch.einsum("bs,bsth->bth", gates, outputs).unsqueeze(1)
         # (batch, 1, frames // 3, hidden_size // 3)
         hidden = F.max_pool2d(F.selu(self.norm(hidden)), POOL_SIZE)
-        return self.dropout(F.selu(self.projector(hidden.flatten(1))))
+        return F.selu(self.projector(hidden.flatten(1)))
 
 
 class SeluClassifier(nn.Module):

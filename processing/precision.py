@@ -41,7 +41,7 @@ class Precision:
 
 
 def _fill_up(forward: Callable) -> Callable:
-    """Repeat the last utterance of a batch, up to the size of the first, and drop its further logits."""
+    """Repeat the last utterance of a batch, up to the size of the first, and drop what is made of that."""
     size = 0
 
     def run(**inputs: torch.Tensor):
@@ -50,7 +50,8 @@ def _fill_up(forward: Callable) -> Callable:
         size = max(size, count)
         places = torch.arange(size, device=inputs["input_values"].device).clamp(max=count - 1)
         outputs = forward(**{name: tensor[places] for name, tensor in inputs.items()})
-        outputs.logits = outputs.logits[:count]
+        for name in ("logits", "embeddings"):
+            outputs[name] = outputs[name][:count]
         return outputs
 
     return run

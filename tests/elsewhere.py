@@ -13,7 +13,8 @@ import imageio_ffmpeg
 SCRIPT = """
 import importlib.util, json, sys
 import soundfile, torch
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers import AutoModelForAudioClassification, pipeline
 
 assert importlib.util.find_spec("modeling") is None and importlib.util.find_spec("processing") is None
 models, files, by_path = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "path"
@@ -22,6 +23,8 @@ for model_dir in models:
     config = AutoConfig.from_pretrained(model_dir, trust_remote_code=True)
     extractor = AutoFeatureExtractor.from_pretrained(model_dir, trust_remote_code=True)
     model = AutoModelForAudioClassification.from_pretrained(model_dir, trust_remote_code=True).eval()
+    network = AutoModel.from_pretrained(model_dir, trust_remote_code=True).eval()
+    assert not hasattr(network, "classifier")
     classifier = pipeline("audio-classification", model=model_dir, trust_remote_code=True)
     answers = []
     for file in files:
@@ -29,8 +32,11 @@ for model_dir in models:
         waveform = waveform.mean(1) if waveform.ndim == 2 else waveform
         answer = {"pipeline": classifier(file if by_path else {"array": waveform, "sampling_rate": rate})}
         if rate == 16000:
+            inputs = extractor(waveform, sampling_rate=rate, return_tensors="pt")
             with torch.no_grad():
-                logits = model(**extractor(waveform, sampling_rate=rate, return_tensors="pt")).logits[0]
+                output = model(**inputs)
+                assert torch.equal(network(**inputs).pooler_output, output.embeddings)
+            logits = output.logits[0]
             answer["score"] = float(logits[config.label2id["bonafide"]] - logits[config.label2id["spoof"]])
         answers.append(answer)
     said.append({"threshold": config.decision_threshold, "answers": answers})

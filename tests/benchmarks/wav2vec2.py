@@ -62,7 +62,7 @@ class Plain(nn.Module):
         trained = {name for name, parameter in model.encoder.named_parameters() if parameter.requires_grad}
         for name, parameter in self.encoder.named_parameters():
             parameter.requires_grad_(name in trained)
-        self.head = nn.Sequential(model.backend.projector, nn.GELU(), model.backend.dropout, model.classifier)
+        self.head = nn.Sequential(model.backend.projector, nn.GELU(), model.dropout, model.classifier)
 
     def forward(self, input_values):
         return self.head(self.encoder(input_values).last_hidden_state.mean(dim=1))

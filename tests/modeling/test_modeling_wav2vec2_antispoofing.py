@@ -208,9 +208,9 @@ def test_logits_keep_float32_resolution_under_autocast(waveforms):
 def test_without_return_dict_the_output_is_a_tuple(waveforms, labels):
     model = small_model()
 
-    loss, logits = model(waveforms, labels=labels, return_dict=False)
+    loss, logits, embeddings = model(waveforms, labels=labels, return_dict=False)
 
-    assert loss.shape == () and logits.shape == (3, 2)
+    assert loss.shape == () and logits.shape == (3, 2) and embeddings.shape[0] == 3
 
 
 def test_loss_without_class_weights_is_the_mean_cross_entropy(waveforms, labels):
