@@ -26,8 +26,9 @@ from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 from huggingface_hub import snapshot_download
 
+from .columns import GUESSES
 from .folder_tree import AUDIO_EXTENSIONS, FolderTree, describe_endings, join, list_above, open_tree
-from .layout import report_missing
+from .layouts import report_missing
 from .trials import FEATURES, KEY_OF_LABEL, KEYS, Corpus, as_word, check_trials, complete_trials
 
 
@@ -42,14 +43,6 @@ METADATA = {
     ),
     "metadata.jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
     "metadata.parquet": pd.read_parquet,
-}
-# What a column may be called, in any case, by what it holds; `--<role>_column` names it.
-GUESSES = {
-    "audio": ("audio",),
-    "label": ("key", "label", "labels", "class"),
-    "id": ("utterance_id", "utterance", "file_id"),
-    "speaker": ("speaker_id", "speaker"),
-    "attack": ("attack", "attack_id", "system_id"),
 }
 # Names of columns by the roles in GUESSES; what is not given is guessed. `breakdown …`: kept as they are.
 Columns = Mapping[str, str | None]

@@ -9,13 +9,20 @@ from urllib.parse import quote
 import pandas as pd
 from transformers.utils import logging
 
-from .audio_folder import GUESSES
 from .text_tables import find_delimiter, read_fields, read_first_line, refuse_lines, split_line
 from .trials import KEY_OF_LABEL, KEYS
 
 
 logger = logging.get_logger(__name__)
 
+# What a column of metadata may be called, in any case, by what it holds; `--<role>_column` names it.
+GUESSES = {
+    "audio": ("audio",),
+    "label": ("key", "label", "labels", "class"),
+    "id": ("utterance_id", "utterance", "file_id"),
+    "speaker": ("speaker_id", "speaker"),
+    "attack": ("attack", "attack_id", "system_id"),
+}
 # What a header may call a column, in any case, by what it is called here.
 NAMES = {
     "utterance_id": {

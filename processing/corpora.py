@@ -6,9 +6,10 @@ from pathlib import Path
 
 from datasets import Dataset, ReadInstruction
 
-from . import asvspoof2019, demo
+from . import demo
 from .arguments import CorpusArguments, SplitArguments
-from .audio_folder import GUESSES, load_folder, load_hub
+from .audio_folder import load_folder, load_hub
+from .columns import GUESSES
 from .corpus_names import DEMO, DEMO_NOTE
 from .files import strip_folder
 from .folder_tree import ARCHIVE_EXTENSIONS, FolderTree, open_tree
@@ -52,7 +53,7 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
     if name == DEMO or (name is None and data_dir is None):
         if data_dir:
             raise ValueError("The demo corpus is made by this package: leave --data_dir out.")
-        corpus = asvspoof2019.LA.load(demo.demo_corpus())
+        corpus = LAYOUTS["asvspoof2019-la"].load(demo.demo_corpus())
         return Corpus(DEMO, corpus.splits, corpus.missing, note=DEMO_NOTE)
     if name in LAYOUTS and data_dir is None:
         corpus = LAYOUTS[name].name

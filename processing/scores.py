@@ -3,7 +3,6 @@ Logits to scores, and score files as tables: a countermeasure's, ours in the for
 tools and anybody's, and those of the organisers' automatic speaker verification (ASV) system for the t-DCF.
 """
 
-import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .audio_folder import AUDIO_EXTENSIONS
 from .columns import is_number, read_columns
 from .files import write_text
+from .folder_tree import AUDIO_EXTENSIONS
 from .layouts import LAYOUTS
 from .text_tables import read_table, refuse_lines
 from .trials import KEY_OF_LABEL, KEYS, SUBSET_OF_NAME, Corpus, check_trials, complete_trials
 
 
 ASV_KEYS = ("target", "nontarget", "spoof")
-PROTOCOLS = [layout for layout in LAYOUTS.values() if not layout.is_csv]
+ASV_VALUES = {"key": {key: key for key in ASV_KEYS}, "subset": SUBSET_OF_NAME}  # see [`read_table`]
+PROTOCOLS = [layout for layout in LAYOUTS.values() if not layout.header]
 
 
 def compute_scores(logits: np.ndarray, label2id: dict[str, int]) -> np.ndarray:
@@ -153,7 +153,7 @@ def read_asv_scores(file: Path, metadata: Path | None = None, *, split: str | No
     """
     source = str(file)
     if metadata is None:
-        trials = read_table(file, ("attack", "key", "score"), values={"key": ASV_KEYS})
+        trials = read_table(file, ("attack", "key", "score"), values=ASV_VALUES)
     elif split not in SUBSET_OF_NAME:
         raise ValueError(
             f"{metadata} is of the subsets {', '.join(SUBSET_OF_NAME)}, but the split is {split!r}."
@@ -161,7 +161,7 @@ def read_asv_scores(file: Path, metadata: Path | None = None, *, split: str | No
     else:
         source = f"{metadata}, subset {split},"
         trials = _read_side_by_side(file, metadata)
-        trials = trials[trials["subset"].map(SUBSET_OF_NAME) == SUBSET_OF_NAME[split]]
+        trials = trials[trials["subset"] == SUBSET_OF_NAME[split]]
     if trials.empty:
         raise ValueError(f"{source} lists no ASV trial.")
     if without := [key for key in ASV_KEYS if key not in set(trials["key"])]:
@@ -174,17 +174,15 @@ def read_asv_scores(file: Path, metadata: Path | None = None, *, split: str | No
 def _read_side_by_side(file: Path, metadata: Path) -> pd.DataFrame:
     """The trials of `trial_metadata.txt` with their scores, by the line numbers of `score.txt`."""
     names = ("speaker", "utterance", "codec", "transmission", "attack", "key", "trim", "subset")
-    trials = read_table(metadata, names, values={"key": ASV_KEYS, "subset": SUBSET_OF_NAME})
-    scores = read_table(file, ("speaker", "utterance", "score"), values={})
-    pairs = itertools.zip_longest(
-        scores["utterance"].items(), trials["utterance"].items(), fillvalue=("after the last", "no trial")
-    )
-    for (line, utterance), (other_line, other) in pairs:
-        if utterance != other:
-            raise ValueError(
-                f"{file}, line {line}, is of {utterance}, but {metadata}, line {other_line}, of {other}. "
-                "They are read line by line, and must list the same trials in the same order."
-            )
+    trials = read_table(metadata, names, values=ASV_VALUES)
+    scores = read_table(file, ("speaker", "utterance", "score"), values=ASV_VALUES)
+    if [*scores["utterance"]] != [*trials["utterance"]]:
+        pairs = zip(scores["utterance"].items(), trials["utterance"], strict=False)
+        where = next((f"line {i}: {own} and {other}" for (i, own), other in pairs if own != other), "the end")
+        raise ValueError(
+            f"{file} and {metadata} are read line by line, and must list the same trials in the same order, "
+            f"but differ at {where}."
+        )
     return trials.set_index(scores.index).assign(score=scores["score"])
 
 

@@ -5,7 +5,7 @@ import csv
 import itertools
 import re
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +18,7 @@ ENCODING_OF_MARK = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"
 
 
 def read_table(
-    path: Path, names: Sequence[str], *, values: Mapping[str, Collection[str]], is_csv: bool = False
+    path: Path, names: Sequence[str], *, values: Mapping[str, Mapping[str, str]], is_csv: bool = False
 ) -> pd.DataFrame:
     """
     Read a file of one trial on each line; "-" or "bonafide" as the attack of a bona fide one becomes "-".
@@ -26,13 +26,13 @@ def read_table(
     Args:
         path: the file.
         names: what the fields of a line are, in order; "-" for one that is not kept.
-        values: the values allowed in a column, by its name.
+        values: what the values allowed in a column become, by its name.
         is_csv: fields that may be quoted between commas, under a header, instead of white space between them.
 
     Raises:
         ValueError: a line with other fields or values; the message names it.
     """
-    sep = "," if is_csv else " "
+    sep, values = "," if is_csv else " ", {name: of for name, of in values.items() if name in names}
     expected = f"`{sep.join(names)}`"
     expected += "".join(f", the {name} {' or '.join(allowed)}" for name, allowed in values.items())
     expected += ", the attack - or bonafide unless the key is spoof" if "attack" in names else ""
@@ -40,7 +40,8 @@ def read_table(
     table.columns = [*names, "more"]
     wrong = (table[names[0]] == "") | (table[names[-1]] == "") | (table["more"] != "")
     for name, allowed in values.items():
-        wrong |= ~table[name].isin(allowed)
+        table[name] = table[name].map(allowed)
+        wrong |= table[name].isna()
     if "attack" in names:
         without = table["attack"].isin(BONAFIDE_ATTACKS)
         wrong |= without != (table["key"] != "spoof")

@@ -17,8 +17,8 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 
 import train
 from metrics.det import equal_error_rate
-from processing import asvspoof2019
 from processing.collation import AudioCollator
+from processing.layouts import LAYOUTS
 from processing.scoring import score_rows
 
 
@@ -136,7 +136,7 @@ def test_two_processes_give_the_scores_of_one(tmp_path, tiny_recipe, la_corpus, 
 
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "run")
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "run")
-    rows = asvspoof2019.LA.load(la_corpus).splits["eval"]
+    rows = LAYOUTS["asvspoof2019-la"].load(la_corpus).splits["eval"]
     one_process = score_rows(model, AudioCollator(extractor), rows)
     scores = read_scores(tmp_path / "run" / "results" / "eval" / "scores.txt")
 

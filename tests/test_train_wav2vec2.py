@@ -19,8 +19,8 @@ from transformers import (
 )
 
 import train
-from processing import asvspoof2019
 from processing.collation import AudioCollator
+from processing.layouts import LAYOUTS
 from processing.resuming import hash_tensors
 
 
@@ -87,7 +87,7 @@ def logits_of(run: Path, corpus: Path) -> torch.Tensor:
     model = AutoModelForAudioClassification.from_pretrained(run).eval()
     collator = AudioCollator(AutoFeatureExtractor.from_pretrained(run))
     with torch.no_grad():
-        return model(**collator(list(asvspoof2019.LA.load(corpus).splits["eval"]))).logits
+        return model(**collator(list(LAYOUTS["asvspoof2019-la"].load(corpus).splits["eval"]))).logits
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:

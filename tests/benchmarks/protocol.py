@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from processing.asvspoof2019 import LA  # noqa: E402
+from processing.layouts import LAYOUTS  # noqa: E402
 from processing.scores import match_scores, read_scores  # noqa: E402
 from processing.trials import make_rows  # noqa: E402
 
@@ -64,7 +64,7 @@ class Stopwatch:
 def load_rows(protocol: Path) -> dict[str, tuple[float, float]]:
     """Seconds of each step from a protocol to rows."""
     watch = Stopwatch()
-    trials = LA.read_protocol(protocol)
+    trials = LAYOUTS["asvspoof2019-la"].read_protocol(protocol)
     watch.lap(f"read_protocol, {len(trials):,} lines")
     make_rows(trials, "/corpora/LA/flac/" + trials["utterance_id"] + ".flac")
     watch.lap(f"make_rows, {len(trials):,} rows")
@@ -73,7 +73,7 @@ def load_rows(protocol: Path) -> dict[str, tuple[float, float]]:
 
 def load_scores(scores: Path, protocol: Path) -> dict[str, tuple[float, float]]:
     """Seconds of each step from a score file to the scores of a protocol's trials."""
-    trials = LA.read_protocol(protocol)
+    trials = LAYOUTS["asvspoof2019-la"].read_protocol(protocol)
     watch = Stopwatch()
     scored = read_scores(scores)
     watch.lap(f"read_scores, {len(scored):,} lines")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from metrics.det import equal_error_rate
-from processing import asvspoof2019
+from processing.layouts import LAYOUTS
 from processing.scores import ASV_KEYS, read_asv_scores
 
 
@@ -110,7 +110,7 @@ def test_another_number_of_files_is_refused(number):
     ("split", "counts"), [("dev", (1_484, 5_768, 22_296)), ("eval", (5_370, 33_327, 63_882))]
 )
 def test_official_scores_of_2019_have_their_counts_and_attacks(shared_data, split, counts):
-    corpus = asvspoof2019.LA.load(shared_data / "asvspoof2019_la_mini")
+    corpus = LAYOUTS["asvspoof2019-la"].load(shared_data / "asvspoof2019_la_mini")
     scores = read_asv_scores(*corpus.asv_score_files[split])
     numbers = range(1, 7) if split == "dev" else range(7, 20)
     assert tuple(len(of_key(scores, key)) for key in ASV_KEYS) == counts
@@ -121,7 +121,7 @@ def test_official_scores_of_2019_have_their_counts_and_attacks(shared_data, spli
     ("split", "eer", "threshold"), [("dev", 0.0242653, -3.548998), ("eval", 0.0245778, -5.680051)]
 )
 def test_official_scores_of_2019_give_the_published_equal_error_rate(shared_data, split, eer, threshold):
-    corpus = asvspoof2019.LA.load(shared_data / "asvspoof2019_la_mini")
+    corpus = LAYOUTS["asvspoof2019-la"].load(shared_data / "asvspoof2019_la_mini")
     scores = read_asv_scores(*corpus.asv_score_files[split])
     assert equal_error_rate(of_key(scores, "target"), of_key(scores, "nontarget")) == (
         pytest.approx(eer, abs=5e-8),
@@ -130,7 +130,7 @@ def test_official_scores_of_2019_give_the_published_equal_error_rate(shared_data
 
 
 def test_official_eval_scores_of_2019_give_the_published_error_rates(shared_data):
-    corpus = asvspoof2019.LA.load(shared_data / "asvspoof2019_la_mini")
+    corpus = LAYOUTS["asvspoof2019-la"].load(shared_data / "asvspoof2019_la_mini")
     scores, threshold = read_asv_scores(*corpus.asv_score_files["eval"]), -5.680051
     target, nontarget, spoof = (np.array(of_key(scores, key)) for key in ASV_KEYS)
     assert np.mean(nontarget >= threshold) == pytest.approx(0.0246047, abs=5e-8)
@@ -147,11 +147,11 @@ def test_2019_dev_and_eval_go_with_their_own_asv_scores(tmp_path, la_corpus):
         split: (write(root / "ASVspoof2019_LA_asv_scores" / name, SCORES_2019),)
         for split, name in names.items()
     }
-    assert asvspoof2019.LA.load(root).asv_score_files == files
+    assert LAYOUTS["asvspoof2019-la"].load(root).asv_score_files == files
 
 
 def test_2019_without_asv_scores_has_none(la_corpus):
-    assert asvspoof2019.LA.load(la_corpus).asv_score_files == {}
+    assert LAYOUTS["asvspoof2019-la"].load(la_corpus).asv_score_files == {}
 
 
 # ASVspoof 2021
@@ -190,27 +190,15 @@ def test_a_key_without_a_trial_in_the_subset_is_named(tmp_path):
 def test_lines_of_different_utterances_are_refused(tmp_path):
     scores, metadata = write_2021(tmp_path)
     scores.write_text(scores.read_text().replace("LA_E_5013672-", "LA_E_5013699-"))
-    with pytest.raises(
-        ValueError, match=r"score\.txt, line 3, is of LA_E_5013699-.*metadata\.txt, line 3, of LA_E_5013672-"
-    ):
+    with pytest.raises(ValueError, match=r"differ at line 3: LA_E_5013699-\S+ and LA_E_5013672-"):
         read_asv_scores(scores, metadata, split="eval")
 
 
-@pytest.mark.parametrize(
-    ("shorter", "message"),
-    [
-        (
-            0,
-            r"score\.txt, line after the last, is of no trial, but .*metadata\.txt, line 9, of LA_E_5013678-",
-        ),
-        (1, r"score\.txt, line 9, is of LA_E_5013678-.*metadata\.txt, line after the last, of no trial"),
-    ],
-    ids=["scores", "metadata"],
-)
-def test_files_of_different_lengths_are_refused(tmp_path, shorter, message):
+@pytest.mark.parametrize("shorter", [0, 1], ids=["scores", "metadata"])
+def test_files_of_different_lengths_are_refused(tmp_path, shorter):
     files = write_2021(tmp_path)
     files[shorter].write_text("".join(files[shorter].read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"score\.txt and .*metadata\.txt .* differ at the end"):
         read_asv_scores(*files, split="eval")
 
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from datasets import Features, Value
 
-from processing.asvspoof2021 import DF, LA
 from processing.audio import decode_audio
 from processing.corpora import CorpusArguments, load_corpus
+from processing.layouts import LAYOUTS
 from processing.trials import FEATURES, Corpus, count_classes, list_trials
 
 
@@ -27,6 +27,7 @@ LA_0047 DF_E_2000060 high_ogg asvspoof - bonafide notrim eval bonafide - - - -
 LA_0048 DF_E_2000061 oggm4a asvspoof bonafide bonafide notrim progress bonafide - - - -
 """  # noqa: E501
 LINES = {"LA": LA_LINES, "DF": DF_LINES}
+LA, DF = LAYOUTS["asvspoof2021-la"], LAYOUTS["asvspoof2021-df"]
 
 
 def write_keys(folder: Path, text: str) -> Path:

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from datasets import Features, Value
 
-from processing.asvspoof5 import ASVSPOOF5
 from processing.corpora import CorpusArguments, load_corpus
+from processing.layouts import LAYOUTS
 from processing.trials import FEATURES, Corpus
 
 
@@ -130,4 +130,4 @@ def test_a_corpus_without_any_audio_is_an_error_even_with_allow_missing(tmp_path
 def test_a_malformed_line_is_named_with_its_file_and_number(tmp_path, line):
     make(tmp_path, train=LINES["train"] + line + "\n")
     with pytest.raises(ValueError, match=rf"ASVspoof5\.train\.tsv, line 3: '{line}' is not "):
-        ASVSPOOF5.load(tmp_path)
+        LAYOUTS["asvspoof5"].load(tmp_path)

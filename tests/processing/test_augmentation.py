@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
 from modeling import RawNet2Config, RawNet2ForAudioClassification
-from processing import asvspoof2019
 from processing.arguments import GradientArguments
 from processing.augmentation import AUGMENTATIONS, AugmentationChain, build_augmentation
 from processing.collation import AudioCollator
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+from processing.layouts import LAYOUTS
 from processing.training import build_trainer
 
 
@@ -24,7 +24,7 @@ EXTRACTOR = AntiSpoofingFeatureExtractor(num_samples=1000)
 
 @pytest.fixture(scope="module")
 def splits(la_corpus):
-    return asvspoof2019.LA.load(la_corpus).splits
+    return LAYOUTS["asvspoof2019-la"].load(la_corpus).splits
 
 
 def reverse(waveform, rate, generator):

@@ -13,11 +13,11 @@ from torch.optim.swa_utils import update_bn
 from transformers import TrainingArguments, set_seed
 
 from modeling import AntiSpoofingFeatureExtractor, RawNet2Config, RawNet2ForAudioClassification
-from processing import asvspoof2019
 from processing.arguments import GradientArguments
 from processing.averaging import KeepingCallback, choose_steps, estimate_batch_statistics, keep_better_average
 from processing.collation import AudioCollator
 from processing.files import write_text
+from processing.layouts import LAYOUTS
 from processing.training import build_trainer
 
 
@@ -59,7 +59,7 @@ def build(folder: Path, la_corpus: Path, **changes):
     model = RawNet2ForAudioClassification(RawNet2Config(num_samples=4000, **sizes))
     method = GradientArguments(crop="random", average_checkpoints="3")
     collator = AudioCollator(AntiSpoofingFeatureExtractor(num_samples=4000), [1, 0])
-    splits = asvspoof2019.LA.load(la_corpus).splits
+    splits = LAYOUTS["asvspoof2019-la"].load(la_corpus).splits
     return build_trainer(
         model, collator, splits, TrainingArguments(str(folder), **arguments | changes), method
     )

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from processing import asvspoof2019
 from processing.collation import AudioCollator, label_ids
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+from processing.layouts import LAYOUTS
 
 
 @pytest.fixture(scope="module")
 def rows(la_corpus):
-    return asvspoof2019.LA.load(la_corpus).splits["train"]
+    return LAYOUTS["asvspoof2019-la"].load(la_corpus).splits["train"]
 
 
 def batches(rows, collator, num_workers=0, batch_size=5) -> torch.Tensor:

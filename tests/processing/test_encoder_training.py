@@ -13,9 +13,9 @@ from transformers import AutoModelForAudioClassification, Trainer, TrainingArgum
 
 from hub_cards.recipe import Recipe
 from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
-from processing import asvspoof2019
 from processing.arguments import GradientArguments
 from processing.collation import AudioCollator
+from processing.layouts import LAYOUTS
 from processing.lora import add_lora, merge_lora
 from processing.models import build_model
 from processing.training import AntiSpoofingTrainer, build_trainer
@@ -127,7 +127,7 @@ RECIPE = Recipe(
 
 def test_run_with_adapters_that_was_killed_ends_with_the_weights_of_the_whole_one(la_corpus, tmp_path):
     base_model = save_base_model(tmp_path / "base")
-    splits = asvspoof2019.LA.load(la_corpus).splits
+    splits = LAYOUTS["asvspoof2019-la"].load(la_corpus).splits
 
     def train(folder, checkpoint=None):
         set_seed(1)
@@ -181,7 +181,7 @@ def test_run_with_adapters_that_was_killed_ends_with_the_weights_of_the_whole_on
 
 
 def test_cache_of_what_adapters_change_is_refused(la_corpus):
-    model, rows = make_model(), asvspoof2019.LA.load(la_corpus).splits["dev"]
+    model, rows = make_model(), LAYOUTS["asvspoof2019-la"].load(la_corpus).splits["dev"]
     add_lora(model.encoder, 2)
 
     with pytest.raises(ValueError, match="adapters are trained in it.*Leave out the cache or --lora_rank"):

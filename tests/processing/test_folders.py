@@ -363,9 +363,7 @@ def test_keys_inside_the_folder_of_audio_are_found(tmp_path, keys):
 def test_the_keys_of_stage_1_are_refused_with_those_to_download(tmp_path, track):
     root = make(tmp_path, f"ASVspoof2021_{track}_eval/flac/{track}_E_1.flac")
     write(root / "keys/CM/trial_metadata.txt", f"- {track}_E_1 - - - spoof - eval\n")
-    with pytest.raises(
-        ValueError, match=rf"keys of stage 1.*Download the full keys.*{track}-keys-full\.tar\.gz"
-    ):
+    with pytest.raises(FileNotFoundError, match=rf"no keys/{track}/CM/.*{track}-keys-full\.tar\.gz"):
         load(root)
 
 

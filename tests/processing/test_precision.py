@@ -11,8 +11,8 @@ from torch._dynamo.testing import CompileCounter
 
 import eval as script
 import modeling  # noqa: F401  registers the architectures
-from processing import asvspoof2019
 from processing.collation import AudioCollator
+from processing.layouts import LAYOUTS
 from processing.models import load_countermeasure
 from processing.precision import Precision
 from processing.resuming import describe_difference
@@ -32,7 +32,7 @@ def countermeasure(folder):
 
 @pytest.fixture
 def corpus(la_corpus):
-    return asvspoof2019.LA.load(la_corpus)
+    return LAYOUTS["asvspoof2019-la"].load(la_corpus)
 
 
 def test_bf16_scores_are_those_of_autocast_and_results_say_so(

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from processing.asvspoof2019 import LA
-from processing.layouts import read_protocol
+from processing.layouts import LAYOUTS, read_protocol
 from processing.trials import Corpus, read_label_map
 
 
@@ -127,8 +126,8 @@ def test_an_unknown_layout_is_answered_with_those_known(tmp_path, text, found):
         read_protocol(tmp_path / "trials.txt")
     assert f"trials.txt {found}" in str(error.value)
     assert (
-        "ASVspoof 2019 LA (5), ASVspoof 2021 LA (8), ASVspoof 2021 DF (13), ASVspoof 5 (10); and "
-        "In-the-Wild, by the header file,speaker,label" in str(error.value)
+        "ASVspoof 2019 LA (5), ASVspoof 2021 LA (8), ASVspoof 2021 DF (13), ASVspoof 5 (10), "
+        "In-the-Wild (file,speaker,label)" in str(error.value)
     )
 
 
@@ -157,7 +156,7 @@ def test_a_line_with_more_or_fewer_fields_is_named_wherever_it_stands(tmp_path, 
     lines[number - 1] = " ".join("abcdefgh"[:fields])
     (tmp_path / "trials.txt").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match=rf"trials\.txt, line {number}: '{lines[number - 1]}' is not"):
-        LA.read_protocol(tmp_path / "trials.txt")
+        LAYOUTS["asvspoof2019-la"].read_protocol(tmp_path / "trials.txt")
 
 
 def test_a_protocol_that_is_not_there_is_named(tmp_path):

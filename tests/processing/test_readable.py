@@ -9,8 +9,8 @@ import pytest
 import soundfile
 from datasets import Audio
 
-from processing.asvspoof2019 import LA
 from processing.corpora import take_readable_splits
+from processing.layouts import LAYOUTS
 from processing.readable import leave_out_unreadable
 
 
@@ -34,7 +34,7 @@ def write_garbage(path):
 
 
 def check(corpus_dir, *, allow_unreadable=False):
-    corpus = LA.load(corpus_dir)
+    corpus = LAYOUTS["asvspoof2019-la"].load(corpus_dir)
     specs = {"train": "train[:50%]", "dev": "dev"}
     return take_readable_splits(corpus, specs, allow_unreadable=allow_unreadable)
 
@@ -110,7 +110,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(corpus_dir, tmp_path):
 
 
 def test_recordings_within_the_rows_are_checked(corpus_dir):
-    rows = LA.load(corpus_dir).splits["dev"]
+    rows = LAYOUTS["asvspoof2019-la"].load(corpus_dir).splits["dev"]
     contents = [{"bytes": flac(corpus_dir, name).read_bytes(), "path": None} for name in rows["utterance_id"]]
     contents[3]["bytes"] = b"404"
     rows = (

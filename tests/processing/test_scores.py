@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from processing import asvspoof2019
+from processing.layouts import LAYOUTS
 from processing.scores import (
     compute_scores,
     list_scored_trials,
@@ -31,7 +31,7 @@ TRIALS = pd.DataFrame(
 
 @pytest.fixture(scope="module")
 def trials(la_corpus):
-    return list_trials(asvspoof2019.LA.load(la_corpus).splits["eval"])
+    return list_trials(LAYOUTS["asvspoof2019-la"].load(la_corpus).splits["eval"])
 
 
 @pytest.fixture

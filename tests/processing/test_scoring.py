@@ -15,8 +15,8 @@ from datasets import Dataset, DatasetInfo
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 import modeling  # noqa: F401  registers the architectures
-from processing import asvspoof2019
 from processing.collation import AudioCollator
+from processing.layouts import LAYOUTS
 from processing.models import load_countermeasure
 from processing.resuming import hash_rows
 from processing.scoring import Batches, ScoringCheckpoint, score_rows
@@ -52,7 +52,7 @@ def damage(corpus, utterance) -> tuple:
 
 
 def rows_of(corpus):
-    return asvspoof2019.LA.load(corpus).splits["eval"]
+    return LAYOUTS["asvspoof2019-la"].load(corpus).splits["eval"]
 
 
 def interrupted(model, collator, corpus, path):
@@ -105,7 +105,7 @@ import sys
 from pathlib import Path
 from accelerate import PartialState
 import modeling
-from processing import asvspoof2019
+from processing.layouts import LAYOUTS
 from processing.collation import AudioCollator
 from processing.models import load_countermeasure
 from processing.scoring import Batches, ScoringCheckpoint, score_rows
@@ -122,7 +122,7 @@ corpus, trained, path = sys.argv[1:]
 PartialState(cpu=True)
 cm = load_countermeasure(trained)
 checkpoint = ScoringCheckpoint(Path(path), {"model": "m", "corpus": "c"})
-rows = asvspoof2019.LA.load(Path(corpus)).splits["eval"]
+rows = LAYOUTS["asvspoof2019-la"].load(Path(corpus)).splits["eval"]
 score_rows(cm.model, Dying(cm.feature_extractor), rows, batches=Batches(2), checkpoint=checkpoint)
 """
 

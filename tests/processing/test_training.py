@@ -14,8 +14,8 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from modeling import AntiSpoofingFeatureExtractor, RawNet2Config, RawNet2ForAudioClassification
-from processing import asvspoof2019
 from processing.collation import AudioCollator
+from processing.layouts import LAYOUTS
 from processing.training import (
     AntiSpoofingTrainer,
     make_metrics,
@@ -35,7 +35,7 @@ def small_trainer(
 ) -> AntiSpoofingTrainer:
     """A small trainer over two epochs whose collators note the epoch of their batches; `changes` are those of
     its arguments."""
-    splits = asvspoof2019.LA.load(la_corpus).splits
+    splits = LAYOUTS["asvspoof2019-la"].load(la_corpus).splits
     extractor = AntiSpoofingFeatureExtractor(num_samples=4000)
     collators = [RecordingCollator(extractor, [1, 0], crop=crop) for crop in ("random", "start")]
     for collator in collators:

@@ -17,9 +17,10 @@ from modeling import (
     Wav2Vec2AntiSpoofingConfig,
     Wav2Vec2AntiSpoofingForAudioClassification,
 )
-from processing import asvspoof2019, trunk_cache
+from processing import trunk_cache
 from processing.collation import AudioCollator
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
+from processing.layouts import LAYOUTS
 from processing.scoring import Batches
 from processing.trunk_cache import TrunkCollator, cache_trunk
 
@@ -49,7 +50,7 @@ def rows(corpus):
 
 
 def rows_of(corpus):
-    return asvspoof2019.LA.load(corpus).splits["dev"]
+    return LAYOUTS["asvspoof2019-la"].load(corpus).splits["dev"]
 
 
 def make_model(num_trainable_layers=1, **settings) -> Wav2Vec2AntiSpoofingForAudioClassification:
