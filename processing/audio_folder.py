@@ -6,30 +6,20 @@ import os
 import posixpath
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import (
-    Audio,
-    ClassLabel,
-    Dataset,
-    DatasetDict,
-    DatasetInfo,
-    Features,
-    Value,
-    load_dataset_builder,
-    load_from_disk,
-)
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Value, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 from huggingface_hub import snapshot_download
 
 from .columns import GUESSES
-from .folder_tree import AUDIO_EXTENSIONS, FolderTree, describe_endings, join, list_above, open_tree
+from .folder_tree import AUDIO_EXTENSIONS, FolderTree, describe_endings, join, open_tree
 from .layouts import report_missing
-from .trials import FEATURES, KEY_OF_LABEL, KEYS, Corpus, as_word, check_trials, complete_trials
+from .trials import KEY_OF_LABEL, Corpus, add_trials, as_word, check_trials, complete_trials
 
 
 SPLITS = {  # ours by what they are called, in any case
@@ -99,10 +89,14 @@ def load_folder(
         present = listed[audio].map(lambda path: path in recordings or (tree.root / path).is_file())
         where = str(tree.root)
         report_missing(listed[audio], present, source=source, where=where, allow_missing=allow_missing)
-        missing[ours], listed = int((~present).sum()), listed[present]
+        missing[ours], listed = int((~present).sum()), listed[present].copy()
         if len(listed):
-            rows = _make_dataset(listed, files, tree.root.resolve())
-            splits[ours] = _to_rows(rows, source, columns, keys, are_there=True)
+            listed[files] = str(tree.root.resolve()) + os.sep + listed[files]
+            texts = {name: pa.array(values, pa.string()) for name, values in listed.items()}
+            rows = Dataset(pa.table(texts))
+            for name in files:
+                rows = rows.cast_column(name, Audio(decode=False))
+            splits[ours] = _to_rows(rows, source, columns, keys)
     left_out = {reason: number for reason, number in left_out.items() if number}
     return Corpus(str(tree.root), splits, missing, left_out=left_out)
 
@@ -177,22 +171,20 @@ def _list_recordings(tree: FolderTree) -> tuple[pd.DataFrame, list[str], Counter
         files += names.values()
     listed, unlisted = pd.concat(tables, ignore_index=True), []
     left_out, known = Counter(tree.left_out), set(listed["audio"])
-    covered = {posixpath.dirname(path) for path in paths}
+    covered = {PurePosixPath(path).parent for path in paths}
     for folder, names in tree.recordings.items():
         here = [join(folder, name) for name in names]
-        try:
-            "".join(here).encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{tree.root}: a name in {folder!r} is not UTF-8. Rename it: {names!r:.300}"
-            ) from error
-        if covered.isdisjoint(list_above(folder)):
+        if covered.isdisjoint([PurePosixPath(folder), *PurePosixPath(folder).parents]):
             unlisted += here
         else:
             left_out["recordings that no metadata list"] += len(set(here) - known)
     others = [name for name in tree.list_others() if name not in METADATA]
     left_out[f"files without the ending of an audio file ({describe_endings(others)})"] = len(others)
-    return pd.concat([listed, pd.DataFrame({"audio": unlisted})], ignore_index=True), files, left_out
+    return (
+        pd.concat([listed, pd.DataFrame({"audio": unlisted})], ignore_index=True),
+        [*dict.fromkeys(files)],
+        left_out,
+    )
 
 
 def _read_metadata(path: Path) -> pd.DataFrame:
@@ -249,22 +241,6 @@ def _describe_unlabelled(
     return f"{text} {tables[0]} is not read." if tables else text
 
 
-def _make_dataset(table: pd.DataFrame, files: list[str], root: Path) -> Dataset:
-    """A table of recordings as `datasets` has it, audio as paths."""
-    arrays, features = {}, {}
-    for name, values in table.items():
-        if name in files:
-            paths = pa.array([os.path.join(root, path) for path in values.fillna("")], pa.string())
-            nothing = pa.nulls(len(paths), pa.binary())
-            arrays[name] = pa.StructArray.from_arrays([nothing, paths], names=["bytes", "path"])
-            features[name] = Audio(decode=False)
-        else:
-            arrays[name] = pa.array(values, pa.string(), from_pandas=True)
-            features[name] = Value("string")
-    features = Features(features)
-    return Dataset(pa.table(arrays, schema=features.arrow_schema), info=DatasetInfo(features=features))
-
-
 def _to_corpus(
     datasets: Mapping[str, Dataset], name: str, columns: Columns, keys: Mapping[str, str]
 ) -> Corpus:
@@ -283,44 +259,28 @@ def _double_split(name: str | Path, split: str, ours: str) -> ValueError:
     return ValueError(f"{name} has both a {split} and another {ours} split. Rename one of them.")
 
 
-def _to_rows(
-    rows: Dataset, source: str, columns: Columns, keys: Mapping[str, str], *, are_there: bool = False
-) -> Dataset:
+def _to_rows(rows: Dataset, source: str, columns: Columns, keys: Mapping[str, str]) -> Dataset:
     """The rows of one split with the columns of `trials.FEATURES`; audio bytes are not touched."""
     found = {role: _find_column(rows, source, role, columns.get(role)) for role in GUESSES}
     try:
-        if are_there and not isinstance(rows.features[found["audio"]], Audio):
-            raise TypeError("a column of text beside those of files")
         rows = rows.cast_column(found["audio"], Audio(decode=False))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, TypeError) as error:
         raise _column_error(rows, source, "audio", f"column {found['audio']} holds no audio") from error
-    paths = _find_recordings(rows, source, found["audio"], are_there)
+    paths = _find_recordings(rows, source, found["audio"])
     texts = {role: _read_column(rows, name) for role, name in found.items() if name and role != "audio"}
-    words = {role: text.map(as_word) for role, text in texts.items()}
-    known = {
-        column: words[role]
-        for role, column in (("speaker", "speaker_id"), ("attack", "attack"))
-        if role in words
-    }
     keys = _read_keys(texts["label"], source, found["label"], keys)
-    trials = complete_trials(pd.DataFrame({**known, "key": keys}))
-    names = _name_utterances(paths, trials["key"])
-    trials["utterance_id"] = words["id"].mask(texts["id"] == "", names) if "id" in words else names
+    names = _name_utterances(paths, keys)
+    known = {"utterance_id": "id", "speaker_id": "speaker", "attack": "attack"}
+    words = {name: texts[role].map(as_word) for name, role in known.items() if role in texts}
+    trials = complete_trials(pd.DataFrame({"utterance_id": names, **words, "key": keys}))
+    trials["utterance_id"] = trials["utterance_id"].mask(trials["utterance_id"] == "-", names)
     check_trials(trials, f"{source} (utterance ids can be given by --id_column)")
-    own = [name for role, name in columns.items() if role.startswith("breakdown")]
-    for name in own:
-        column = _find_column(rows, source, "breakdown", name)
-        trials[name] = _read_column(rows, column).map(as_word).replace("-", "unknown")
-    trials["label"] = trials["key"].map(KEYS.index)
-
-    rows = rows.select_columns([found["audio"]])
-    if found["audio"] != "audio":
-        rows = rows.rename_column(found["audio"], "audio")
-    features = {**FEATURES, **dict.fromkeys(own, Value("string"))}
-    for name, feature in features.items():
-        if name != "audio":
-            rows = rows.add_column(name, pa.array(trials[name], feature.pa_type), feature=feature)
-    return rows.select_columns(list(features))
+    for role, name in columns.items():
+        if role.startswith("breakdown"):
+            column = _find_column(rows, source, "breakdown", name)
+            trials[name] = _read_column(rows, column).map(as_word).replace("-", "unknown")
+    rows = rows.select_columns([found["audio"]]).rename_columns({found["audio"]: "audio"})
+    return add_trials(rows, trials)
 
 
 def _find_column(rows: Dataset, source: str, role: str, name: str | None) -> str | None:
@@ -369,22 +329,17 @@ def _read_keys(labels: pd.Series, source: str, name: str, keys: Mapping[str, str
     return found
 
 
-def _find_recordings(rows: Dataset, source: str, name: str, are_there: bool) -> list[str | None]:
+def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:
     """Path of each recording, which must be a file unless the data set holds the recording itself."""
     audio = rows.with_format("arrow")[:][name]  # in chunks, memory-mapped: never to be combined
     paths = pc.struct_field(audio, "path").to_pylist()
-    if are_there:
-        return paths
     embedded = pc.struct_field(audio, "bytes").is_valid().to_pylist()
-    absent = [
-        path
-        for path, here in zip(paths, embedded, strict=True)
-        if not here and not os.path.isfile(path or "")
-    ]
-    if absent:
+    pairs = zip(paths, embedded, strict=True)
+    if absent := [path for path, is_here in pairs if not is_here and not os.path.isfile(path or "")]:
         raise FileNotFoundError(
-            f"{source}: {len(absent):,} of the {len(paths):,} recordings have no audio file; the first is "
-            f"{absent[0]}. Complete the data set, or take their lines out of its metadata."
+            f"{source}: {len(absent):,} of the {len(paths):,} recordings in column {name} have no audio "
+            f"file; the first is {absent[0]}. Complete the data set, take their lines out of its metadata, or name "
+            "another column by --audio_column."
         )
     return paths
 

@@ -69,12 +69,6 @@ def join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def list_above(folder: str) -> list[str]:
-    """A folder of a [`FolderTree`] and all that it lies in."""
-    parts = folder.split("/") if folder else []
-    return ["/".join(parts[:i]) for i in range(len(parts) + 1)]
-
-
 def describe_endings(names: Iterable[str]) -> str:
     """How many files there are of each ending, in words."""
     endings = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in names)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from datasets import Audio, ClassLabel, Dataset, DatasetInfo, Features, Value
+from datasets import Audio, ClassLabel, Dataset, Features, Value
 
 
 KEYS = ("bonafide", "spoof")
@@ -114,16 +114,21 @@ def as_word(text: str) -> str:
 
 def make_rows(trials: pd.DataFrame, paths: Iterable[str]) -> Dataset:
     """Rows of `FEATURES` and the corpus's own string columns; the audio stays on disk."""
-    own = [name for name in trials if name not in FEATURES and name != "key"]
-    features = Features({**FEATURES, **{name: Value("string") for name in own}})
     paths = pa.array(paths, pa.string())
-    columns = {name: pa.array(trials[name], pa.string()) for name in trials}
-    columns["audio"] = pa.StructArray.from_arrays(
-        [pa.nulls(len(paths), pa.binary()), paths], names=["bytes", "path"]
-    )
-    columns["label"] = pa.array((trials["key"] == "spoof").astype("int64"))
-    table = pa.table({name: columns[name] for name in features}, schema=features.arrow_schema)
-    return Dataset(table, info=DatasetInfo(features=features))
+    audio = pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], names=["bytes", "path"])
+    rows = Dataset(pa.table({"audio": audio})).cast_column("audio", Audio(decode=False))
+    return add_trials(rows, trials)
+
+
+def add_trials(rows: Dataset, trials: pd.DataFrame) -> Dataset:
+    """Rows whose one column is `audio`, with the others of `FEATURES` and the corpus's own."""
+    own = [name for name in trials if name not in FEATURES and name != "key"]
+    features = {**FEATURES, **dict.fromkeys(own, Value("string"))}
+    columns = trials.assign(label=(trials["key"] == "spoof").astype("int64"))
+    for name, feature in features.items():
+        if name != "audio":
+            rows = rows.add_column(name, pa.array(columns[name], feature.pa_type), feature=feature)
+    return rows.select_columns(list(features))
 
 
 def list_trials(rows: Dataset) -> pd.DataFrame:

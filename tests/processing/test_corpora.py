@@ -733,7 +733,7 @@ def test_two_audio_columns_must_be_chosen_from(own_columns):
 
 @pytest.mark.parametrize("column", ["label", "Urteil"], ids=["numbers", "text"])
 def test_an_audio_column_that_holds_no_audio_is_refused(own_columns, column):
-    with pytest.raises(ValueError, match=f"column {column} holds no audio.*--audio_column"):
+    with pytest.raises(FileNotFoundError, match=f"column {column} have no audio file.*--audio_column"):
         load(own_columns, **OWN_NAMES | {"audio_column": column})
 
 
