@@ -27,10 +27,9 @@ Window = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wa
 # A seek is exact to the sample, and so is the header's length. In lossy formats neither is.
 _EXACT_SUBTYPES = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
 # What follows the samples can be told.
-_ENDING_FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "AU", "CAF", "FLAC"}
+_ENDING_FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "AU", "FLAC"}
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does not state its length
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header
-_MADE_UP_BYTES = 10**9  # so are sizes from here on, if not half of it is there
 _SIZES = re.compile(r"(data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")
 _FLAC_READ_AHEAD = 2**13  # bytes, of libsndfile at most
 _RIFF_SLACK = 64  # bytes: whether the size of a whole RF64 or W64 counts its own head is often wrong
@@ -174,14 +173,7 @@ def _open_soundfile(file: AudioFile) -> sf.SoundFile:
     stated, there = map(int, found.groups()[1:]) if found else (0, 0)
     slack = _RIFF_SLACK if found and found[1] in ("riff", "Riff size") else 0
     if there + slack < stated < _PLACEHOLDER_BYTES:
-        whole = re.search(r"(?:RIFF|FORM) *: (\d+)", sound.extra_info)
-        if not (_MADE_UP_BYTES <= stated > 2 * there or (whole and int(whole[1]) < stated)):
-            raise ValueError(
-                f"{file.name} was cut off: of {stated:,} bytes {there:,} are there. Fetch it again."
-            )
-        file.remarks.notes.append(
-            f"The header states {stated:,} bytes of samples, {there:,} are there: taken for a placeholder."
-        )
+        raise ValueError(f"{file.name} was cut off: of {stated:,} bytes {there:,} are there. Fetch it again.")
     if sound.subtype not in _EXACT_SUBTYPES or not 0 < sound.frames < _UNKNOWN_FRAMES:
         raise sf.SoundFileRuntimeError(f"{sound.subtype} with {sound.frames} frames is left to FFmpeg")
     return sound

@@ -1,7 +1,6 @@
 """One audio file while it is decoded: its stream, its name, and what is remarked of it."""
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,12 +13,8 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-# How the chunks of a file of these first four bytes state their size: byte order, number of bytes.
-_CHUNK_SIZES = {
-    **dict.fromkeys([b"RIFF", b"RF64"], ("little", 4)),
-    **dict.fromkeys([b"RIFX", b"FORM"], ("big", 4)),
-    b"caff": ("big", 8),
-}
+# How files of these first four bytes state the size of what follows the next four.
+_BYTE_ORDERS = {b"RIFF": "little", b"RIFX": "big", b"FORM": "big"}
 
 AudioSource = str | Path | bytes | Mapping[str, Any]
 
@@ -78,20 +73,14 @@ class AudioFile:
     remarks: Remarks
 
     def note_unread_bytes(self, end: int) -> None:
-        """Note what follows the samples, which end at `end`, and is no chunk of the same WAV, AIFF or CAF."""
+        """Note what follows the samples, which end at `end`, and the chunks of a WAV or AIFF."""
         size = self.stream.seek(0, os.SEEK_END)
         self.stream.seek(0)
-        form = self.stream.read(4)
-        order, num_bytes = _CHUNK_SIZES.get(form, ("big", 0))
-        while num_bytes:
-            begin = self.stream.seek(end if form == b"caff" else end + end % 2)
-            head = self.stream.read(4 + num_bytes)
-            follows = begin + len(head) + int.from_bytes(head[4:], order)
-            if not re.match(rb"[ -~]{4}", head) or head[:4] in _CHUNK_SIZES or follows > size:
-                end = min(begin, size)
-                break
-            end = follows
-        if unread := max(0, size - end):
+        form, stated = self.stream.read(4), self.stream.read(4)
+        if order := _BYTE_ORDERS.get(form):
+            end = max(end, 8 + int.from_bytes(stated, order))
+            end += end % 2
+        if (unread := size - end) > 0:
             self.remarks.notes.append(f"Bytes of the file that were left unread: {unread:,}.")
 
 

@@ -338,8 +338,8 @@ def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:
     if absent := [path for path, is_here in pairs if not is_here and not os.path.isfile(path or "")]:
         raise FileNotFoundError(
             f"{source}: {len(absent):,} of the {len(paths):,} recordings in column {name} have no audio "
-            f"file; the first is {absent[0]}. Complete the data set, take their lines out of its metadata, or name "
-            "another column by --audio_column."
+            f"file; the first is {absent[0]}. Complete the data set, take their lines out of its metadata, "
+            "or name another column by --audio_column."
         )
     return paths
 

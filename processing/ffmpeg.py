@@ -106,17 +106,6 @@ def _read_block_start(packet: av.Packet, streaminfo: bytes) -> int:
     return number if head[1] & 1 else number * int.from_bytes(streaminfo[2:4], "big")
 
 
-def _find_size_without_zeros(stream: BinaryIO) -> int:
-    """Size of the file without the zeros at its end, which are no half of a recording."""
-    size = stream.seek(0, os.SEEK_END)
-    while size:
-        begin = stream.seek(max(0, size - 2**16))
-        if rest := stream.read(size - begin).rstrip(b"\0"):
-            return begin + len(rest)
-        size = begin
-    return 0
-
-
 def _ends_ogg(stream: BinaryIO, begin: int) -> bool:
     """
     Whether the last page is marked as the last and is there to its end (RFC 3533, 6), and FFmpeg took it:
@@ -200,7 +189,7 @@ class _Decoding:
     def note_rest(self, end: int) -> None:
         """Note what was not read of the file, where so many bytes were."""
         self.file.note_unread_bytes(end)
-        if self.kind not in ("aiff", "wav") and _find_size_without_zeros(self.file.stream) > 2 * end:
+        if self.kind not in ("aiff", "wav") and self.file.stream.seek(0, os.SEEK_END) > 2 * end:
             raise self.make_error()
 
     def skip(self, packet: av.Packet | None) -> None:

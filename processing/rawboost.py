@@ -149,26 +149,15 @@ def design_band_stops(low: np.ndarray, high: np.ndarray, lengths: np.ndarray) ->
 
 def filter_and_sum(signals: np.ndarray, filters: Sequence[np.ndarray]) -> np.ndarray:
     """
-    Each signal (signals, num_samples) through its filter, and their sum (num_samples,), by FFT of blocks. The
-    output starts (taps + 1) / 2 samples into the convolution, as that of the published filterFIR.
+    Each signal (signals, num_samples) through its filter, and their sum (num_samples,). The output starts
+    (taps + 1) / 2 samples into the convolution, as that of the published filterFIR.
     """
-    starts = [(len(taps) + 1) // 2 for taps in filters]
-    span = max(map(len, filters))
-    block = 2 ** max(12, (4 * span).bit_length())
-    step = block - span  # of samples in a block, so that what it becomes has no room to wrap around
-    num_samples, num_blocks = signals.shape[1], -(-(signals.shape[1] + max(starts)) // step)
-    kernels = np.zeros((len(filters), block), np.float32)
-    for kernel, start, taps in zip(kernels, starts, filters, strict=True):
-        kernel[max(starts) - start :][: len(taps)] = taps
-    blocks = np.zeros((len(filters), num_blocks * step), np.float32)
-    blocks[:, :num_samples] = signals
-    spectra = np.fft.rfft(blocks.reshape(len(filters), num_blocks, step), block)
-    # One signal after the other: its spectrum stays in the processor's cache.
-    parts = np.fft.irfft(sum(map(np.multiply, spectra, np.fft.rfft(kernels))), block)
-    y = np.zeros((num_blocks + 1, step), np.float32)
-    y[:-1] = parts[:, :step]
-    y[1:, :span] += parts[:, step:]
-    return y.reshape(-1)[max(starts) :][:num_samples]
+    from scipy.signal import oaconvolve  # takes 0.4 s
+
+    y = np.zeros(signals.shape[1], np.float32)
+    for x, taps in zip(np.pad(signals, ((0, 0), (0, 2))), filters, strict=True):
+        y += oaconvolve(x, taps.astype(np.float32))[(len(taps) + 1) // 2 :][: len(y)]
+    return y
 
 
 def limit_peak(x: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torchaudio
-from torch import nn
 from transformers.utils import logging
 
 
@@ -71,25 +70,23 @@ class PolyphaseFilter:
     """
     torchaudio's filter from `step` to `new_step` samples without the zeros of its matrix, which are nearly
     all of it where the two rates have hardly a common divisor: 3 GB from 48,001 to 16,000 Hz, here 2.5 MB.
-    Worked out in float64.
     """
 
     def __init__(self, step: int, new_step: int, width: int):
-        place = torch.arange(new_step, dtype=torch.float64) * step / new_step  # of a result, in the source
-        self.first = place.floor().long() - width  # source sample that its filter begins with
-        offset = self.first[:, None] + torch.arange(2 * width + 2) - place[:, None]  # (new_step, taps)
-        scale = min(step, new_step) * ROLLOFF / step
-        time = (offset * scale).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
-        window = torch.cos(time * math.pi / ZERO_CROSSINGS / 2).square()
-        self.taps = (scale * window * torch.sinc(time)).float()
-        self.step, self.width = step, width
+        self.step, self.new_step = step, new_step
+        self.lead = -(-width * new_step // step)  # results before the first of the signal
+        time = np.arange(-self.lead * step, width * new_step + 1) / new_step  # in source samples
+        time = (time * min(step, new_step) * ROLLOFF / step).clip(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+        window = np.cos(time * np.pi / ZERO_CROSSINGS / 2) ** 2
+        self.taps = (min(step, new_step) * ROLLOFF / step * window * np.sinc(time)).astype(np.float32)
 
     def __call__(self, signal: torch.Tensor) -> torch.Tensor:
         """(k * step,) to (k * new_step,), with silence around it."""
-        padded = nn.functional.pad(signal, (self.width, self.width + 1))
-        windows = padded.unfold(0, self.taps.shape[1], 1)  # (k * step, taps)
-        starts = self.width + self.first + self.step * torch.arange(len(signal) // self.step)[:, None]
-        return torch.cat([(windows[start] * self.taps).sum(dim=1) for start in starts])
+        from scipy.signal import upfirdn  # takes 0.4 s
+
+        length = len(signal) // self.step * self.new_step
+        resampled = upfirdn(self.taps, signal.numpy(), self.new_step, self.step)
+        return torch.from_numpy(resampled[self.lead :][:length])
 
 
 @functools.lru_cache(maxsize=64)  # to make the filter takes longer than to use it

@@ -29,27 +29,20 @@ def test_newest_checkpoint_is_taken_by_its_number(run):
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 )
-@pytest.mark.parametrize("kept", [None, 0, 1, 20, 0.5, -1])
-def test_checkpoint_with_a_cut_or_missing_file_is_skipped(run, name, kept):
-    path = run / "checkpoint-10" / name
-    content = path.read_bytes()
-    path.unlink()
-    if kept is not None:
-        path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+def test_checkpoint_that_lacks_a_file_is_skipped(run, name):
+    (run / "checkpoint-10" / name).unlink()
 
-    assert find_problem(run / "checkpoint-10") is not None
+    assert "is missing" in find_problem(run / "checkpoint-10")
     assert find_last_checkpoint(run).name == "checkpoint-9"
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_checkpoint_with_flipped_bits_is_skipped(run, name):
-    path = run / "checkpoint-10" / name
+@pytest.mark.parametrize("kept", [0, 1, 20, 0.5, -1])
+def test_checkpoint_of_which_the_last_file_is_half_written_is_skipped(run, kept):
+    path = run / "checkpoint-10" / "trainer_state.json"
     content = path.read_bytes()
-    tensor = bytes(400)  # zeros, float32
-    assert content.count(tensor) == 1
-    path.write_bytes(content.replace(tensor, tensor[:200] + b"\x04" + tensor[201:]))
+    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
 
-    assert find_problem(run / "checkpoint-10") == f"{name} is damaged"
+    assert "is cut off" in find_problem(run / "checkpoint-10")
     assert find_last_checkpoint(run).name == "checkpoint-9"
 
 

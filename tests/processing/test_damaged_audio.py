@@ -271,23 +271,6 @@ def test_damage_of_any_page_of_an_ogg_is_remarked(sound, tmp_path, name):
         assert len(samples) <= len(whole) and remarks.describe()
 
 
-def with_sizes(wav: bytes, riff: int, data: int) -> bytes:
-    """The WAV with other sizes in its header."""
-    at = wav.index(b"data") + 4
-    return wav[:4] + riff.to_bytes(4, "little") + wav[8:at] + data.to_bytes(4, "little") + wav[at + 4 :]
-
-
-@pytest.mark.parametrize("riff", [128_036, 2_000_000_036])
-def test_size_that_a_wav_can_not_have_is_a_placeholder(sound, tmp_path, riff):
-    path = tmp_path / "a.wav"
-    path.write_bytes(with_sizes(sound["original.wav"], riff, 2_000_000_000))
-
-    samples, remarks = decode(path)
-
-    np.testing.assert_allclose(samples, ffmpeg_pcm(path), atol=1e-6)
-    assert "states 2,000,000,000 bytes of samples, 128,000 are there" in remarks.describe()
-
-
 @pytest.mark.parametrize(("form", "subtype"), [("W64", "PCM_16"), ("RF64", "PCM_16"), ("WAV", "MS_ADPCM")])
 def test_forms_of_wav_that_were_cut_off_are_errors(tmp_path, form, subtype):
     path = tmp_path / "a.wav"
@@ -298,7 +281,7 @@ def test_forms_of_wav_that_were_cut_off_are_errors(tmp_path, form, subtype):
         decode_audio(path)
 
 
-@pytest.mark.parametrize("form", ["WAV", "RF64", "AIFF", "AU", "CAF", "FLAC"])
+@pytest.mark.parametrize("form", ["WAV", "RF64", "AIFF", "AU", "FLAC"])
 def test_what_follows_the_stated_end_is_left_unread_and_remarked(tmp_path, form):
     path = tmp_path / "a"
     sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, RATE // 10), RATE, format=form)
@@ -315,6 +298,7 @@ def test_what_follows_the_stated_end_is_left_unread_and_remarked(tmp_path, form)
 
 def test_chunks_after_the_samples_of_a_wav_are_nothing_unread(sound, tmp_path):
     path = tmp_path / "a.wav"
-    path.write_bytes(sound["original.wav"] + b"LIST" + (5).to_bytes(4, "little") + b"INFO!\0")
+    content = sound["original.wav"] + b"LIST" + (5).to_bytes(4, "little") + b"INFO!\0"
+    path.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
 
     assert decode(path)[1] == Remarks()
