@@ -74,9 +74,19 @@ def format_duration(seconds: float | None) -> str:
     return f"{whole:,} s ({f'{hours} h ' if hours else ''}{minutes} min)"
 
 
+def show_characters(text: str) -> str:
+    """A text from elsewhere, with a sign for each character that is not seen or changes the others' order."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def format_factor(factor: float) -> str:
+    """Write how many times more, by two digits: 1.4, 320, 12,000."""
+    return format_any(float(f"{factor:.2g}"))
+
+
 def format_code(text: str) -> str:
     """Write a name from elsewhere as code in Markdown, whatever is in it."""
-    text = "".join(c if c.isprintable() else "�" for c in text)
+    text = show_characters(text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 

@@ -1,4 +1,4 @@
-"""The Markdown templates of this folder: what they can call, and an error for a value that is missing."""
+"""The templates of this folder: what they can call, and an error for a value that is missing."""
 
 import json
 import re
@@ -30,6 +30,7 @@ def group_stages(channels: Iterable[int]) -> list[tuple[int, int]]:
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
     undefined=_Missing,
+    autoescape=lambda name: name.endswith(".html"),  # Markdown has no escape that suits all places
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -49,6 +50,8 @@ _ENVIRONMENT.filters |= {
     "memory": tables.format_memory,
     "duration": tables.format_duration,
     "code": tables.format_code,
+    "visible": tables.show_characters,
+    "factor": tables.format_factor,
     "argument": tables.format_argument,
     "calibration": describe_calibration,
     "cell": tables.format_cell,

@@ -1,8 +1,8 @@
 """Plots of scores and error rates. Each function returns a matplotlib figure, which a notebook shows."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from statistics import NormalDist
 
 import numpy as np
@@ -45,7 +45,7 @@ def plot_det(
     figure, axes = make_axes(6.4, 6.4, title)
     lowest, highest = 0.05, 0.6
     drawn, without_errors = [], []
-    for (name, scores), color in zip(systems.items(), cycle(CURVES), strict=False):
+    for (name, scores), color in zip(systems.items(), itertools.cycle(CURVES), strict=False):
         frr, far, thresholds = det_curve(*scores)
         eer, _ = equal_error_rate(*scores)
         if eer == 0:
@@ -189,6 +189,37 @@ def plot_timeline(
         axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set_xlim(0, (starts[-1] + window_seconds) / per_unit)
     axes.set(xlabel=f"Middle of the {window_seconds:g} s window ({unit})", ylabel=name)
+    return figure
+
+
+def plot_recording(
+    envelope: np.ndarray, seconds: float, scored: tuple[float, float], timeline: Mapping | None = None
+) -> Figure:
+    """
+    The waveform of a recording and, below it, the LLRs of its windows.
+
+    Args:
+        envelope: (num_stretches, 2), the lowest and the highest sample of stretches of equal length.
+        seconds, scored: length; begin and end of what is shaded grey.
+        timeline: `middles` in seconds and natural `llrs` of the windows, (num_windows,), NaN for a gap; the
+            `level` of alarm; and `segments` below it, which are shaded.
+    """
+    figure = Figure(figsize=(6, 3.4 if timeline else 1.6), layout="constrained", facecolor="white")
+    axes = figure.subplots(2 if timeline else 1, sharex=True, squeeze=False)[:, 0]
+    axes[0].fill_between(np.linspace(0, seconds, len(envelope)), *envelope.T, color=LINE, linewidth=0.4)
+    axes[0].axvspan(*scored, color="#d9d9d9", zorder=0)
+    axes[0].set(yticks=[], ylabel="Waveform")
+    if timeline:
+        log10, level = (np.asarray(timeline[name]) / np.log(10) for name in ("llrs", "level"))
+        axes[1].plot(timeline["middles"], log10, color=LINE, linewidth=0.8, marker="o", markersize=3)
+        axes[1].axhline(level, color=SPOOF, linestyle="--", linewidth=1.2, label="level of alarm")
+        axes[1].set_ylabel("log10 likelihood\nratio of windows")
+        axes[1].legend(fontsize=8, framealpha=0.9)
+        for segment, of in itertools.product(timeline["segments"], axes):
+            ends = segment["start_seconds"], segment["end_seconds"]
+            of.axvspan(*ends, color=SPOOF, alpha=0.3, linewidth=0, zorder=0.5)
+    axes[-1].set(xlim=(0, seconds), xlabel="Time (minutes:seconds)")
+    axes[-1].xaxis.set_major_formatter(lambda time, _: f"{time // 60:.0f}:{time % 60:04.1f}")
     return figure
 
 
