@@ -29,22 +29,16 @@ ARCHITECTURES = {
     RawNet2Config: RawNet2ForAudioClassification,
     Wav2Vec2AntiSpoofingConfig: Wav2Vec2AntiSpoofingForAudioClassification,
 }
-NETWORKS = {  # without the last layer
-    AasistConfig: AasistModel,
-    LCNNConfig: LCNNModel,
-    LFCCGMMConfig: LFCCGMMModel,
-    RawNet2Config: RawNet2Model,
-    Wav2Vec2AntiSpoofingConfig: Wav2Vec2AntiSpoofingModel,
-}
 for config_class, model_class in ARCHITECTURES.items():
+    network_class = model_class.__bases__[-1]  # which has no last layer
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModelForAudioClassification.register(config_class, model_class, exist_ok=True)
-    AutoModel.register(config_class, NETWORKS[config_class], exist_ok=True)
+    AutoModel.register(config_class, network_class, exist_ok=True)
     AutoFeatureExtractor.register(config_class, AntiSpoofingFeatureExtractor, exist_ok=True)
     # What is saved carries its own code, so that it loads where this package is not installed.
     config_class.register_for_auto_class()
     model_class.register_for_auto_class("AutoModelForAudioClassification")
-    NETWORKS[config_class].register_for_auto_class("AutoModel")
+    network_class.register_for_auto_class("AutoModel")
 
 __all__ = [
     "ARCHITECTURES",

@@ -4,19 +4,12 @@ Attention Networks", ICASSP 2022)."""
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import can_return_tuple
 
 from .aasist_block import POOL_SIZE, AasistBlock, selu_
 from .configuration_aasist import AasistConfig
 from .graph_attention import SpectroTemporalGraphs
 from .micro_batch import run_in_micro_batches
-from .modeling_countermeasure import (
-    CountermeasureForAudioClassification,
-    CountermeasurePreTrainedModel,
-    refuse_padding,
-    widen,
-)
+from .modeling_countermeasure import CountermeasureForAudioClassification, CountermeasurePreTrainedModel
 from .sinc import SincBank
 
 
@@ -61,35 +54,17 @@ class AasistModel(AasistPreTrainedModel, SpectroTemporalGraphs):
         self.add_classifier(5 * config.heterogeneous_graph_size, config.classifier_dropout)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> BaseModelOutputWithPooling:
-        """
-        Args:
-            input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
-            attention_mask: accepted where it marks no padding.
-            output_hidden_states: whether to return what `convolve` returns.
-
-        Returns:
-            `pooler_output` (batch, 5 * heterogeneous_graph_size), the embeddings, which are the readout, and
-            `last_hidden_state` (batch, channels, bands, frames), the output of the last block.
-        """
-        refuse_padding(attention_mask)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+    def embed(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, output_hidden_states: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Waveforms (batch, num_samples) to the output of the last block, embeddings (batch, 5 *
+        heterogeneous_graph_size), and, as hidden states, what `convolve` returns, if asked for."""
+        self.refuse_padding(attention_mask)
         if self.training or output_hidden_states or input_values.device.type != "cpu":
             hidden_states = self.convolve(input_values)
         else:
-            hidden_states = [run_in_micro_batches(self.convolve_in_pieces, input_values, size=1)]
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden_states[-1],
-            pooler_output=widen(self.read_out(hidden_states[-1])),
-            hidden_states=hidden_states if output_hidden_states else None,
-        )
+            hidden_states = (run_in_micro_batches(self.convolve_in_pieces, input_values, size=1),)
+        return hidden_states[-1], self.read_out(hidden_states[-1]), hidden_states
 
     def convolve(self, input_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Output of front end (batch, 1, bands, frames) and each block (batch, channels, bands, frames)."""

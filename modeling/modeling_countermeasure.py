@@ -72,7 +72,45 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     def add_classifier(self, in_features: int, dropout: float = 0.0) -> None:
-        """Make the last layers, after embeddings (batch, in_features): none, but in a classifier."""
+        """Make what follows embeddings (batch, in_features): in the network alone, nothing."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **inputs: torch.Tensor | None,
+    ) -> BaseModelOutputWithPooling:
+        """
+        The network without its last layer, `embed`, whose docstring says what its states are.
+
+        Args:
+            input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
+            attention_mask: (batch, num_samples), 0 in padding at the end, which not every model takes.
+            output_hidden_states: whether to return all states, and not only the last.
+            inputs: what else `embed` takes.
+
+        Returns:
+            `pooler_output` (batch, size), the embeddings, at least float32, and `last_hidden_state`.
+        """
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        last, embeddings, states = self.embed(input_values, attention_mask, output_hidden_states, **inputs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=last,
+            pooler_output=embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)),
+            hidden_states=states if output_hidden_states else None,
+        )
+
+    @staticmethod
+    def refuse_padding(attention_mask: torch.Tensor | None) -> None:
+        """Raise a `ValueError` if a mask marks padding, of a model that takes waveforms of one length."""
+        if attention_mask is not None and not attention_mask.all():
+            raise ValueError(
+                "attention_mask marks padding, but this model uses no mask: bring the waveforms to one "
+                "length by its own feature extractor."
+            )
 
     def _follow_labels(self, saved: list[str], *, is_replaced: bool) -> None:
         """Make the last layer that of the config's labels, from one of the saved labels."""
@@ -191,8 +229,7 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
 
 class CountermeasureForAudioClassification:
     """
-    What makes a classifier of a network, the class after it among the bases: dropout and a last layer on the
-    network's embeddings.
+    What makes a classifier of a network, the next base class: dropout and a last layer on its embeddings.
 
     The score of an utterance is the logit of bona fide minus the logit of spoof; `config.id2label` says which
     is which.
@@ -213,34 +250,22 @@ class CountermeasureForAudioClassification:
         output_hidden_states: bool | None = None,
         attention_mask: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        **inputs: torch.Tensor | None,
     ) -> XVectorOutput:
         """
         Args:
             input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
             labels: (batch,) class indices in the order of `config.id2label`.
-            output_hidden_states: whether to return those of the network.
-            attention_mask: accepted where it marks no padding.
+            output_hidden_states, attention_mask, inputs: as for the network.
             num_items_in_batch: utterances of the whole optimizer step; see `loss_function`.
 
         Returns:
-            `logits` (batch, num_labels), `embeddings` (batch, size), of which the last layer makes them, at
-            least in float32 and before dropout, and, where labels are given, `config.loss` as `loss`.
+            `logits` (batch, num_labels), `embeddings` (batch, size), which they are made of, before dropout,
+            and, where labels are given, `config.loss` of the logits as `loss`.
         """
         outputs = super().forward(
-            input_values,
-            attention_mask=attention_mask,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
+            input_values, attention_mask, output_hidden_states, return_dict=True, **inputs
         )
-        return self.classify(outputs, labels, num_items_in_batch)
-
-    def classify(
-        self,
-        outputs: BaseModelOutputWithPooling,
-        labels: torch.Tensor | None,
-        num_items_in_batch: torch.Tensor | int | None,
-    ) -> XVectorOutput:
-        """What `forward` returns, of what the network has returned."""
         embeddings = outputs.pooler_output
         with torch.autocast(embeddings.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             logits = self.classifier(self.dropout(embeddings.to(self.classifier.weight.dtype)))
@@ -252,29 +277,9 @@ class CountermeasureForAudioClassification:
         )
 
 
-def widen(hidden: torch.Tensor) -> torch.Tensor:
-    """In float32, unless it has more."""
-    return hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-
-
 def list_labels(config: CountermeasureConfig) -> list[str]:
     """Labels in the order of the logits."""
     return [config.id2label[index] for index in range(config.num_labels)]
 
 
-def refuse_padding(attention_mask: torch.Tensor | None) -> None:
-    """Raise a `ValueError` if a mask marks padding, of a model that takes waveforms of one length."""
-    if attention_mask is not None and not attention_mask.all():
-        raise ValueError(
-            "attention_mask marks padding, but this model uses no mask: bring the waveforms to one length by "
-            "its own feature extractor."
-        )
-
-
-__all__ = [
-    "CountermeasureForAudioClassification",
-    "CountermeasurePreTrainedModel",
-    "list_labels",
-    "refuse_padding",
-    "widen",
-]
+__all__ = ["CountermeasureForAudioClassification", "CountermeasurePreTrainedModel", "list_labels"]

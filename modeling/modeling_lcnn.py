@@ -4,18 +4,11 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import can_return_tuple
 
 from .configuration_lcnn import LCNNConfig
 from .cqt import CQT
 from .lfcc import LFCC
-from .modeling_countermeasure import (
-    CountermeasureForAudioClassification,
-    CountermeasurePreTrainedModel,
-    refuse_padding,
-    widen,
-)
+from .modeling_countermeasure import CountermeasureForAudioClassification, CountermeasurePreTrainedModel
 
 
 def max_feature_map(hidden: torch.Tensor) -> torch.Tensor:
@@ -87,32 +80,18 @@ class LCNNModel(LCNNPreTrainedModel):
         self.add_classifier(config.fc_size, config.dropout)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> BaseModelOutputWithPooling:
-        """
-        Args:
-            input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
-            attention_mask: accepted where it marks no padding.
-            output_hidden_states: whether to return the front end's output (batch, 1, bins, frames) and each
-                block's (batch, channels, bins, frames).
-
-        Returns:
-            `pooler_output` (batch, fc_size), the embeddings, and `last_hidden_state` (batch, channels, bins,
-            frames), the output of the last block.
-        """
-        refuse_padding(attention_mask)
+    def embed(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, output_hidden_states: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Waveforms (batch, num_samples) to the output of the last block, embeddings (batch, fc_size) and, as
+        hidden states, the output of the front end (batch, 1, bins, frames) and of each block (batch,
+        channels, bins, frames)."""
+        self.refuse_padding(attention_mask)
         if input_values.shape[-1] != self.config.num_samples:
             raise ValueError(
                 f"The waveforms have {input_values.shape[-1]} samples, but this network takes "
                 f"{self.config.num_samples}: crop or pad them by its feature extractor."
             )
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
         hidden = self.front_end(input_values).unsqueeze(1)  # (batch, 1, bins, frames), float32
         hidden_states = (hidden,)
         hidden = hidden.to(self.fc.weight.dtype)
@@ -121,12 +100,7 @@ class LCNNModel(LCNNPreTrainedModel):
             hidden_states += (hidden,)
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             embeddings = max_feature_map(self.fc(hidden.flatten(1).to(self.fc.weight.dtype)))
-
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden,
-            pooler_output=widen(embeddings),
-            hidden_states=hidden_states if output_hidden_states else None,
-        )
+        return hidden, embeddings, hidden_states
 
 
 class LCNNForAudioClassification(CountermeasureForAudioClassification, LCNNModel):

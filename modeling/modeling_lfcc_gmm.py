@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling, XVectorOutput
+from transformers.modeling_outputs import XVectorOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_lfcc_gmm import LFCCGMMConfig
@@ -248,23 +248,13 @@ class LFCCGMMModel(LFCCGMMPreTrainedModel):
         embeddings = occupancies / num_frames.to(occupancies)[:, None]
         return torch.stack(means, dim=1).to(features), embeddings.to(features)
 
-    @can_return_tuple
-    def forward(
-        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> BaseModelOutputWithPooling:
-        """
-        Args:
-            input_values, attention_mask: as in [`LFCCGMMForAudioClassification`].
-
-        Returns:
-            `pooler_output` (batch, num_labels * num_components), the embeddings, in the order of the labels,
-            and `last_hidden_state` (batch, frames, features), the LFCC, 0 behind the last frame.
-        """
+    def embed(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, output_hidden_states: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple]:
+        """LFCC (batch, frames, features), 0 behind the last frame, and embeddings; no hidden states."""
         features, num_frames = self.frames(input_values, attention_mask)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=pad_sequence(features.split(num_frames.tolist()), batch_first=True),
-            pooler_output=self.score(features, num_frames)[1],
-        )
+        lfcc = pad_sequence(features.split(num_frames.tolist()), batch_first=True)
+        return lfcc, self.score(features, num_frames)[1], ()
 
 
 class LFCCGMMForAudioClassification(LFCCGMMModel):

@@ -8,17 +8,10 @@ fastest on GPUs, and on CPUs but for training in float32.
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import can_return_tuple
 
 from .configuration_rawnet2 import RawNet2Config
 from .micro_batch import run_in_micro_batches
-from .modeling_countermeasure import (
-    CountermeasureForAudioClassification,
-    CountermeasurePreTrainedModel,
-    refuse_padding,
-    widen,
-)
+from .modeling_countermeasure import CountermeasureForAudioClassification, CountermeasurePreTrainedModel
 from .sinc import SincBank
 
 
@@ -119,27 +112,13 @@ class RawNet2Model(RawNet2PreTrainedModel):
         self.add_classifier(config.embedding_size)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> BaseModelOutputWithPooling:
-        """
-        Args:
-            input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
-            attention_mask: accepted where it marks no padding.
-            output_hidden_states: whether to return the output of the front end (batch, sinc_filters,
-                frames) and of each block (batch, channels, frames).
-
-        Returns:
-            `pooler_output` (batch, embedding_size), the embeddings, and `last_hidden_state` (batch, frames,
-            gru_hidden_size), the output of the GRU.
-        """
-        refuse_padding(attention_mask)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+    def embed(
+        self, input_values: torch.Tensor, attention_mask: torch.Tensor | None, output_hidden_states: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Waveforms (batch, num_samples) to the output of the GRU (batch, frames, gru_hidden_size),
+        embeddings (batch, embedding_size) and, as hidden states, if asked for, the output of the front end
+        (batch, sinc_filters, frames) and of each block (batch, channels, frames)."""
+        self.refuse_padding(attention_mask)
         if self.training or output_hidden_states or input_values.device.type != "cpu":
             hidden_states = [self.front_end(input_values)]
             for block in self.blocks:
@@ -154,12 +133,8 @@ class RawNet2Model(RawNet2PreTrainedModel):
         hidden = self.gru(hidden.contiguous())[0]  # (frames, batch, gru_hidden_size)
         with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
             embeddings = self.embedding(hidden[-1].to(self.embedding.weight.dtype))
-
-        return BaseModelOutputWithPooling(
-            last_hidden_state=hidden.transpose(0, 1),
-            pooler_output=widen(embeddings),
-            hidden_states=tuple(h.squeeze(2) for h in hidden_states) if output_hidden_states else None,
-        )
+        states = tuple(h.squeeze(2) for h in hidden_states) if output_hidden_states else ()
+        return hidden.transpose(0, 1), embeddings, states
 
     def front_end(self, input_values: torch.Tensor) -> torch.Tensor:
         """(batch, num_samples) to (batch, sinc_filters, 1, frames)."""

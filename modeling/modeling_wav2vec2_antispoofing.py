@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling, XVectorOutput
+from transformers.modeling_outputs import XVectorOutput
 from transformers.utils import can_return_tuple
 
 from .backends import make_backend, make_last_layer
@@ -17,12 +17,7 @@ from .encoder_stages import EncoderStages, find_stages, make_encoder, make_front
 from .gradient_factor import scale_gradient
 from .log_mel import LogMelSpectrogram
 from .micro_batch import run_in_micro_batches
-from .modeling_countermeasure import (
-    CountermeasureForAudioClassification,
-    CountermeasurePreTrainedModel,
-    refuse_padding,
-    widen,
-)
+from .modeling_countermeasure import CountermeasureForAudioClassification, CountermeasurePreTrainedModel
 
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -112,35 +107,30 @@ class Wav2Vec2AntiSpoofingModel(Wav2Vec2AntiSpoofingPreTrainedModel):
             counts |= dict.fromkeys(layer.parameters(), len(layers) - index)
         return counts | dict.fromkeys(() if norm is None else norm.parameters(), 0)
 
-    @can_return_tuple
-    def forward(
+    def embed(
         self,
-        input_values: torch.Tensor | None = None,
+        input_values: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        output_hidden_states: bool,
         trunk_states: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> BaseModelOutputWithPooling:
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
         """
+        The last state (batch, frames, hidden_size), embeddings (batch, size), and, as hidden states, the
+        first block's input and all blocks' outputs; the last one after the final layer norm, but with SLS.
+        Unless all are asked for, which needs `input_values`, the state of a frozen encoder of which the back
+        end takes the mean over time is that mean, as one frame.
+
         Args:
-            input_values: (batch, num_samples) waveform at `config.sampling_rate`, amplitude in [-1, 1].
-            trunk_states: instead of `input_values`, what `run_trunk` gave for them, in any float type.
+            input_values: (batch, num_samples) waveform.
             attention_mask: (batch, num_samples), 0 where there is padding at the end, which then neither the
                 encoder's attention nor the back end sees. Padding needs `config.takes_padding`.
-            output_hidden_states: whether to return the first block's input and all blocks' outputs, each
-                (batch, frames, hidden_size); the last one after the final layer norm, but with SLS. Needs
-                `input_values`.
-
-        Returns:
-            `pooler_output` (batch, size), the embeddings, and `last_hidden_state` (batch, frames,
-            hidden_size), the last of these states; without the others, where the back end takes the mean over
-            time of a frozen encoder, that mean as the only frame.
+            output_hidden_states: whether they are asked for.
+            trunk_states: instead of `input_values`, what `run_trunk` gave for them, in any float type.
         """
         if trunk_states is not None or not self.config.takes_padding:
-            refuse_padding(attention_mask)
+            self.refuse_padding(attention_mask)
         if (input_values is None) == (trunk_states is None):
             raise ValueError("Give either input_values or trunk_states.")
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
         frame_mask = self.make_frame_mask(attention_mask)
         if trunk_states is None:
             trunk_states = self.run_trunk(
@@ -156,12 +146,7 @@ class Wav2Vec2AntiSpoofingModel(Wav2Vec2AntiSpoofingPreTrainedModel):
         seen = scale_gradient(seen, self.config.encoder_gradient_factor)
         if self.layer_weights is not None:
             seen = torch.einsum("s,bsth->bth", self.layer_weights.softmax(0), seen).unsqueeze(1)
-
-        return BaseModelOutputWithPooling(
-            last_hidden_state=states[-1],
-            pooler_output=widen(self.backend(seen, frame_mask)),  # (batch, output_size)
-            hidden_states=tuple(states) if output_hidden_states else None,
-        )
+        return states[-1], self.backend(seen, frame_mask), tuple(states)
 
     def make_frame_mask(self, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask of samples (batch, num_samples) as one of frames, (batch, frames), true where there is
@@ -235,11 +220,9 @@ class Wav2Vec2AntiSpoofingForAudioClassification(
         attention_mask: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> XVectorOutput:
-        """As in [`CountermeasureForAudioClassification`], of what [`Wav2Vec2AntiSpoofingModel`] takes."""
-        outputs = Wav2Vec2AntiSpoofingModel.forward(
-            self, input_values, trunk_states, attention_mask, output_hidden_states, return_dict=True
-        )
-        return self.classify(outputs, labels, num_items_in_batch)
+        """As in [`CountermeasureForAudioClassification`]; what `embed` takes is described there."""
+        usual = (input_values, labels, output_hidden_states, attention_mask, num_items_in_batch)
+        return super().forward(*usual, trunk_states=trunk_states)
 
 
 def _needs_gradients(module: nn.Module) -> bool:
