@@ -142,14 +142,14 @@ def resample_calibration(
         speakers, bootstrap: as in [`~metrics.statistics.confidence_intervals`].
     """
     classes = _check_columns(bonafide_scores, spoof_scores)
-    fits = []
+    of_all, fits = fit_calibration(*classes, prior=prior), []
     for counts in draw_counts(*map(len, classes), speakers, bootstrap):
         drawn = [of > 0 for of in counts]
         kept = [scores[of] for scores, of in zip(classes, drawn, strict=True)]
         if np.ptp(np.concatenate(kept)) == 0:
             fits.append(Calibration(np.zeros(1), 0.0, prior, False))
         else:
-            fits.append(_fit(*kept, *(of[of > 0] for of in counts), prior))
+            fits.append(_fit(*kept, *(of[of > 0] for of in counts), prior, start=of_all))
     return fits
 
 
@@ -159,8 +159,9 @@ def _fit(
     bonafide_counts: np.ndarray,
     spoof_counts: np.ndarray,
     prior: float,
+    start: Calibration | None = None,
 ) -> Calibration:
-    """[`fit_calibration`] of trials that count so many times each."""
+    """[`fit_calibration`] of trials that count so many times each, from another calibration on."""
     is_bonafide = np.arange(len(bonafide) + len(spoof)) < len(bonafide)
     scores, counts = np.concatenate([bonafide, spoof]), np.concatenate([bonafide_counts, spoof_counts])
     sizes = np.where(is_bonafide, bonafide_counts.sum(), spoof_counts.sum())
@@ -168,12 +169,20 @@ def _fit(
     mean, scale = scores.mean(axis=0), scores.std(axis=0)
     inputs = np.column_stack([(scores - mean) / scale, np.ones(len(scores))])
     shift = np.log(prior / (1 - prior))
-    solution = _minimize(inputs, weights, is_bonafide.astype(float), shift)
-    llrs = inputs @ solution
-    is_separated = bool(llrs[is_bonafide].min() >= llrs[~is_bonafide].max())
+    if start is None:
+        solution = np.zeros(inputs.shape[1])
+    else:
+        solution = np.append(start.a * scale, start.b + start.a @ mean)
+    is_above = bonafide.min(axis=0) >= spoof.max(axis=0)
+    is_separated = bool(np.any(is_above | (bonafide.max(axis=0) <= spoof.min(axis=0))))
+    if not is_separated:
+        solution = _minimize(inputs, weights, is_bonafide.astype(float), shift, solution)
+        llrs = inputs @ solution
+        is_separated = bool(llrs[is_bonafide].min() >= llrs[~is_bonafide].max())
     if is_separated:
         errors = 0.5 / (sizes + 1)
-        solution = _minimize(inputs, weights, np.where(is_bonafide, 1 - errors, errors), shift)
+        targets = np.where(is_bonafide, 1 - errors, errors)
+        solution = _minimize(inputs, weights, targets, shift, solution)
     a = solution[:-1] / scale
     return Calibration(a, float(solution[-1] - a @ mean), prior, is_separated)
 
@@ -191,7 +200,9 @@ def _check_columns(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarra
     return tuple(np.column_stack(scores) for scores in zip(*checked, strict=True))
 
 
-def _minimize(inputs: np.ndarray, weights: np.ndarray, targets: np.ndarray, shift: float) -> np.ndarray:
+def _minimize(
+    inputs: np.ndarray, weights: np.ndarray, targets: np.ndarray, shift: float, start: np.ndarray
+) -> np.ndarray:
     """The coefficients of `inputs` of the lowest weighted cross-entropy; `targets` are how far each trial
     counts as bona fide."""
 
@@ -204,5 +215,5 @@ def _minimize(inputs: np.ndarray, weights: np.ndarray, targets: np.ndarray, shif
         logits = inputs @ solution + shift
         return (inputs.T * (weights * expit(logits) * expit(-logits))) @ inputs
 
-    start, options = np.zeros(inputs.shape[1]), {"gtol": 1e-11}
+    options = {"gtol": 1e-11}
     return minimize(find_loss, start, method="trust-exact", jac=True, hess=find_curvature, options=options).x

@@ -301,6 +301,20 @@ class EvaluationArguments:
         help="Which parts of --files are spoofed, to measure how well their windows tell: lines `utterance "
         "seconds label start-end-label …`, or RTTM.",
     )
+    prior: float | None = HfArg(
+        default=None,
+        help="Probability that a recording is bona fide before it is heard, for the verdict of a calibrated "
+        "model; default: 0.5.",
+    )
+    cost_miss: float | None = HfArg(
+        default=None, help="Cost of calling a bona fide recording spoofed; default: 1."
+    )
+    cost_false_alarm: float | None = HfArg(
+        default=None, help="Cost of calling a spoofed recording bona fide; default: 1."
+    )
+    cost_abstain: float | None = HfArg(
+        default=None, help="Cost of saying nothing where that is cheapest; default: something is always said."
+    )
     conditions: list[str] | None = HfArg(
         default=None,
         help="Score every recording also as it is under conditions such as codecs and white noise: "

@@ -17,22 +17,24 @@ LEVELS = np.arange(-120, 20, STEP)  # dB of full scale, of a frame: the lower en
 
 @dataclass(frozen=True)
 class Measurement:
-    """Something that is measured: what it is called in a sentence, its unit, and which values leave less to
-    judge by than usual: "low" or "high" ones, or neither, ""."""
+    """Something that is measured: what it is called in a sentence, its unit, the smallest difference that
+    counts, and which values leave less to judge by than usual: "low" or "high" ones, or neither, ""."""
 
     title: str
     unit: str
+    precision: float
     worse: str = ""
 
 
 MEASUREMENTS = {
-    "seconds": Measurement("its length", "s", "low"),
-    "speech_seconds": Measurement("the speech in it", "s", "low"),
-    "snr": Measurement("its speech above the noise (SNR)", "dB", "low"),
-    "bandwidth": Measurement("its highest frequency", "Hz", "low"),
-    "clipped": Measurement("the share of clipped samples", "", "high"),
-    "level": Measurement("its level", "dB of full scale"),
-    "sampling_rate": Measurement("its sampling rate", "Hz", "low"),
+    "seconds": Measurement("its length", "s", 0.1, "low"),
+    "speech_seconds": Measurement("the time of speech in it", "s", 0.1, "low"),
+    "pauses": Measurement("the part of it without speech", "%", 1),
+    "snr": Measurement("its signal-to-noise ratio", "dB", 1, "low"),
+    "bandwidth": Measurement("its bandwidth", "Hz", 250, "low"),
+    "clipped": Measurement("the part of it that is clipped", "%", 0.1, "high"),
+    "level": Measurement("its level", "dB", 1),
+    "sampling_rate": Measurement("its sampling rate", "Hz", 0, "low"),
 }
 
 
@@ -66,7 +68,7 @@ class SignalMeter:
         places = np.searchsorted(LEVELS[1:], to_decibels(powers), side="right")
         self.counts += np.bincount(places, minlength=len(LEVELS))
         self.powers += np.bincount(places, powers, minlength=len(LEVELS))
-        spectra = np.fft.rfft(frames * np.hanning(self.frame_length), axis=1)
+        spectra = np.fft.rfft(frames * np.blackman(self.frame_length), axis=1)
         self.spectrum += np.sum(np.abs(spectra) ** 2, axis=0)
 
     def measure(self) -> dict[str, float]:
@@ -88,9 +90,10 @@ class SignalMeter:
         return {
             "seconds": self.num_samples / self.sampling_rate,
             "speech_seconds": float(num_speech * FRAME_SECONDS),
+            "pauses": 100 * float(1 - num_speech / max(1, num_frames)),
             "snr": float(speech - floor),
             "bandwidth": float(np.flatnonzero(spectrum > -BAND_BELOW).max(initial=0) / FRAME_SECONDS),
-            "clipped": self.num_clipped / max(1, self.num_samples),
+            "clipped": 100 * self.num_clipped / max(1, self.num_samples),
             "level": float(level),
         }
 

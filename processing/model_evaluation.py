@@ -47,6 +47,7 @@ from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditi
 from .segment_labels import describe_localization, match_labels, measure_windows
 from .trials import Corpus, choose_split, list_trials, read_label_map
 from .validation_set import VALIDATION_NAME
+from .verdict import Costs, state
 
 
 def run_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> int:
@@ -200,7 +201,8 @@ def score_files(args: EvaluationArguments) -> int:
     files, num_others = find_recordings(Path(file).expanduser() for file in args.files)
     labels = args.segment_labels and match_labels(Path(args.segment_labels).expanduser(), files)
     countermeasure = load_model(args)
-    extractor = countermeasure.feature_extractor
+    extractor, validation = countermeasure.feature_extractor, countermeasure.validation
+    costs = Costs.from_arguments(args, validation)
     if extractor.num_samples is None and (args.window_hop or args.plot_timeline):
         raise ValueError(
             f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
@@ -212,10 +214,12 @@ def score_files(args: EvaluationArguments) -> int:
     if num_others:
         noun = "file" if num_others == 1 else "files"
         print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
-    print(describe_columns(countermeasure, threshold, hop))
+    print(describe_columns(countermeasure, threshold, hop, costs))
     recordings = []
     try:
         for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
+            if validation is not None and recording.has_score:
+                recording.statement = state(recording, validation, costs)
             tqdm.write(describe_recording(recording.summarize(threshold)))
             recordings.append(recording)
     finally:  # what has been scored is kept, whatever ends the rest

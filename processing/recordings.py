@@ -24,11 +24,13 @@ from .models import Countermeasure
 from .report import describe_calibration
 from .scoring import score_batch
 from .signal_check import check_channels, check_signal
+from .verdict import Costs, describe_decisions, explain
 
 
 COLUMNS = (
-    *("file", "score", "llr", "probability_bonafide", "verdict", "withheld", "seconds", "num_windows"),
-    *("num_withheld", "mean_score", "min_score", "min_start_seconds"),
+    *("file", "score", "llr", "llr_low", "llr_high", "llr_is_cut", "probability_bonafide"),
+    *("verdict", "no_statement", "withheld", "seconds", "num_windows", "num_withheld"),
+    *("mean_score", "min_score", "min_start_seconds"),
     *("skipped_packets", "skipped_seconds", "remark", "error"),
 )
 
@@ -73,8 +75,8 @@ class Recording:
 
     def summarize(self, threshold: float | None) -> dict:
         """
-        The values of `COLUMNS`, of the windows that are not in doubt. The verdict is that of the first crop
-        at `threshold`, if there is one.
+        The values of `COLUMNS`, of the windows that are not in doubt. The verdict is that of the statement,
+        or else that of the first crop at `threshold`, if there is one.
         """
         summary = {**dict.fromkeys(COLUMNS), "file": printable(self.file)}
         if self.error:
@@ -89,9 +91,13 @@ class Recording:
         summary["num_withheld"] = sum(window["score"] is None for window in windows)
         if (score := windows[0]["score"]) is not None:
             summary |= {"score": score, "probability_bonafide": self.probabilities[0]}
-            summary["llr"] = self.llrs[0] if self.llrs else None
+            if self.llrs:
+                summary |= {"llr": self.llrs[0], "llr_is_cut": self.llrs[0] != self.uncut[0]}
             if threshold is not None:
                 summary["verdict"] = "bonafide" if score > threshold else "spoof"
+            if of := self.statement:
+                summary |= {"llr_low": of["llr"]["low"], "llr_high": of["llr"]["high"]}
+                summary |= {"verdict": of["decision"]["verdict"], "no_statement": explain(of) or None}
         if scored := [window for window in windows if window["score"] is not None]:
             lowest = min(scored, key=lambda window: window["score"])
             summary["mean_score"] = float(np.mean([window["score"] for window in scored]))
@@ -252,11 +258,12 @@ def write_recordings(
     for summary, recording in zip(content, recordings, strict=True):
         # How many windows were scored before an error depends on the batches.
         summary["windows"] = [] if recording.error else recording.list_windows()
+        summary |= {"file_format": recording.header, "statement": recording.statement}
     write_json(folder / "recordings.json", {**about, "recordings": content})
 
 
 def describe_columns(
-    countermeasure: Countermeasure, threshold: float | None, hop_seconds: float | None
+    countermeasure: Countermeasure, threshold: float | None, hop_seconds: float | None, costs: Costs
 ) -> str:
     """What is scored, and the head of the lines of [`describe_recording`]."""
     extractor, calibration = countermeasure.feature_extractor, countermeasure.calibration
@@ -272,17 +279,20 @@ def describe_columns(
     seconds = hop_seconds and extractor.num_samples / extractor.sampling_rate
     scored = f"the first {seconds:g} s" if seconds else "the whole recording"
     lines = [f"Score: of {scored}; higher is more bona fide.", f"Verdict: {verdict}"]
+    if countermeasure.validation is not None:
+        lines[1:] = describe_decisions(countermeasure.validation, costs)
     if calibration is not None:
         lines.append(
             f"Calibration: {describe_calibration(calibration)}. It holds for recordings like those. LLR is "
-            "a natural logarithm; p(bonafide) is the probability where both classes are equally frequent."
+            "a natural logarithm, with its 95 % interval where the trials of the calibration are known; "
+            "p(bonafide) is the probability where both classes are equally frequent."
         )
     if seconds:
         lines.append(
             f"Mean and min: over windows of {seconds:g} s, one every {hop_seconds:g} s. The threshold does "
             "not hold for them: of many windows of bona fide speech some fall below it."
         )
-    columns = f"{'score':>9} {'LLR':>8} {'p(bonafide)':>11} {'verdict':>9} {'length':>11} {'windows':>7}"
+    columns = f"{'score':>9} {'LLR':>20} {'p(bonafide)':>11} {'verdict':>12} {'length':>11} {'windows':>7}"
     return "\n".join([*lines, "", f"{columns} {'mean':>9} {'min':>9} {'at':>10}  file"])
 
 
@@ -292,14 +302,17 @@ def describe_recording(summary: Mapping) -> str:
         return f"{'not scored':>10}: {summary['error']}"
     names = ("score", "probability_bonafide", "mean_score", "min_score")
     llr = "-" if summary["llr"] is None else f"{summary['llr']:.2f}"
+    if summary["llr_low"] is not None:
+        llr += f" [{summary['llr_low']:.2f}, {summary['llr_high']:.2f}]"
     score, probability, mean, low = (
         "-" if summary[name] is None else f"{summary[name]:.4f}" for name in names
     )
     at = "-" if summary["min_start_seconds"] is None else _format_time(summary["min_start_seconds"])
     withheld = summary["withheld"] and f"No score, because {summary['withheld']}."
-    remarks = " ".join(filter(None, (withheld, summary["remark"])))
+    cut = summary["llr_is_cut"] and "Its LLR was cut to the bounds."
+    remarks = " ".join(filter(None, (withheld, summary["no_statement"], cut, summary["remark"])))
     return (
-        f"{score:>9} {llr:>8} {probability:>11} {summary['verdict'] or '-':>9} "
+        f"{score:>9} {llr:>20} {probability:>11} {summary['verdict'] or '-':>12} "
         f"{_format_time(summary['seconds']):>11} {summary['num_windows']:>7,} {mean:>9} {low:>9} {at:>10}  "
         f"{summary['file']}{': ' + remarks if remarks else ''}"
     )

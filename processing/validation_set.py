@@ -17,7 +17,7 @@ VALIDATION_NAME = "validation.safetensors"
 MEASUREMENT = "measurements."  # before the name of a measurement, among the tensors
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ValidationSet:
     """
     The trials of a calibration. Of some of them, drawn at random, the recordings were examined as a case is,
