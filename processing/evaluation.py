@@ -13,7 +13,7 @@ from metrics.likelihood_ratios import measure_llrs
 from metrics.statistics import MIN_TRIALS, Bootstrap
 
 from .arguments import EvaluationArguments
-from .calibration import LLRs, calibrate_score_file
+from .calibration import LLRs, calibrate_score_file, find_llrs
 from .layouts import find_layout, read_protocol
 from .report import LLR_PLOTS, REMEDY_OF_MODEL, describe_comparison, describe_results, make_title, plot_llrs
 from .results import (
@@ -129,9 +129,14 @@ class Evaluation:
         return {**results, "asv_score_files": self.asv_files}
 
     def evaluate_conditions(self, clean: np.ndarray, under: Mapping[str, np.ndarray]) -> dict[str, dict]:
-        """Results of the scores (num_trials,) under each condition, and how they differ from clean ones."""
+        """Results of the scores (num_trials,) under each condition, and how they differ from clean ones; and
+        of their LLRs by the calibration, which in a cross-validation has seen the clean trials."""
         options = {"asv": self.asv, "bootstrap": self.bootstrap}
-        return {name: evaluate_condition(self.trials, clean, of, **options) for name, of in under.items()}
+        results = {name: evaluate_condition(self.trials, clean, of, **options) for name, of in under.items()}
+        for name, scores in under.items() if self.llrs is not None else ():
+            llrs, _ = find_llrs(self.llrs.calibration, scores)
+            results[name]["llr_metrics"] = measure_llrs(*split_classes(self.trials, llrs))
+        return results
 
     def compare(self, results: dict, name: str, scores: np.ndarray) -> str:
         """Add the paired test with the other system to the results of the named one, and describe it."""

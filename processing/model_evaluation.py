@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from .arguments import CorpusArguments, EvaluationArguments
 from .augmentation import build_augmentation
-from .calibration import apply_calibration, calibrate_model
+from .calibration import apply_calibration, calibrate_model, find_llrs
 from .collation import AudioCollator
 from .conditions import choose_conditions
 from .corpora import load_corpus, take_readable_splits
@@ -132,6 +132,10 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         for condition, changed in own_under.items():
             file = folder / scope.folder / "conditions" / condition / "scores.txt"
             write_scores(file, evaluation.trials, changed)
+            file.with_name("llrs.txt").unlink(missing_ok=True)  # of results that are replaced
+            if llrs is not None:
+                cut, _ = find_llrs(llrs.calibration, changed)
+                write_scores(file.with_name("llrs.txt"), evaluation.trials, cut)
         finish_evaluation(evaluation, results, about["model"], own, folder / scope.folder)
     if not conditions:  # with more of them, only these are scored
         checkpoint.remove()

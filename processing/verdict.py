@@ -108,7 +108,7 @@ def state(recording: "Recording", validation: ValidationSet, costs: Costs) -> di
     interval = np.quantile(a * recording.scores[0] + b, [0.025, 0.975])
     low, high = np.clip(interval, *bounds).tolist()
     llr = {"value": recording.llrs[0], "low": low, "high": high}
-    llr |= {"is_cut": recording.llrs[0] != recording.uncut[0], "bounds": bounds}
+    llr |= {"is_cut": bool(recording.llrs[0] != recording.uncut[0]), "bounds": bounds}
     test = prepare_fitness_test(validation)
     fitness = test.assess(recording.scores[0], recording.embedding, recording.measurements)
     verdict = str(costs.decide(np.array([llr["value"]]))[0]) if fitness["is_fit"] else NO_STATEMENT

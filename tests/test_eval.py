@@ -696,8 +696,13 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
     assert {*validation.measurements} == {*MEASUREMENTS}
     assert all(np.isfinite(of).all() for of in validation.measurements.values())
     scores = (folder / "scores.txt").read_bytes()
-    run(*dev, "--overwrite")
+    run(*dev, "--overwrite", "--conditions", "bandwidth")
 
+    under = folder / "conditions" / "8khz"
+    expected = find_llr(calibration, np.concatenate(split_by_class(under / "scores.txt")))
+    np.testing.assert_allclose(np.concatenate(split_by_class(under / "llrs.txt")), expected, atol=1e-6)
+    of_condition = results_in(folder)["conditions"]["8khz"]["llr_metrics"]
+    assert of_condition["cllr"] == pytest.approx(official.cllr(*split_by_class(under / "llrs.txt")), abs=1e-6)
     assert (folder / "scores.txt").read_bytes() == scores  # bit for bit
     assert "which was fitted on these trials" in results_in(folder)["calibration"]["llrs"]
     llrs = [find_llr(calibration, of) for of in split_by_class(folder / "scores.txt")]
@@ -711,6 +716,15 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
     classifier = pipeline("audio-classification", model=str(model), trust_remote_code=True)
     for row in json.loads((tmp_path / "o" / "recordings.json").read_text())["recordings"]:
         assert row["llr"] == pytest.approx(find_llr(calibration, row["score"]))
+        statement = row["statement"]
+        assert row["verdict"] == statement["decision"]["verdict"]
+        assert (row["no_statement"] is None) == statement["fitness"]["is_fit"]
+        assert statement["llr"]["bounds"] == calibration["bounds"] and row["llr_is_cut"] in (True, False)
+        assert row["llr_low"] <= row["llr"] <= row["llr_high"]
+        assert (
+            row["file_format"]["sampling_rate"]
+            == statement["fitness"]["measurements"]["sampling_rate"]["value"]
+        )
         assert row["windows"][-1]["llr"] is not None and f" {row['llr']:.2f} " in output
         waveform = {"array": decode_audio(row["file"]), "sampling_rate": 16000}
         answer = {a["label"]: a["score"] for a in classifier(waveform)}
