@@ -209,7 +209,7 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
             return logits
         signs = logits.new_tensor([1.0 if name == "bonafide" else -1.0 for name in list_labels(self.config)])
         llrs = calibration["a"] * (logits @ signs) + calibration["b"]  # (batch,)
-        llrs = llrs.clamp(*calibration.get("bounds", (None, None)))
+        llrs = llrs.clamp(*calibration.get("bounds", (-torch.inf, torch.inf)))
         return llrs[:, None] * signs / 2
 
     @torch.no_grad()
