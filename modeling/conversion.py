@@ -242,8 +242,14 @@ class StateDictConverter:
 
 
 def new_model(recipe: Recipe) -> PreTrainedModel:
-    """Make the network of a recipe, in eval mode."""
-    return AutoModelForAudioClassification.from_config(recipe.build_config()).eval()
+    """Make the network of a recipe, in eval mode. ValueError: its last layer is not linear."""
+    config = recipe.build_config()
+    if config.loss in config.losses_of_cosines:  # of which the tensors have the same names and shapes
+        raise ValueError(
+            f"{recipe.system}: the loss {config.loss} takes a last layer of cosines, but the checkpoint has "
+            "a linear one. Leave loss out; the converted model can be trained on with another."
+        )
+    return AutoModelForAudioClassification.from_config(config).eval()
 
 
 def write_converted(
