@@ -248,6 +248,7 @@ class Run:
         own_args = {**vars(self.gradient_args), **vars(self.em_args)}
         trained_on = {role: (specs[role], splits[role]) for role in ("train", "dev")}
         settings = describe_settings(self.args, own_args, trained_on)
+        settings |= {"model": self.recipe.model, "feature_extractor": self.recipe.feature_extractor}
         # As they are now: training may write into their folder.
         return settings | {"started_from": self.weights and describe_start(self.weights)}
 

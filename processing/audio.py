@@ -257,6 +257,3 @@ def _mix_down(pcm: np.ndarray, file: AudioFile) -> np.ndarray:
     if not np.isfinite(mono).all():
         raise ValueError(f"{file.name} holds NaN or infinite samples. Export it again, or leave it out.")
     return mono
-
-
-__all__ = ["AudioSource", "count_samples", "decode_audio", "decode_windows", "read_header"]

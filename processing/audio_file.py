@@ -105,6 +105,3 @@ def open_audio_file(source: AudioSource, remarks: Remarks | None = None) -> Iter
             yield (file := AudioFile(stream, str(path), noted))
     if remarks is None and (text := noted.describe()):
         logger.warning_once(f"{file.name}: {text} (said once)")
-
-
-__all__ = ["AudioFile", "AudioSource", "Remarks", "open_audio_file"]

@@ -154,10 +154,7 @@ class UndecodedAudio(Audio):
 
 
 def _list_recordings(tree: FolderTree) -> tuple[pd.DataFrame, list[str], Counter]:
-    """
-    All recordings, those that metadata list first: their path below the root, "audio", and what metadata say;
-    which columns are paths; and how many files are left out, by reason.
-    """
+    """What metadata say of all recordings, which columns are paths, and what is left out, by reason."""
     tables, files = [pd.DataFrame({"audio": pd.Series(dtype="str")})], ["audio"]
     paths = [path for name in METADATA for path in tree.find(name)]
     for path in paths:
@@ -345,10 +342,7 @@ def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:
 
 
 def _name_utterances(paths: list[str | None], keys: pd.Series) -> pd.Series:
-    """
-    File names without ending; where one stands in several folders, the paths from the folder above all; of
-    recordings that lie in no folder, keys and names.
-    """
+    """File names, or paths from the folder above all where those repeat; of no folder, with the key."""
     paths = [path or f"row{i}" for i, path in enumerate(paths)]
     names = pd.Series([os.path.splitext(os.path.basename(path))[0] for path in paths])
     if not names.is_unique:

@@ -164,40 +164,36 @@ def load_whole(
 
 
 @contextmanager
-def explain_errors(name: str, remedy: str, state: str = "complete") -> Iterator[None]:
+def explain_errors(name: str, remedy: str) -> Iterator[None]:
     """
     Errors of `from_pretrained` in one line with a remedy; its table of keys, which [`load_whole`] replaces,
-    is left out. `name` begins a sentence, `state` is what it is not where a file is missing.
+    is left out. `name` begins a sentence.
     """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
-    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0] or "the file is empty"
+        if isinstance(error, OSError):
+            raise FileNotFoundError(f"{name} is not found, or not complete ({reason}). {remedy}") from error
         raise ValueError(
             f"{name} cannot be read: its weights are damaged or more than tensors ({reason}). Download or "
             "copy them again."
         ) from error
-    except OSError as error:
-        reason = str(error).partition("\n")[0]
-        raise FileNotFoundError(f"{name} is not {state} ({reason}). {remedy}") from error
     finally:
         logging.set_verbosity(verbosity)
 
 
 def _explain_base_model_errors(place: Path | str) -> AbstractContextManager[None]:
-    state, remedy = "complete", "Its folder needs config.json and weights, as save_pretrained writes them."
+    remedy = "Its folder needs config.json and weights, as save_pretrained writes them."
     if not isinstance(place, Path):
-        state, remedy = (
-            "found",
-            (
-                "A model on the Hub is downloaded where there is a connection; elsewhere, download it before "
-                f"(`hf download {place} --local-dir FOLDER`) and pass --base_model FOLDER. "
-                f"--base_model {RANDOM} starts from random weights."
-            ),
+        remedy = (
+            "A model on the Hub is downloaded where there is a connection; elsewhere, download it before "
+            f"(`hf download {place} --local-dir FOLDER`) and pass --base_model FOLDER. "
+            f"--base_model {RANDOM} starts from random weights."
         )
-    return explain_errors(f"The base model {place}", remedy, state)
+    return explain_errors(f"The base model {place}", remedy)
 
 
 def read_base_model_record(folder: Path) -> dict | None:

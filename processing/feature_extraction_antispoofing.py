@@ -166,17 +166,14 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
         return waveform
 
     def _crop_or_pad(self, waveform: np.ndarray) -> np.ndarray:
-        waveform = self._normalize(waveform[: self.num_samples])
+        waveform = waveform[: self.num_samples]
+        if self.do_normalize:
+            waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
         if self.num_samples is None:
             return waveform
         if self.padding == "repeat":
             return np.resize(waveform, self.num_samples)
         return np.pad(waveform, (0, self.num_samples - len(waveform)))
-
-    def _normalize(self, waveform: np.ndarray) -> np.ndarray:
-        if not self.do_normalize:
-            return waveform
-        return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
 
 
 __all__ = ["AntiSpoofingFeatureExtractor"]

@@ -107,10 +107,7 @@ def _read_block_start(packet: av.Packet, streaminfo: bytes) -> int:
 
 
 def _ends_ogg(stream: BinaryIO, begin: int) -> bool:
-    """
-    Whether the last page is marked as the last and is there to its end (RFC 3533, 6), and FFmpeg took it:
-    then the last packet is of the page at `begin`, unless one goes on from page to page.
-    """
+    """Whether the last page, of which the packet at `begin` is, is whole and marked as such (RFC 3533, 6)."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(-min(_OGG_PAGE, size), os.SEEK_END)
     _, mark, page = stream.read().rpartition(b"OggS")

@@ -175,10 +175,7 @@ class Layout:
         )
 
     def _choose_folders(self, tree: FolderTree, official: str, protocol_folder: str) -> list[str]:
-        """
-        Where the recordings of a protocol are looked for: what is named as the official folder, else what is
-        below the protocol's, else anywhere but in the folder of another ASVspoof corpus.
-        """
+        """Folders named as the official one, else those below the protocol's, else of no other ASVspoof."""
         if named := _list_named(tree.recordings, official):
             return named
         own = "".join(self.name.title.split()[:2])  # ASVspoof2019
@@ -219,13 +216,7 @@ def _list_named(folders: Iterable[str], official: str) -> list[str]:
 
 
 def _find_files(tree: FolderTree, listed: pd.Series, folders: list[str], official: str) -> pd.Series:
-    """
-    The path of each listed file, NaN where there is none. Of several endings and folders, it is rather the
-    listed ending, the official folder, the one the least deep.
-
-    Raises:
-        ValueError: two that fit equally well.
-    """
+    """The path of each listed file: rather the listed ending, the official folder, the one the least deep."""
     stems = listed.map(lambda name: name.rpartition(".")[0] or name)  # os.path.splitext takes long
     wanted = dict(zip(stems, listed, strict=True))
     found: dict[str, str] = {}

@@ -11,7 +11,6 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from transformers import (
-    AutoConfig,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
     PreTrainedConfig,
@@ -33,7 +32,6 @@ from .base_model import (
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 from .files import find_weights, hash_files, write_json
 from .precision import Precision
-from .resuming import describe_difference
 from .trials import KEYS
 from .validation_set import VALIDATION_NAME, ValidationSet
 
@@ -79,7 +77,7 @@ def build_model(
             are left to the Trainer, which loads them when it resumes.
 
     Raises:
-        ValueError: a bad key or value; a base model that does not fit; a checkpoint of another system.
+        ValueError: a bad key or value; a base model or a checkpoint that does not fit.
         FileNotFoundError: a base model that is not found.
     """
     recipe.check_model()  # before anything is fetched
@@ -100,8 +98,6 @@ def build_model(
         extractor = AntiSpoofingFeatureExtractor(
             num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings
         )
-    if checkpoint is not None:
-        check_same_system(checkpoint, config, extractor)
     attention = {"attn_implementation": attn_implementation} if attn_implementation else {}
     try:
         folder = checkpoint or weights
@@ -135,19 +131,6 @@ def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
         return f"{text}\nEncoder: random weights, not pretrained ones"
     rest = f"; not used of it: {', '.join(base_model['unused'])}" if base_model["unused"] else ""
     return f"{text}\nEncoder: all {base_model['num_tensors']} tensors from {base_model['name']}{rest}"
-
-
-def check_same_system(
-    checkpoint: Path, config: PreTrainedConfig, extractor: SequenceFeatureExtractor
-) -> None:
-    """Raise a `ValueError` that names the settings which are not those of the checkpoint."""
-    for auto_class, now in ((AutoConfig, config), (AutoFeatureExtractor, extractor)):
-        before = auto_class.from_pretrained(checkpoint)
-        if difference := describe_difference(list_settings(before), list_settings(now)):
-            raise ValueError(
-                f"{checkpoint} is of a run with other settings: {difference}. Resume with those, or start "
-                "another run in a new --output_dir."
-            )
 
 
 def list_settings(config: PreTrainedConfig | SequenceFeatureExtractor) -> dict:

@@ -78,6 +78,3 @@ def measure_level(signal: np.ndarray) -> float:
 def scale_to_level(signal: np.ndarray, level: float) -> np.ndarray:
     """The signal at another root of its mean power; digital silence stays."""
     return signal * np.float32(level / (measure_level(signal) or 1.0))
-
-
-__all__ = ["AdditiveNoise"]

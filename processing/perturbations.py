@@ -96,6 +96,3 @@ class SilenceTrimming:
         loud = np.flatnonzero(energy >= energy.max() * 10 ** (-draw(generator, self.threshold) / 10))
         start = starts[loud[0]] if self.leading else 0
         return waveform[start : ends[loud[-1]] if self.trailing else None]
-
-
-__all__ = ["BandLimiting", "Gain", "SilenceTrimming", "SpeedPerturbation"]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from .audio import count_samples, decode_audio
 from .audio_file import Remarks
@@ -19,8 +19,6 @@ from .files import write_text
 from .machine import count_cores
 from .resuming import hash_rows, read_on_main
 
-
-logger = logging.get_logger(__name__)
 
 VERSION = 2  # to be raised with every change of what is checked
 BATCH_SIZE = 64  # recordings that a worker checks at a time
@@ -66,18 +64,16 @@ def _find_errors(rows: Dataset, name: str) -> dict[int, str]:
     numbers = range(len(rows)) if unreadable is None else unreadable
     own = numbers[process.process_index :: process.num_processes]
     num_workers = 0 if len(own) < FEW else min(8, count_cores())
-    check = partial(_check_batch, audio)
+    check = partial(_find_unreadable, audio)
     found, is_quiet = [], not process.is_main_process
     with tqdm(total=len(own), desc=f"Checking {name} recordings", disable=is_quiet, delay=1) as bar:
         for batch in DataLoader(own, BATCH_SIZE, num_workers=num_workers, collate_fn=check):
-            found += [(i, error) for i, error in batch if error]
-            bar.update(len(batch))
+            found += batch
+            bar.update(min(BATCH_SIZE, len(own) - bar.n))
     errors = dict(sorted(gather_object(found)))
     if memory is not None and process.is_main_process and unreadable != [*errors]:
-        try:
+        with suppress(OSError):  # of a cache that cannot be written: recordings are checked again
             write_text(memory, json.dumps([*errors]))
-        except OSError as error:
-            logger.warning("%s cannot be written: recordings will be checked again (%s).", memory, error)
     return errors
 
 
@@ -89,16 +85,15 @@ def _recall(rows: Dataset) -> tuple[Path | None, list[int] | None]:
     return memory, json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else None
 
 
-def _check_batch(rows: Dataset, numbers: list[int]) -> list[tuple[int, str | None]]:
-    return [(i, _find_error(rows[i]["audio"])) for i in numbers]
-
-
-def _find_error(audio: dict) -> str | None:
-    """Why a recording cannot be read, if it cannot."""
-    try:
-        is_seekable = Path(audio["path"] or "").suffix.lower() in SEEKABLE
-        start = count_samples(audio) - 1 if is_seekable else 0
-        decode_audio(audio, start=start, num_samples=1, remarks=Remarks())  # not logged here
-    except (ValueError, OSError) as error:
-        return str(error)
-    return None
+def _find_unreadable(rows: Dataset, numbers: list[int]) -> list[tuple[int, str]]:
+    """Which of the rows have a recording that cannot be read, and why."""
+    found = []
+    for i in numbers:
+        audio = rows[i]["audio"]
+        try:
+            is_seekable = Path(audio["path"] or "").suffix.lower() in SEEKABLE
+            start = count_samples(audio) - 1 if is_seekable else 0
+            decode_audio(audio, start=start, num_samples=1, remarks=Remarks())  # not logged here
+        except (ValueError, OSError) as error:
+            found.append((i, str(error)))
+    return found

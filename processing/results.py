@@ -308,10 +308,7 @@ def _find_intervals(
 
 
 def _break_down(trials: pd.DataFrame, name: str, bootstrap: Bootstrap | None) -> dict[str, dict]:
-    """
-    EER of each group of trials with the same value: against the bona fide trials of the same group where the
-    column is a condition of both classes (codec), against all of them where it belongs to the attack.
-    """
+    """EER of each group, against its own bona fide trials (a codec), or all where it has none (an attack)."""
     is_bonafide = trials["key"] == "bonafide"
     bonafide, spoof = trials[is_bonafide], trials[~is_bonafide]
     of_both = spoof[name].isin(bonafide[name]).any()

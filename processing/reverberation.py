@@ -62,6 +62,3 @@ def read_response(path: Path, rate: int, generator: np.random.Generator) -> np.n
     channels = np.concatenate([pcm for pcm, _ in frames])
     channel = np.ascontiguousarray(channels[:, generator.integers(channels.shape[1])])
     return resample_array(channel, frames[0][1], rate)
-
-
-__all__ = ["Reverberation"]

@@ -145,9 +145,6 @@ def measure_delay(name: str) -> int:
         raise ValueError(
             f"The installed av or soundfile cannot encode {name} ({error}). Take its wheel, or leave it out."
         ) from error
-    length = 2 * codec.rate  # of the transforms: room for both, so that nothing wraps around
-    spectrum = np.fft.rfft(coded, length) * np.fft.rfft(noise, length).conj()
-    return int(np.argmax(np.fft.irfft(spectrum)[: codec.rate]))
+    from scipy.signal import correlate  # takes 0.4 s
 
-
-__all__ = ["CODECS", "CodecAugmentation"]
+    return int(np.argmax(correlate(coded, noise)[len(noise) - 1 :]))

@@ -21,22 +21,9 @@ STATE_FOLDER = "checkpoint-em"  # in the output folder
 
 # The arguments of `TrainingArguments` that mean something to EM, beside those of the Hub.
 USED_ARGUMENTS = {
-    "output_dir",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "dataloader_num_workers",
-    "dataloader_pin_memory",
-    "seed",
-    "use_cpu",
-    "disable_tqdm",
-    "report_to",
-    "run_name",
-    "log_level",
-    "log_level_replica",
-    "log_on_each_node",
-    "ddp_backend",
-    "ddp_timeout",
+    *("output_dir", "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size"),
+    *("dataloader_num_workers", "dataloader_pin_memory", "seed", "use_cpu", "disable_tqdm", "report_to"),
+    *("run_name", "log_level", "log_level_replica", "log_on_each_node", "ddp_backend", "ddp_timeout"),
     "resume_from_checkpoint",
 }
 

@@ -177,6 +177,3 @@ def find_vocoder(name: str) -> Vocoder:
         f"There is no vocoder {name!r}{suggest(name, VOCODERS)}. There are {', '.join(VOCODERS)}, "
         "and others as module:function or FILE.onnx."
     )
-
-
-__all__ = ["VOCODERS", "Vocoder", "compute_log_mel", "find_vocoder"]

@@ -17,7 +17,6 @@ from tiny_base_model import WHISPER_SIZES, save_base_model
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
-    AutoModelForAudioClassification,
     Data2VecAudioModel,
     HubertModel,
     SeamlessM4TFeatureExtractor,
@@ -34,7 +33,6 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from modeling import Wav2Vec2AntiSpoofingConfig, Wav2Vec2AntiSpoofingForAudioClassification
 from processing.base_model import follow_base_model, load_base_model
 from processing.feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
-from processing.models import check_same_system
 from processing.resuming import hash_tensors
 
 
@@ -344,21 +342,6 @@ def test_checkpoint_takes_the_place_of_a_base_model_that_is_gone(folder, tmp_pat
     assert extractor == {"do_normalize": True}
 
 
-def test_checkpoint_of_a_run_that_was_resumed_is_of_the_same_system(folder, tmp_path):
-    extractor = AntiSpoofingFeatureExtractor(num_samples=4000)
-    config = new_model(folder).config
-    new_model(folder).save_pretrained(tmp_path / "first")
-    resumed = AutoModelForAudioClassification.from_pretrained(tmp_path / "first", dtype=torch.float32)
-    resumed.save_pretrained(tmp_path / "second")  # whose encoder's config knows that type
-    extractor.save_pretrained(tmp_path / "second")
-
-    check_same_system(tmp_path / "second", config, extractor)
-
-    config.encoder_config.hidden_dropout = 0.75
-    with pytest.raises(ValueError, match="settings: encoder_config.hidden_dropout was 0.1, now 0.75"):
-        check_same_system(tmp_path / "second", config, extractor)
-
-
 # What can't be loaded
 
 
@@ -376,7 +359,7 @@ def test_folder_without_weights_is_an_error(folder):
     model = new_model(folder)
     (folder / "model.safetensors").unlink()
 
-    with pytest.raises(FileNotFoundError, match=f"{folder} is not complete.*model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=f"{folder} is not found, or not complete.*model.safetensors"):
         load_base_model(model.encoder, str(folder))
 
 
@@ -429,7 +412,7 @@ def test_pickled_weights_that_were_cut_off_are_refused(folder, size):
     os.truncate(folder / "pytorch_model.bin", size)
 
     with pytest.raises(
-        (ValueError, FileNotFoundError), match=f"base model {folder} (cannot be read|is not complete)"
+        (ValueError, FileNotFoundError), match=f"base model {folder} (cannot be read|is not found)"
     ):
         load_base_model(new_model(folder).encoder, str(folder))
 

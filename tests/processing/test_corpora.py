@@ -640,12 +640,6 @@ def test_a_label_map_that_does_not_parse_is_refused(folder, label_map):
         load(folder, label_map=label_map)
 
 
-@pytest.mark.parametrize("option", [{"label_column": "key"}, {"label_map": "fake=spoof"}])
-def test_columns_and_labels_have_no_effect_on_a_corpus_with_a_layout(la, option):
-    with pytest.raises(ValueError, match=f"--{[*option][0]} has no effect on ASVspoof 2019 LA"):
-        load(la, **option)
-
-
 def test_metadata_names_key_speaker_attack_and_utterance(tmp_path):
     root = make_folder(
         tmp_path / "corpus",
