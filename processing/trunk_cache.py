@@ -4,29 +4,27 @@ import hashlib
 import json
 import math
 import shutil
-import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import datasets
-import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
-from datasets import Array3D, ClassLabel, Dataset, Features, Value, concatenate_datasets
-from pyarrow import ArrowInvalid
-from tqdm.auto import tqdm
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch.utils.data import ConcatDataset, DataLoader, StackDataset
+from tqdm import tqdm  # tqdm.auto would start the workers of a loader twice
 from transformers import PreTrainedModel
 
 from .base_model import IGNORED_ENCODER_KEYS
 from .collation import AudioCollator
+from .files import write_whole
 from .resuming import hash_rows, hash_tensors, read_on_main
 from .scoring import Batches
 
 
 SHARD_SIZE = 256  # utterances; what a kill costs at most
-VERSION = 1  # to be raised with every change of what is computed
+VERSION = 2  # to be raised with every change of what is computed
 
 
 class TrunkCollator:
@@ -40,7 +38,7 @@ class TrunkCollator:
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         labels = self.label_ids[torch.stack([row["label"] for row in rows])]
-        return {"trunk_states": torch.stack([row["trunk_states"] for row in rows]), "labels": labels}
+        return {"trunk_states": torch.stack([row["trunk_states"] for row in rows]).float(), "labels": labels}
 
 
 def cache_trunk(
@@ -50,13 +48,12 @@ def cache_trunk(
     *,
     batches: Batches = Batches(),
     description: str = "utterances",
-) -> Dataset:
+) -> ConcatDataset:
     """
-    What the frozen part gives for every row, in the order of the rows, as `trunk_states` in float16, with
-    `utterance_id` and `label`. It is computed in float32 on the process's device, through `datasets.map` in
-    shards of 256 utterances, and kept in the cache of `datasets` under a key of utterances and audio files,
-    crop, and frozen weights. Finished shards are used again, after a kill or in another run; under
-    `accelerate launch` they are shared out over the processes. `num_workers` threads decode.
+    What the frozen part gives for every row, in the order of the rows, as `trunk_states` in float16, with its
+    `label`. It is computed in float32 on the process's device, and kept in the cache of `datasets` in files
+    of 256 utterances, under a key of utterances and audio files, crop, and frozen weights. Finished files are
+    used again, after a kill or in another run; under `accelerate launch` the processes share the work.
 
     Raises:
         ValueError: nothing of the model is frozen, or adapters are trained in it; a random crop or
@@ -86,9 +83,9 @@ def cache_trunk(
     key = _make_key(model, collator, rows, shape)
     folder = Path(datasets.config.HF_DATASETS_CACHE, "frozen-trunk", key[:32])
     ranges = [range(i, min(i + SHARD_SIZE, len(rows))) for i in range(0, len(rows), SHARD_SIZE)]
-    shards = {folder / f"{i:05d}-of-{len(ranges):05d}.arrow": part for i, part in enumerate(ranges)}
+    shards = {folder / f"{i:05d}-of-{len(ranges):05d}.safetensors": part for i, part in enumerate(ranges)}
     # All processes must share out the same ones.
-    missing = read_on_main(lambda: [path for path, part in shards.items() if not _is_whole(path, len(part))])
+    missing = read_on_main(lambda: [path for path in shards if not path.is_file()])
     if not missing:
         PartialState().print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
     else:
@@ -100,73 +97,49 @@ def cache_trunk(
             f"{len(rows) - remaining:,} of {len(rows):,} are there: {size / 1e6:,.1f} MB in {folder}"
         )
         _make_room(folder, size)
-        _write_shards({path: rows.select(shards[path]) for path in missing}, model, collator, shape, batches)
-    return concatenate_datasets([Dataset.from_file(str(path)) for path in shards]).with_format(
-        "torch", columns=["trunk_states", "label"]
+        _write_shards({path: shards[path] for path in missing}, rows, model, collator, batches)
+    labels = torch.tensor(rows["label"][:])
+    return ConcatDataset(
+        StackDataset(trunk_states=load_file(path)["trunk_states"], label=labels[part.start : part.stop])
+        for path, part in shards.items()
     )
 
 
+@torch.no_grad()
 def _write_shards(
-    shards: dict[Path, Dataset],
+    shards: dict[Path, range],
+    rows: Dataset,
     model: PreTrainedModel,
     collator: AudioCollator,
-    shape: tuple[int, int, int],
     batches: Batches,
 ) -> None:
     """Compute shards, this process its share of them; each appears under its name when it is whole."""
     process = PartialState()
     own = list(shards.items())[process.process_index :: process.num_processes]
-    total = sum(len(rows) for _, rows in own)
-    shown = datasets.is_progress_bar_enabled()
-    datasets.disable_progress_bars()  # there is one bar for all shards
-    try:
-        with (
-            tqdm(total=total, desc="Frozen trunk", disable=not process.is_main_process) as bar,
-            ThreadPoolExecutor(max(1, batches.num_workers)) as pool,
-        ):
-            run = partial(_run_trunk, model=model, collator=collator, pool=pool, bar=bar)
-            for path, rows in own:
-                label = ClassLabel(names=rows.features["label"].names)
-                states = Array3D(shape=shape, dtype="float16")
-                features = Features(utterance_id=Value("string"), label=label, trunk_states=states)
-                rows.map(
-                    run,
-                    batched=True,
-                    batch_size=batches.batch_size,
-                    writer_batch_size=batches.batch_size,
-                    features=features,
-                    remove_columns=[name for name in rows.column_names if name not in features],
-                    cache_file_name=str(path),
-                    load_from_cache_file=False,  # a shard that is there could not be read
-                    new_fingerprint=hashlib.sha256(str(path).encode()).hexdigest()[:16],
+    size = batches.batch_size
+    places = {path: [part[i : i + size] for i in range(0, len(part), size)] for path, part in own}
+    loader = DataLoader(
+        rows,
+        batch_sampler=sum(places.values(), []),
+        collate_fn=collator,
+        num_workers=batches.num_workers,
+    )
+    bar = {"desc": "Frozen trunk", "unit": " batches", "disable": not process.is_main_process}
+    inputs = iter(tqdm(loader, **bar))
+    for path, of_shard in places.items():
+        states = []
+        for place, batch in zip(of_shard, inputs, strict=False):
+            states.append(model.run_trunk(batch["input_values"].to(model.device)).half().cpu())
+            finite = states[-1].isfinite().flatten(1).all(dim=1)
+            if not finite.all():
+                utterance = rows[place[int(finite.int().argmin())]]["utterance_id"]
+                raise ValueError(
+                    f"The frozen part gives {utterance} values that are NaN or beyond float16. Train without "
+                    "--cache_frozen_trunk."
                 )
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
+        with write_whole(path) as partial:
+            save_file({"trunk_states": torch.cat(states)}, partial)
     process.wait_for_everyone()
-
-
-@torch.no_grad()
-def _run_trunk(
-    batch: dict[str, list],
-    *,
-    model: PreTrainedModel,
-    collator: AudioCollator,
-    pool: ThreadPoolExecutor,
-    bar: tqdm,
-) -> dict[str, list]:
-    """The columns of a shard from those of a batch of rows, which the threads of the pool decode."""
-    rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-    decoded = [crop["input_values"] for crop in pool.map(collator, [[row] for row in rows])]
-    states = model.run_trunk(torch.cat(decoded).to(model.device)).half().cpu().numpy()
-    finite = np.isfinite(states).all(axis=(1, 2, 3))
-    if not finite.all():
-        raise ValueError(
-            f"The frozen part gives {batch['utterance_id'][int(finite.argmin())]} values that are NaN or "
-            "beyond float16. Train without --cache_frozen_trunk."
-        )
-    bar.update(len(rows))
-    return {"utterance_id": batch["utterance_id"], "label": batch["label"], "trunk_states": list(states)}
 
 
 def _make_key(
@@ -190,27 +163,15 @@ def _make_key(
         "weights": hash_tensors(tensors),
         "feature_extractor": {k: v for k, v in crop.items() if k != "auto_map"},
         "rows": hash_rows(rows),
-        "labels": hashlib.sha256(bytes(rows.with_format("numpy")["label"][:].astype(np.int8))).hexdigest(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """Make the folder, remove what killed runs left in it, and check that it has that many bytes of space."""
+    """Make the folder, and check that it has that many bytes of space."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("tmp*"):
-        if time.time() - path.stat().st_mtime > 3600:  # seconds in which nobody has touched it
-            path.unlink(missing_ok=True)
     if needed > (free := shutil.disk_usage(folder).free):
         raise ValueError(
             f"{folder} has {free / 1e6:,.1f} MB left, but {needed / 1e6:,.1f} MB are needed. Free some, or "
             "set HF_DATASETS_CACHE to a folder on another disk."
         )
-
-
-def _is_whole(path: Path, num_rows: int) -> bool:
-    """Whether a shard is there and can be read; one that a full disk or a crash cut off is computed again."""
-    try:
-        return len(Dataset.from_file(str(path))) == num_rows
-    except (OSError, ArrowInvalid):
-        return False

@@ -377,8 +377,8 @@ def test_two_processes_share_out_the_cache_and_leave_one_of_one_process(
     finally:
         train_script.environment = environment
 
-    keys = {path.parent.name for path in Path(tmp_path, "cache").rglob("*.arrow")}
-    of_one = {path.parent.name for path in Path(environment["HF_HOME"]).rglob("frozen-trunk/*/*.arrow")}
+    keys = {path.parent.name for path in Path(tmp_path, "cache").rglob("frozen-trunk/*/*.safetensors")}
+    of_one = {path.parent.name for path in Path(environment["HF_HOME"]).rglob("frozen-trunk/*/*.safetensors")}
     assert len(keys) == 2 and keys <= of_one
 
 

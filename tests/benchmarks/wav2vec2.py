@@ -86,7 +86,7 @@ def measure(kind: str, task: str, args: argparse.Namespace) -> dict:
         datasets.config.HF_DATASETS_CACHE = folder
         if kind == "cached":
             kept = cache_trunk(model, collator, rows, batches=Batches(8))
-            make_batch, collator = lambda: kept.__getitems__(list(range(len(kept)))), TrunkCollator(ids)
+            make_batch, collator = lambda: [*kept], TrunkCollator(ids)
         else:
             decoded = collator([*rows])
             make_batch, collator = lambda: decoded, dict

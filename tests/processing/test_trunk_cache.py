@@ -26,7 +26,7 @@ from processing.trunk_cache import TrunkCollator, cache_trunk
 
 
 NUM_SAMPLES = 4000  # 12 frames
-BATCHES = Batches(batch_size=3, num_workers=2)
+BATCHES = Batches(batch_size=3)
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,7 @@ def num_computed(model, rows, collator=None) -> int:
 def shards_of(cache: Path) -> list[str]:
     """Finished shards of the only key."""
     (folder,) = cache.iterdir()
-    return sorted(path.name for path in folder.iterdir() if path.suffix == ".arrow")
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".safetensors")
 
 
 # The values
@@ -121,7 +121,6 @@ def test_kept_values_are_those_of_the_frozen_part_in_float16_in_the_order_of_the
     torch.testing.assert_close(kept.half(), expected, rtol=1e-3, atol=1e-3)  # other batches, other last bits
     assert expected.std(dim=0).max() > 0.05  # the utterances differ, so that their order is seen
     assert [int(row["label"]) for row in cached] == rows["label"][:]
-    assert cached.with_format(None)["utterance_id"][:] == rows["utterance_id"][:]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_values_are_float32_in_a_batch_and_their_type_on_disk_is_float16(rows):
     batch = TrunkCollator([0, 1])([cached[0], cached[5]])
 
     assert batch["trunk_states"].dtype == torch.float32
-    assert cached.features["trunk_states"].dtype == "float16"
+    assert cached[0]["trunk_states"].dtype == torch.float16
 
 
 @pytest.mark.parametrize("ids", [[0, 1], [1, 0]])
@@ -183,7 +182,7 @@ def test_second_run_computes_nothing(rows, capsys):
 def test_only_the_missing_shard_is_computed(rows, cache):
     model = make_model()
     before = [row["trunk_states"] for row in cache_trunk(model, make_collator(), rows, batches=BATCHES)]
-    (path,) = cache.glob("*/00002-of-00004.arrow")
+    (path,) = cache.glob("*/00002-of-00004.safetensors")
     path.unlink()
 
     assert num_computed(model, rows) == 4
@@ -209,30 +208,6 @@ def test_model_that_was_saved_and_loaded_uses_the_cache(rows, tmp_path):
     assert num_computed(loaded, rows, AudioCollator(extractor, make_collator().label_ids)) == 0
 
 
-@pytest.mark.parametrize("size", [0, 100, -100])
-def test_shard_that_was_cut_off_is_computed_again(rows, cache, size):
-    num_computed(make_model(), rows)
-    path = next(cache.rglob("00001-of-*.arrow"))
-    os.truncate(path, size if size >= 0 else path.stat().st_size // 2)
-
-    assert num_computed(make_model(), rows) == 4
-    assert num_computed(make_model(), rows) == 0
-
-
-def test_temporary_files_of_killed_runs_go_when_they_are_old(rows, cache):
-    num_computed(make_model(), rows)
-    (folder,) = (path.parent for path in cache.rglob("00000-of-*.arrow"))
-    old, new = folder / "tmpold", folder / "tmpnew"
-    for path in (old, new):
-        path.touch()
-    os.utime(old, (0, 0))
-    next(folder.glob("00001-of-*.arrow")).unlink()
-
-    num_computed(make_model(), rows)
-
-    assert (old.exists(), new.exists()) == (False, True)
-
-
 def test_shard_that_was_not_finished_does_not_appear_and_only_the_rest_is_computed(corpus, cache):
     (path,) = corpus.rglob("LA_D_0000006.flac")
     content, times = path.read_bytes(), path.stat()
@@ -241,12 +216,12 @@ def test_shard_that_was_not_finished_does_not_appear_and_only_the_rest_is_comput
 
     with pytest.raises(ValueError, match="LA_D_0000006"):
         num_computed(make_model(), rows_of(corpus))
-    assert shards_of(cache) == ["00000-of-00004.arrow"]
+    assert shards_of(cache) == ["00000-of-00004.safetensors"]
     path.write_bytes(content)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     assert num_computed(make_model(), rows_of(corpus)) == 12
-    assert shards_of(cache) == [f"{index:05d}-of-00004.arrow" for index in range(4)]
+    assert shards_of(cache) == [f"{index:05d}-of-00004.safetensors" for index in range(4)]
 
 
 def test_failed_run_leaves_nothing_but_finished_shards(corpus, cache):
@@ -257,7 +232,7 @@ def test_failed_run_leaves_nothing_but_finished_shards(corpus, cache):
         num_computed(make_model(), rows_of(corpus))
 
     (folder,) = cache.iterdir()
-    assert [path.name for path in folder.iterdir()] == ["00000-of-00004.arrow"]
+    assert [path.name for path in folder.iterdir()] == ["00000-of-00004.safetensors"]
 
 
 # What another cache is needed for
@@ -363,7 +338,7 @@ def test_other_utterances_or_another_order_make_another_cache(rows, indices):
     assert num_computed(make_model(), rows.select(indices)) == len(indices)
 
 
-def test_other_labels_of_the_same_audio_make_another_cache(rows):
+def test_labels_are_those_of_the_rows_and_not_of_the_cache(rows):
     num_computed(make_model(), rows)
     flipped = rows.map(lambda row: {"label": 1 - row["label"]}, load_from_cache_file=False)
 
@@ -416,7 +391,7 @@ def test_value_that_float16_cannot_hold_is_an_error_that_names_the_utterance(row
     with pytest.raises(ValueError, match="gives LA_D_0000005 values.*Train without --cache_frozen_trunk"):
         cache_trunk(model, make_collator(), rows, batches=BATCHES)
 
-    assert shards_of(cache) == ["00000-of-00004.arrow"]
+    assert shards_of(cache) == ["00000-of-00004.safetensors"]
 
 
 def test_size_is_printed_before_and_is_that_of_the_values(rows, capsys):
@@ -439,12 +414,12 @@ def test_size_is_printed_before_and_is_that_of_the_values(rows, capsys):
 
 
 def test_size_on_disk_is_little_more_than_what_was_announced(rows, cache):
-    # Wide enough that the ids, labels and offsets beside the values hardly matter.
+    # Wide enough that the names and offsets beside the values hardly matter.
     long, size = make_collator(num_samples=16000), 2 * 16 * 49 * 32
 
     cache_trunk(make_model(num_samples=16000), long, rows, batches=BATCHES)
 
-    on_disk = sum(path.stat().st_size for path in cache.rglob("*.arrow"))
+    on_disk = sum(path.stat().st_size for path in cache.rglob("*.safetensors"))
     assert size < on_disk < 1.4 * size
 
 
@@ -460,7 +435,7 @@ def test_disk_without_the_space_is_an_error_before_anything_is_written(rows, cac
 
 def test_space_for_what_is_still_missing_is_enough(rows, cache, monkeypatch):
     num_computed(make_model(), rows)
-    (path,) = cache.glob("*/00001-of-00004.arrow")
+    (path,) = cache.glob("*/00001-of-00004.safetensors")
     path.unlink()
     usage = namedtuple("usage", "total used free")(10**6, 10**6 - 4_000, 4_000)  # of 4 utterances of 768
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
