@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from .columns import GUESSES
 from .folder_tree import AUDIO_EXTENSIONS, FolderTree, describe_endings, join, open_tree
 from .layouts import report_missing
-from .trials import KEY_OF_LABEL, Corpus, add_trials, as_word, check_trials, complete_trials
+from .trials import KEY_OF_LABEL, Corpus, add_trials, as_word, check_trials, complete_trials, read_keys
 
 
 SPLITS = {  # ours by what they are called, in any case
@@ -265,7 +265,7 @@ def _to_rows(rows: Dataset, source: str, columns: Columns, keys: Mapping[str, st
         raise _column_error(rows, source, "audio", f"column {found['audio']} holds no audio") from error
     paths = _find_recordings(rows, source, found["audio"])
     texts = {role: _read_column(rows, name) for role, name in found.items() if name and role != "audio"}
-    keys = _read_keys(texts["label"], source, found["label"], keys)
+    keys = read_keys(texts["label"], keys, f"{source}: the labels in column {found['label']}")
     names = _name_utterances(paths, keys)
     known = {"utterance_id": "id", "speaker_id": "speaker", "attack": "attack"}
     words = {name: texts[role].map(as_word) for name, role in known.items() if role in texts}
@@ -310,20 +310,6 @@ def _read_column(rows: Dataset, name: str) -> pd.Series:
     if isinstance(feature, ClassLabel):
         values = [feature.names[value] if value is not None and value >= 0 else None for value in values]
     return pd.Series(["" if value is None else str(value) for value in values], dtype="str")
-
-
-def _read_keys(labels: pd.Series, source: str, name: str, keys: Mapping[str, str]) -> pd.Series:
-    """Key of each row; the label's spelling decides, its index or order never does."""
-    found = labels.str.strip().str.casefold().map(keys)
-    if found.isna().any():
-        counts = labels.value_counts()[:10].items()
-        raise ValueError(
-            f"{source}: the labels in column {name} must be spelt {'/'.join(keys)} (in any case), "
-            f"but found were {', '.join(f'{label!r} ({count:,}x)' for label, count in counts)}. Say what "
-            "others mean with --label_map LABEL=bonafide,OTHER=spoof, or name another column with "
-            "--label_column."
-        )
-    return found
 
 
 def _find_recordings(rows: Dataset, source: str, name: str) -> list[str | None]:

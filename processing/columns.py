@@ -10,7 +10,7 @@ import pandas as pd
 from transformers.utils import logging
 
 from .text_tables import find_delimiter, read_fields, read_first_line, refuse_lines, split_line
-from .trials import KEY_OF_LABEL, KEYS
+from .trials import KEY_OF_LABEL, KEYS, read_keys
 
 
 logger = logging.get_logger(__name__)
@@ -108,7 +108,7 @@ def read_columns(
     is_short = (found.drop(columns=optional, errors="ignore") == "").any(axis=1)
     refuse_lines(path, is_short | (table[len(fields)] != ""), expected)
     if "key" in found:
-        found["key"] = _read_keys(path, found["key"], keys)
+        found["key"] = read_keys(found["key"], keys, f"{path}: the labels")
     if is_header and unused:
         logger.warning("%s: these columns are not used: %s", path, ", ".join(map(repr, unused)))
     for name in found.columns.intersection(["utterance_id", *optional] if sep != " " else []):
@@ -195,14 +195,3 @@ def _tell_columns(
         # ASVspoof 5's `speaker utterance score key`
         columns["speaker_id"], columns["utterance_id"] = 0, columns.pop("attack")
     return columns
-
-
-def _read_keys(path: Path, column: pd.Series, keys: Mapping[str, str]) -> pd.Series:
-    """The key of each label, however it is spelt."""
-    spelt = {label: keys.get(label.strip().casefold()) for label in column.unique()}
-    if unknown := [label for label, key in spelt.items() if key is None]:
-        raise ValueError(
-            f"{path}, line {(column == unknown[0]).idxmax()}: the label {unknown[0]!r} is not spelt "
-            f"{'/'.join(keys)}. Say what it means by --label_map 1=bonafide,0=spoof."
-        )
-    return column.map(spelt)

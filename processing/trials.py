@@ -6,7 +6,7 @@ and of a corpus's own columns.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -85,6 +85,18 @@ def read_label_map(text: str | None) -> dict[str, str]:
             "real=bonafide,deepfake=spoof."
         )
     return KEY_OF_LABEL | added
+
+
+def read_keys(labels: pd.Series, keys: Mapping[str, str], source: str) -> pd.Series:
+    """The key of each label, by its spelling in any case; a ValueError that begins with `source`."""
+    spelt = {label: keys.get(label.strip().casefold()) for label in labels.unique()}
+    if None in spelt.values():
+        found = ", ".join(f"{label!r} ({count:,}x)" for label, count in labels.value_counts()[:10].items())
+        raise ValueError(
+            f"{source} must be spelt {'/'.join(keys)} (in any case), but found were {found}. Say what others "
+            "mean with --label_map LABEL=bonafide,OTHER=spoof, or name another column."
+        )
+    return labels.map(spelt)
 
 
 def check_trials(trials: pd.DataFrame, source: str) -> None:

@@ -146,7 +146,7 @@ def test_file_name_beside_an_id_is_not_the_id(score_file):
         ("u1 A07 0.5\nu2 - 0.7\n", "first line is 'u1 A07 0.5'.*by --score_columns"),
         ("u1 -1.5 2\nu2 3 -0.5\n", "first line is 'u1 -1.5 2'.*utterance,spoof,bonafide"),
         ("u1 2,5\nu2 -1,0\n", "'u1 2,5', a comma may stand in a number or between two fields"),
-        ("filename,score,label\nu1,2.5,1\n", "line 2: the label '1' is not spelt .* by --label_map"),
+        ("filename,score,label\nu1,2.5,1\n", r"labels must be spelt .*'1' \(1x\).* with --label_map"),
         ("filename,path,score\nu1,a,2.5\n", "'filename' and 'path' could both be the utterance"),
         ("filename,p_fake\nu1,0.9\nu2,0.1\n", "cannot be told which column is the score.*'filename,p_fake'"),
         (
