@@ -86,16 +86,14 @@ def cache_trunk(
     shards = {folder / f"{i:05d}-of-{len(ranges):05d}.safetensors": part for i, part in enumerate(ranges)}
     # All processes must share out the same ones.
     missing = read_on_main(lambda: [path for path in shards if not path.is_file()])
-    if not missing:
-        PartialState().print(f"Frozen trunk of {description}: {len(rows):,} utterances are in {folder}")
-    else:
-        remaining = sum(len(shards[path]) for path in missing)
-        size = 2 * math.prod(shape) * remaining  # bytes
-        values = f"{' x '.join(map(str, shape))} values (states x frames x width) in float16"
-        PartialState().print(
-            f"Frozen trunk of {description}: {values} of each of {remaining:,} utterances, "
-            f"{len(rows) - remaining:,} of {len(rows):,} are there: {size / 1e6:,.1f} MB in {folder}"
-        )
+    remaining = sum(len(shards[path]) for path in missing)
+    size = 2 * math.prod(shape) * remaining  # bytes
+    PartialState().print(
+        f"Frozen trunk of {description}: {' x '.join(map(str, shape))} values (states x frames x width) in "
+        f"float16 of each of {remaining:,} utterances, {len(rows) - remaining:,} of {len(rows):,} are there: "
+        f"{size / 1e6:,.1f} MB in {folder}"
+    )
+    if missing:
         _make_room(folder, size)
         _write_shards({path: shards[path] for path in missing}, rows, model, collator, batches)
     labels = torch.tensor(rows["label"][:])

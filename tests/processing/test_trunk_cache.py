@@ -176,7 +176,7 @@ def test_second_run_computes_nothing(rows, capsys):
     capsys.readouterr()
 
     assert num_computed(make_model(), rows) == 0
-    assert "16 utterances are in" in capsys.readouterr().out
+    assert "of each of 0 utterances, 16 of 16 are there" in capsys.readouterr().out
 
 
 def test_only_the_missing_shard_is_computed(rows, cache):
