@@ -130,6 +130,10 @@ ACCOUNT_ARGUMENTS = {
     *(f.name for f in dataclasses.fields(TrainingArguments) if "hub_" in f.name),
 }
 
+# Of systems on a pretrained encoder only.
+ENCODER_ARGUMENTS = {"base_model", "num_trainable_layers", "attn_implementation"}
+ENCODER_ARGUMENTS |= {"layer_decay", "lora_rank", "cache_frozen_trunk"}
+
 
 @dataclass
 class Run:
@@ -161,73 +165,37 @@ class Run:
     def check(self) -> None:
         """ValueError, FileNotFoundError: arguments that are not supported, have no effect, or cannot be
         combined."""
-        model_args, gradient_args, args = self.model_args, self.gradient_args, self.args
-        if unused := sorted(self.given.keys() & find_unused_arguments(self.recipe)):
-            raise ValueError(
-                f"--{unused[0]} has no effect on {self.recipe.model.get('model_type')}. Leave it out."
-            )
-        if {"optim", "optimizer"} <= self.given.keys():
-            raise ValueError("--optim and --optimizer both name the optimizer: give one of them.")
+        model, method, args = self.recipe.model, self.gradient_args, self.args
+        model_type = model.get("model_type")
+        for name in sorted(self.given.keys() & find_unused_arguments(self.recipe, self.weights)):
+            of = f"the trained {model_type} in {self.weights}" if self.weights else model_type
+            raise ValueError(f"--{name} has no effect on {of}. Leave it out.")
+        if augmentation := build_augmentation(method.augmentation):
+            method.augmentation = augmentation.stated  # in full, for the records
         min_lr = (args.lr_scheduler_kwargs or {}).get("min_lr")
         if min_lr is not None and float(min_lr) > args.learning_rate:
             raise ValueError(
                 f"--learning_rate {args.learning_rate} is below the schedule's min_lr {min_lr}, to which it "
                 "would rise: give another in --lr_scheduler_kwargs."
             )
-        self.check_fine_tuning()
-        patience = gradient_args.early_stopping_patience
+        patience = method.early_stopping_patience
         if patience is not None and patience < 1:
             raise ValueError(
                 f"--early_stopping_patience {patience} would end training at its first evaluation: give more "
                 "than there are evaluations to never stop early."
             )
-        if gradient_args.is_averaging and not args.load_best_model_at_end:
+        if method.is_averaging and not args.load_best_model_at_end:
             raise ValueError(
                 "--average_checkpoints compares the average with the best checkpoint, which "
                 "--load_best_model_at_end False does not load. --average_checkpoints 1 makes no average."
             )
-        if self.weights is not None and "base_model" in self.given:
-            raise ValueError(
-                f"--base_model is for a new model, but {self.weights} holds a trained one. Leave it out."
-            )
         if "eer_mean" in (args.metric_for_best_model or "") and len(self.corpus_args.dataset or ()) < 2:
             raise ValueError("--metric_for_best_model eer_mean is of several corpora, and there is one: eer.")
-        if (model_args.attn_implementation or "").startswith("flash"):
-            if not (args.bf16 or args.fp16):
-                raise ValueError("--attn_implementation: flash attention needs --bf16 or --fp16.")
-            if gradient_args.cache_frozen_trunk:
-                raise ValueError(
-                    "--cache_frozen_trunk cannot be combined with flash attention: it computes in float32."
-                )
-        is_changing = gradient_args.crop != "start" or gradient_args.augmentation
-        if gradient_args.cache_frozen_trunk and is_changing:
+        if method.cache_frozen_trunk and (method.crop != "start" or method.augmentation):
             raise ValueError(
                 "--cache_frozen_trunk cannot be combined with --crop random or augmentation: it keeps one "
                 "crop of each utterance as it is. Leave it out, or add --crop start --augmentation '[]'."
             )
-        if augmentation := build_augmentation(gradient_args.augmentation):
-            gradient_args.augmentation = augmentation.stated  # in full, for the records
-        self.choose_method()
-        model_type = self.recipe.model.get("model_type")
-        cannot = {c.model_type for c, n in ARCHITECTURES.items() if not n.supports_gradient_checkpointing}
-        if args.gradient_checkpointing and model_type in cannot:  # the old name, which mirrors the new one
-            raise ValueError(f"--activation_checkpointing is not possible with {model_type}. Leave it out.")
-        check_trainer_arguments(args)
-
-    def check_fine_tuning(self) -> None:
-        """ValueError: arguments that are of a pretrained encoder without one; LoRA that is not possible."""
-        model, method = self.recipe.model, self.gradient_args
-        asked = {
-            "num_trainable_layers": self.model_args.num_trainable_layers,
-            "layer_decay": method.layer_decay,
-            "lora_rank": method.lora_rank,
-        }
-        for name, value in asked.items():
-            if value is not None and "encoder_config" not in model:
-                raise ValueError(
-                    f"--{name} is of systems on a pretrained encoder, and {model.get('model_type')} is none: "
-                    "leave it out."
-                )
         if method.lora_rank and model.get("num_trainable_layers"):
             raise ValueError(
                 "--lora_rank trains adapters instead of the encoder's own weights, but the system has "
@@ -236,6 +204,11 @@ class Run:
             )
         if method.lora_rank and not is_peft_available():
             raise ValueError('--lora_rank needs peft, which is not installed: pip install -e ".[lora]"')
+        cannot = {c.model_type for c, n in ARCHITECTURES.items() if not n.supports_gradient_checkpointing}
+        if args.gradient_checkpointing and model_type in cannot:  # the old name, which mirrors the new one
+            raise ValueError(f"--activation_checkpointing is not possible with {model_type}. Leave it out.")
+        self.choose_method()
+        check_trainer_arguments(args)
 
     def choose_method(self) -> GradientArguments | EMSettings:
         """How the model is trained, with the settings of that. ValueError: EM does not allow them."""
@@ -264,26 +237,29 @@ class Run:
         recipe, overridden = dataclasses.asdict(self.recipe) | {"corpus": corpus.name}, dict(self.overrides)
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
         recipe["training"] = {k: v for k, v in recipe["training"].items() if k not in DATA_ARGUMENTS}
+        recipe["demo_training"] = {k: v for k, v in recipe["demo_training"].items() if k not in overridden}
         for arguments in (recipe["training"], overridden):
             if "augmentation" in arguments:
                 arguments["augmentation"] = self.gradient_args.augmentation
             arguments |= strip_folders(arguments)
             if base_model and "base_model" in arguments:
                 arguments["base_model"] = base_model["name"]
-        record = {
+        return recipe, {
             "system": self.recipe.system,
             "overridden": overridden,
             "reduced_on_demo": self.reduced,
             "corpus": corpus.name,
             "missing": corpus.missing,
             "unreadable": corpus.unreadable,
+            "left_out": corpus.left_out,
+            "note": corpus.note,
+            "splits": specs,
+            "counts": {role: of[0].counts for role, of in scopes.items()},
+            "corpora": {part.name: describe_part(part, scopes) for part in corpus.parts},
+            "base_model": base_model,
+            "origin": describe_training(corpus.name, settings["started_from"]),
+            "settings": settings,
         }
-        record |= {"splits": specs, "counts": {role: of[0].counts for role, of in scopes.items()}}
-        of_parts = {part.name: describe_part(part, scopes) for part in corpus.parts}
-        known = {"corpora": of_parts, "left_out": corpus.left_out, "note": corpus.note}
-        record |= {k: v for k, v in {**known, "base_model": base_model}.items() if v}
-        origin = describe_training(corpus.name, settings["started_from"])
-        return recipe, record | {"origin": origin, "settings": settings}
 
 
 def main(argv: list[str]) -> None:
@@ -377,7 +353,7 @@ def parse_arguments(argv: list[str]) -> Run:
     settings = (ModelArguments, GradientArguments, EMArguments, TrainerArguments)
     names = [f.name for group in settings for f in dataclasses.fields(group)]
     valid = {*names, *DATA_ARGUMENTS} - {"model", "output_dir", "resume_from_checkpoint"} - ACCOUNT_ARGUMENTS
-    recipe.check_training(valid - find_unused_arguments(recipe), str(path))
+    recipe.check_training(valid - find_unused_arguments(recipe, None), str(path))
     recipe.drop_replaced(optim=early.optim, lr_scheduler_type=early.lr_scheduler_type)
     stated = {name: recipe.training.pop(name, None) for name in ("dataset", "data_dir")}
     if early.dataset is None and early.data_dir is None:
@@ -407,14 +383,17 @@ def parse_arguments(argv: list[str]) -> Run:
     return run
 
 
-def find_unused_arguments(recipe: Recipe) -> set[str]:
-    """Names of the arguments that training of this system, by EM or by gradient, does not use."""
+def find_unused_arguments(recipe: Recipe, weights: Path | None) -> set[str]:
+    """Names of the arguments that training of this system, by EM or by gradient, or from these weights, does
+    not use."""
     of_em = {f.name for f in dataclasses.fields(EMArguments)}
-    if recipe.model.get("model_type") != LFCCGMMConfig.model_type:
-        return of_em
-    used = {"model", "num_threads", *of_em, *USED_ARGUMENTS, *ACCOUNT_ARGUMENTS}
-    groups = (ModelArguments, GradientArguments, TrainingArguments)
-    return {f.name for group in groups for f in dataclasses.fields(group)} - used
+    if recipe.model.get("model_type") == LFCCGMMConfig.model_type:
+        used = {"model", "num_threads", *of_em, *USED_ARGUMENTS, *ACCOUNT_ARGUMENTS}
+        groups = (ModelArguments, GradientArguments, TrainingArguments)
+        return {f.name for group in groups for f in dataclasses.fields(group)} - used
+    if "encoder_config" not in recipe.model:
+        return of_em | ENCODER_ARGUMENTS
+    return of_em | ({"base_model"} if weights else set())
 
 
 def describe_part(part: Corpus, scopes: dict[str, list[Scope]]) -> dict:

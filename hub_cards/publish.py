@@ -7,7 +7,6 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from huggingface_hub import (
@@ -25,15 +24,10 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from .card import CARD_NAME
-from .learning_curves import FOLDER as CURVES
-from .recipe import RECIPE_NAME
 from .run_folder import RunFolder, read_run
 from .staging import MANIFEST, describe_files, format_total_size, stage_files
 
 
-# With results and learning curves what an earlier publication may have left and its manifest names. Nothing
-# else is ever deleted.
-WEIGHTS_AND_CODE = ("model*.safetensors", "model.safetensors.index.json", "*.py")
 LOG_IN = "log in by `hf auth login`, or set HF_TOKEN to a token with write access"
 UNCHANGED = (
     "Unless only its last answer was lost, nothing was published; the local run is unchanged: repeat the "
@@ -95,10 +89,10 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
         total = format_total_size(*files.values())
         print(f"Publishing {run.system} as {target.repo_id}: {len(files)} files, {total}")
         with explain_errors(target, UNCHANGED):
-            check_header(files[CARD_NAME])
+            ModelCard.load(files[CARD_NAME]).validate()  # before anything is made; the Hub knows all licences
             before = open_repository(target)
             there = {sibling.rfilename for sibling in before.siblings}
-            stale = find_stale(there & read_manifest(target, there, before.sha), files)
+            stale = sorted((there & read_manifest(target, there, before.sha)) - files.keys())
             for name in stale:
                 print(f"Deleting {name}, of an earlier publication")
             operations = [CommitOperationAdd(name, path) for name, path in files.items()]
@@ -128,17 +122,6 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
     return commit
 
 
-def check_header(card: Path) -> None:
-    """PublishingError: the Hub refuses the card's header; it alone knows the names of all licences."""
-    try:
-        ModelCard.load(card).validate()
-    except ValueError as error:
-        raise PublishingError(
-            f"{constants.ENDPOINT} refuses the header of the card: {error}. It is made from {RECIPE_NAME} "
-            "and the results. Nothing was published."
-        ) from None
-
-
 def open_repository(target: Target) -> ModelInfo:
     """Make the repository and its branch where they do not exist, and tell what is there. PublishingError: it
     is public and was to be private."""
@@ -165,16 +148,6 @@ def read_manifest(target: Target, there: Collection[str], commit: str) -> set[st
         return set(json.loads(Path(path).read_text(encoding="utf-8")))
     except (ValueError, TypeError):  # not ours
         return set()
-
-
-def find_stale(there: Collection[str], files: Collection[str]) -> list[str]:
-    """What is in the repository, of a kind that is published, and not in this publication."""
-    return sorted(
-        name
-        for name in set(there) - set(files)
-        if name.startswith(("results/", f"{CURVES}/"))
-        or ("/" not in name and any(fnmatchcase(name, kind) for kind in WEIGHTS_AND_CODE))
-    )
 
 
 @contextmanager
@@ -261,7 +234,7 @@ def main(argv: list[str]) -> None:
                 print(f"{run.system}, as {target.repo_id}:\n{describe_files(run, files)}")
         else:
             publish(run, target)
-    except (OSError, SyntaxError, ValueError, PublishingError) as error:
+    except (OSError, ValueError, PublishingError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{parser.prog}: interrupted. {UNCHANGED}")

@@ -64,11 +64,9 @@ class Recipe:
     card: dict = field(default_factory=dict)
 
     def check_training(self, valid: Iterable[str], where: str) -> None:
-        """ValueError: an argument in `training` or `demo_training` is unknown, or two name the optimizer."""
+        """ValueError: an argument in `training` or `demo_training` is unknown."""
         check_keys(self.training, valid, f"{where}, training")
         check_keys(self.demo_training, valid, f"{where}, demo_training")
-        if {"optim", "optimizer"} <= self.training.keys():
-            raise ValueError(f"{where}, training: optim and optimizer both name the optimizer. State one.")
 
     def drop_replaced(self, optim: str | None, lr_scheduler_type: str | None) -> None:
         """Drop from `training` what belongs to an optimizer or a schedule that the command line replaces."""

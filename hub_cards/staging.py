@@ -18,9 +18,7 @@ from .run_folder import CONVERSION_NAME, RunFolder, read_run
 
 
 MANIFEST = "published.json"  # names what was published; of that, the next publication deletes what is stale
-STATE_NAME = "trainer_state.json"
-OPTIONAL = ("model.safetensors.index.json", RECIPE_NAME, "training.json", STATE_NAME, CONVERSION_NAME)
-PNG = b"\x89PNG\r\n\x1a\n"
+RECORDS = (RECIPE_NAME, "training.json", "trainer_state.json", CONVERSION_NAME)
 TEXT = {".json", ".md", ".py", ".txt", ".yaml"}  # what is searched for paths and tokens
 
 
@@ -28,8 +26,8 @@ TEXT = {".json", ".md", ".py", ".txt", ".yaml"}  # what is searched for paths an
 def stage_files(run: RunFolder, repo_id: str, revision: str | None = None) -> Iterator[dict[str, Path]]:
     """
     Everything that is to be published, checked, by its path in the repository. Files of the run are links to
-    it; what is made for the publication (the card, the learning curves where the run has none, and the
-    Trainer's log without the folder's path) lies in a temporary folder, and the run's folder stays as it is.
+    it; what is made for the publication (the card, and the learning curves where the run has none) lies in a
+    temporary folder, and the run's folder stays as it is.
     Errors: see [`find_files`] and [`~hub_cards.card.render_card`]; ValueError: a path of this machine or a
     token in a text.
     """
@@ -39,9 +37,6 @@ def stage_files(run: RunFolder, repo_id: str, revision: str | None = None) -> It
         for name, path in find_files(run).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(path.resolve())
-        if best := run.trainer_state.get("best_model_checkpoint"):
-            state = {**run.trainer_state, "best_model_checkpoint": Path(best).name}
-            write_json(folder / STATE_NAME, state)
         staged = read_run(folder)
         if staged.trainer_state and not (folder / CURVES / f"{run.system}.png").is_file():
             add_learning_curves(staged)
@@ -67,12 +62,15 @@ def find_files(run: RunFolder) -> dict[str, Path]:
     """
     The files of a run that are published as they are, by their path in the repository: those named here, and
     no others that the folder may hold. FileNotFoundError: one is missing without which the model does not
-    load or a result is not proved. SyntaxError, ValueError: one is not what it should be, or lies elsewhere.
+    load or a result is not proved. ValueError: scores that the results beside them are not of.
     """
     folder = run.folder
     required = [*run.weight_files, folder / "config.json", folder / "preprocessor_config.json"]
     required += find_code(run)
-    optional = [*(folder / name for name in OPTIONAL), *folder.glob(f"{CURVES}/*.png")]
+    optional = [
+        *(folder / name for name in ("model.safetensors.index.json", *RECORDS)),
+        *folder.glob(f"{CURVES}/*.png"),
+    ]
     if run.config.get("calibration"):
         optional.append(folder / VALIDATION_NAME)
     for evaluation in run.evaluations:
@@ -88,13 +86,6 @@ def find_files(run: RunFolder) -> dict[str, Path]:
             )
     files = {path.relative_to(folder).as_posix(): path for path in (*required, *optional) if path.is_file()}
     files = {name: path for name, path in files.items() if "/." not in f"/{name}"}  # hidden
-    for path in files.values():
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{path} is a link to {path.resolve()}, outside of the run: put the file there.")
-        if path.suffix == ".png" and not path.read_bytes().startswith(PNG):
-            raise ValueError(f"{path} is not a PNG picture: remove it.")
-        if path.suffix == ".py":
-            compile(path.read_bytes(), path.name, "exec")
     for evaluation in run.evaluations:
         _ = evaluation.scores  # an error, if they are not what the results are of
     return files
@@ -102,16 +93,11 @@ def find_files(run: RunFolder) -> dict[str, Path]:
 
 def find_code(run: RunFolder) -> set[Path]:
     """The modules that `auto_map` in the configs names and those beside them that they import, as far as the
-    first that is missing. ValueError: code that lies in another repository."""
+    first that is missing."""
     from transformers.dynamic_module_utils import get_relative_import_files  # takes half a second
 
     auto_maps = [config.get("auto_map") or {} for config in (run.config, run.feature_extractor)]
     references = [reference for auto_map in auto_maps for reference in auto_map.values()]
-    if elsewhere := [reference for reference in references if "--" in reference]:
-        raise ValueError(
-            f"{run.folder}: auto_map names code of another repository, {elsewhere[0]}. Put it into the "
-            "folder and name it without the repository, or the published model depends on it."
-        )
     names = {reference.split(".")[0] for reference in references}
     modules = {run.folder / f"{name}.py" for name in names}
     try:

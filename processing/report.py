@@ -149,18 +149,19 @@ def describe_calibration(calibration: Mapping) -> str:
     a, names = calibration["a"], calibration.get("systems", ["score"])
     terms = [*zip(a if isinstance(a, list) else [a], names, strict=True), (calibration["b"], "")]
     signed = (f"{'-' if factor < 0 else '+'} {abs(factor):.4g} {name}".rstrip() for factor, name in terms)
-    text = (
-        f"LLR = {' '.join(signed).removeprefix('+ ')}, fitted on {calibration['num_bonafide']:,} bona fide "
-    )
-    text += f"and {calibration['num_spoof']:,} spoofed trials"
-    if calibration["num_speakers"] is not None:
+    text = f"LLR = {' '.join(signed).removeprefix('+ ')}"
+    if "num_bonafide" in calibration:  # which a config need not say
+        text += f", fitted on {calibration['num_bonafide']:,} bona fide and "
+        text += f"{calibration['num_spoof']:,} spoofed trials"
+    if calibration.get("num_speakers") is not None:
         text += f" of {calibration['num_speakers']:,} speakers"
     if "corpus" in calibration:
         text += f" of {calibration['corpus']} {calibration['split']}"
-    text += f" at the prior {calibration['prior']:g}"
+    if "prior" in calibration:
+        text += f" at the prior {calibration['prior']:g}"
     if "bounds" in calibration:
         text += ", and cut to the bounds {:.2f} and {:.2f}".format(*calibration["bounds"])
-    if calibration["is_regularized"]:
+    if calibration.get("is_regularized"):
         text += "; their scores separate the classes, so that regularisation decides how large the LLRs are"
     return text
 

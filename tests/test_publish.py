@@ -19,7 +19,7 @@ from hub_publishing import READER, WRITER, PublishingHub
 from hub_server import serve
 from small_aasist import converted_aasist
 
-from hub_cards.publish import Target, find_stale
+from hub_cards.publish import Target
 from hub_cards.run_folder import read_run
 from hub_cards.staging import find_files, stage_files
 
@@ -388,7 +388,7 @@ def test_card_that_the_hub_refuses_is_an_error_before_a_repository_is_made(publi
 
     message = publisher(own_run, "--repo_id", "org/mitt", status=1)
 
-    assert '"license\\" must be one of' in message and "recipe.yaml" in message
+    assert '"license\\" must be one of' in message
     assert "org/mitt" not in publisher.hub.repositories
     assert publisher.hub.requests[-1] == "POST /api/validate-yaml"
 
@@ -402,16 +402,10 @@ def test_path_under_any_root_is_refused(own_run):
             pass
 
 
-def test_score_file_and_picture_that_are_none_are_refused(own_run):
+def test_score_file_that_the_results_are_not_of_is_refused(own_run):
     scores = own_run / "results" / "eval" / "scores.txt"
-    whole = scores.read_text()
-    scores.write_text(whole.replace(" spoof ", " bonafide ", 1))
+    scores.write_text(scores.read_text().replace(" spoof ", " bonafide ", 1))
     with pytest.raises(ValueError, match="eval/scores.txt has .* trials: evaluate the model again"):
-        find_files(read_run(own_run))
-
-    scores.write_text(whole)
-    (own_run / "results" / "eval" / "drawing.png").write_text("not one")
-    with pytest.raises(ValueError, match="drawing.png is not a PNG picture"):
         find_files(read_run(own_run))
 
 
@@ -421,43 +415,6 @@ def test_missing_file_that_users_would_need_is_named(own_run, name):
 
     with pytest.raises(FileNotFoundError, match=f"holds no {name}"):
         find_files(read_run(own_run))
-
-
-def test_code_that_is_not_python_is_refused(own_run):
-    (own_run / "sinc.py").write_text("class Sinc(")
-
-    with pytest.raises(SyntaxError, match=r"\(sinc\.py, line 1\)"):
-        find_files(read_run(own_run))
-
-
-def test_code_of_another_repository_is_refused(own_run):
-    config = json.loads((own_run / "config.json").read_text())
-    auto_map = {"AutoConfig": "org/other--configuration_rawnet2.RawNet2Config"}
-    (own_run / "config.json").write_text(json.dumps(config | {"auto_map": auto_map}))
-
-    with pytest.raises(ValueError, match="code of another repository, org/other--configuration_rawnet2"):
-        find_files(read_run(own_run))
-
-
-def test_link_out_of_the_run_is_refused(own_run, tmp_path):
-    (own_run / "recipe.yaml").rename(tmp_path / "recipe.yaml")
-    (own_run / "recipe.yaml").symlink_to(tmp_path / "recipe.yaml")
-
-    with pytest.raises(ValueError, match=r"recipe\.yaml is a link to .*, outside of the run"):
-        find_files(read_run(own_run))
-
-
-def test_trainers_log_of_an_older_run_is_published_without_its_path(publisher, own_run):
-    state = json.loads((own_run / "trainer_state.json").read_text())
-    state["best_model_checkpoint"] = f"{own_run}/checkpoint-18"
-    (own_run / "trainer_state.json").write_text(json.dumps(state))
-    before = contents(own_run)
-
-    publisher(own_run, "--repo_id", "org/older")
-
-    there = json.loads(publisher.files("org/older")["trainer_state.json"])
-    assert there == state | {"best_model_checkpoint": "checkpoint-18"}
-    assert contents(own_run) == before
 
 
 def test_converted_model_is_published_with_where_it_comes_from_and_without_curves(
@@ -481,20 +438,6 @@ def test_converted_model_is_published_with_where_it_comes_from_and_without_curve
     said = elsewhere.ask("org/converted", recordings, environment=environment)
     here = elsewhere.ask(folder, recordings)
     assert [a["score"] for a in said["answers"]] == [a["score"] for a in here["answers"]]
-
-
-@pytest.mark.parametrize(
-    ("name", "is_stale"),
-    [
-        ("model.safetensors.index.json", True),
-        ("results/a/b.png", True),
-        ("pytorch_model.bin", False),
-        ("training.json", False),
-        ("scripts/use.py", False),
-    ],
-)
-def test_only_what_is_published_from_here_is_ever_stale(name, is_stale):
-    assert find_stale([name, "config.json"], {"config.json"}) == ([name] if is_stale else [])
 
 
 @pytest.fixture

@@ -379,12 +379,6 @@ def test_optimizer_of_the_command_line_takes_the_place_of_the_recipes():
     assert "optimizer" not in run.recipe.training and run.overrides == {"optim": "adamw_torch"}
 
 
-def test_two_optimizers_are_refused(refused):
-    message = refused("--model", "aasist", "--optim", "adamw_torch", "--optimizer", "adam")
-
-    assert "--optim and --optimizer both name the optimizer" in message
-
-
 def test_average_that_could_not_be_compared_with_the_best_checkpoint_is_refused(refused):
     without_best = ("--model", "aasist", "--load_best_model_at_end", "False", "--data_dir", "LA")
 

@@ -67,18 +67,13 @@ def test_link_to_no_file_is_refused(body, target):
         check_card(card(body=body), FILES)
 
 
-def test_licence_that_is_obviously_no_identifier_is_refused():
-    with pytest.raises(ValueError, match="license 'My own' is no identifier of the Hub"):
-        check_card(card(HEADER.replace("mit", "My own")), FILES)
-
-
 def test_all_problems_are_listed_at_once():
-    wrong = card(HEADER.replace("mit", "My own"), "[a](b.png)\n\nsee /home/ann/runs\n")
+    wrong = card(body="[a](b.png)\n\nsee /home/ann/runs\n")
 
     with pytest.raises(ValueError) as error:
         check_card(wrong, FILES)
 
-    assert [part in str(error.value) for part in ("'My own'", "b.png", "/home/ann/runs")] == [True] * 3
+    assert "b.png" in str(error.value) and "/home/ann/runs" in str(error.value)
 
 
 @pytest.mark.parametrize(
