@@ -12,15 +12,15 @@ from huggingface_hub.utils import validate_repo_id
 
 from processing.corpus_names import describe_corpus
 from processing.files import write_text
-from processing.report import NOTE_ON_CONDITIONS, describe_caveats, tabulate_conditions
+from processing.report import describe_caveats
 
-from . import tables
 from .checks import check_card
 from .citations import find_citations
 from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
 from .metadata import make_header
 from .run_folder import Evaluation, RunFolder, read_run
+from .tables import IN_THE_WILD
 from .templates import render_template
 
 
@@ -79,7 +79,7 @@ def _gather_results(run: RunFolder) -> dict:
     """What was measured of a model, and what was not."""
     # Dev and eval of the corpus of the training, In-the-Wild, and every other that was evaluated.
     wanted = [run.trials_of(role) for role in ("dev", "eval") if run.corpus is not None]
-    wanted += [(tables.IN_THE_WILD, "eval"), *(evaluation.trials for evaluation in run.evaluations)]
+    wanted += [(IN_THE_WILD, "eval"), *(evaluation.trials for evaluation in run.evaluations)]
     trials = [(corpus, split, run.evaluation(corpus, split)) for corpus, split in dict.fromkeys(wanted)]
     measured = [evaluation for *_, evaluation in trials if evaluation]
     of_dev = {(corpus, of.get("splits", {}).get("dev", "dev")) for corpus, of in run.corpora.items()}
@@ -90,21 +90,12 @@ def _gather_results(run: RunFolder) -> dict:
             text = f"{100 * found['level']:g} % intervals: {found['method']}"
             methods.setdefault(text, []).append(_title(evaluation))
     return {
-        "results_table": tables.tabulate_results(trials),
-        "further_results": tables.tabulate_further_metrics(measured),
+        "trials": trials,
         "headline": [found for found in measured if found.trials not in of_dev] or measured,
         "interval_methods": methods,
         "without_intervals": [_title(e) for e in measured if not e.results.get("confidence_intervals")],
-        "has_group_without_error": any(map(_has_group_without_error, measured)),
         "evaluations": [_describe_evaluation(run, evaluation) for evaluation in measured],
     }
-
-
-def _has_group_without_error(evaluation: Evaluation) -> bool:
-    """Whether a group of trials has an EER of 0 with an interval; of all, `describe_caveats` says it."""
-    results = evaluation.results
-    groups = [group for name, value in results.items() if name.startswith("per_") for group in value.values()]
-    return any(group.get("eer") == 0 and group.get("eer_interval") for group in groups)
 
 
 def _describe_evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
@@ -121,9 +112,6 @@ def _describe_evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
         "not_drawn": [
             PICTURES[stem] for stem in PICTURES if not (evaluation.folder / f"{stem}.png").is_file()
         ],
-        "breakdowns": tables.tabulate_breakdowns(evaluation),
-        "conditions": "conditions" in results and tables.make_table(*tabulate_conditions(results)),
-        "note_on_conditions": NOTE_ON_CONDITIONS,
     }
 
 

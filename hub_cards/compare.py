@@ -9,24 +9,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from metrics.costs import AsvErrorRates
-from metrics.names import METRICS, format_estimate
 from metrics.statistics import MIN_TRIALS
 from processing.files import write_json, write_text
 from processing.report import describe_counts
 
 from .run_folder import Evaluation, RunFolder
 from .several_runs import find_common_trials, read_runs
-from .tables import IN_THE_WILD, MAIN_METRICS, NOT_MEASURED, format_group, format_metric, make_table
+from .tables import IN_THE_WILD, MAIN_METRICS
 from .templates import render_template
 
 
 ROLES = {"dev": "dev", "eval": "eval", "in_the_wild": "In-the-Wild"}  # of evaluations, with their titles
 COLUMNS = (("dev", "eer"), *(("eval", metric) for metric in MAIN_METRICS), ("in_the_wild", "eer"))
-TITLES = [METRICS[name].title for name in MAIN_METRICS]
 # What is taken from results.json, with `None` for what it has not.
 TAKEN = ("corpus", "split", "num_bonafide", "num_spoof", *MAIN_METRICS)
 TAKEN += ("confidence_intervals", "tdcf_left_out", "per_corpus")
-COUNTS = "trials (bona fide + spoof)"
 
 
 def compare_runs(runs: Mapping[str, RunFolder], protocol: Path | None = None) -> dict:
@@ -135,10 +132,8 @@ def render_markdown(comparison: Mapping) -> str:
         remedy="compare the runs again",
         **comparison,
         evaluations={title: _describe_evaluations(systems, role) for role, title in ROLES.items()},
-        systems_table=_make_systems_table(systems),
-        corpora_table=_make_corpora_table(systems),
-        times_table=_make_times_table(systems),
-        tests_table=_make_tests_table(tests),
+        roles=ROLES,
+        columns=COLUMNS,
         notes=_note_numbers(systems),
         methods=list(dict.fromkeys(test["method"] for test in tests if "method" in test)),
         num_tests=sum(len(test.get("differences", ())) for test in tests),
@@ -175,63 +170,6 @@ def _note_numbers(systems: Mapping[str, dict]) -> dict[str, list[str]]:
         if role == "eval" and numbers["tdcf_left_out"]:
             places[f"No min t-DCF: {numbers['tdcf_left_out']}"].append(f"{name} on {title}")
     return places
-
-
-def _make_systems_table(systems: Mapping[str, dict]) -> str:
-    header = ["system", "parameters", "checkpoint (MB)"]
-    header += [f"{ROLES[role]} {METRICS[metric].title}" for role, metric in COLUMNS]
-    header += [f"{COUNTS} of {' / '.join(ROLES.values())}"]
-    rows = []
-    for name, system in systems.items():
-        parameters = NOT_MEASURED if system["parameters"] is None else f"{system['parameters']:,}"
-        values = [format_metric(system[role] or {}, metric) for role, metric in COLUMNS]
-        trials = " / ".join(_format_trials(system[role]) for role in ROLES)
-        rows.append([name, parameters, f"{system['bytes'] / 1e6:.2f}", *values, trials])
-    return make_table(header, rows, align_right=True)
-
-
-def _make_corpora_table(systems: Mapping[str, dict]) -> str | None:
-    """The EER of each system on each corpus of a pool; `None` where no evaluation is of a pool."""
-    rows = [
-        [name, title, corpus, format_group(group), _format_trials(group)]
-        for name, system in systems.items()
-        for role, title in ROLES.items()
-        for corpus, group in ((system[role] or {}).get("per_corpus") or {}).items()
-    ]
-    return make_table(["system", "split", "corpus", "EER", COUNTS], rows) if rows else None
-
-
-def _make_times_table(systems: Mapping[str, dict]) -> str:
-    rows = []
-    for name, system in systems.items():
-        time = system["time"]
-        cells = [f"{time['milliseconds_per_file']:.1f}", time["by"], time["hardware"]] if time else []
-        rows.append([name, *(cells or [NOT_MEASURED, "–", "–"])])
-    return make_table(["system", "ms per file", "by", "hardware"], rows)
-
-
-def _make_tests_table(tests: list[dict]) -> str:
-    rows = []
-    for test in tests:
-        if "left_out" in test:
-            cells = [*["not tested"] * len(MAIN_METRICS), test["left_out"]]
-        else:
-            cells = [*(_format_difference(test, metric) for metric in MAIN_METRICS), _format_trials(test)]
-        rows.append([f"{test['first']} minus {test['second']}", *cells])
-    return make_table(["difference", *TITLES, COUNTS], rows, align_right=True)
-
-
-def _format_difference(test: Mapping, metric: str) -> str:
-    if metric not in test["differences"]:
-        return f"{NOT_MEASURED}: {test['tdcf_left_out']}" if "tdcf_left_out" in test else NOT_MEASURED
-    found = test["differences"][metric]
-    sign = "+" if found["value"] > 0 else ""
-    estimate = format_estimate(metric, found["value"], (found["low"], found["high"]))
-    return f"{sign}{estimate}, p = {found['p_value']:.3g}"
-
-
-def _format_trials(numbers: Mapping | None) -> str:
-    return f"{numbers['num_bonafide']:,} + {numbers['num_spoof']:,}" if numbers else NOT_MEASURED
 
 
 def main(argv: list[str]) -> None:

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import safe_open
-
 from processing.corpus_names import CORPORA, find_official_trials, is_demo
 from processing.files import find_weights, hash_files, read_json
 from processing.origin import find_origin
@@ -88,15 +86,6 @@ class RunFolder:
     def num_bytes(self) -> int:
         """Size of the weights on disk."""
         return sum(path.stat().st_size for path in self.weight_files)
-
-    @cached_property
-    def num_values(self) -> int:
-        """Numbers in the weights, fixed buffers included, counted in the headers of the files."""
-        total = 0
-        for path in self.weight_files:
-            with safe_open(path, framework="numpy") as tensors:
-                total += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
-        return total
 
     @property
     def num_parameters(self) -> int | None:

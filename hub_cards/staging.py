@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
+from jinja2.filters import do_filesizeformat
+
 from processing.files import write_json
 from processing.validation_set import VALIDATION_NAME
 
@@ -133,8 +135,4 @@ def find_unpublished(folder: Path, files: Collection[str]) -> list[str]:
 
 def format_total_size(*paths: Path) -> str:
     """How large files are together."""
-    size, unit = sum(path.stat().st_size for path in paths), "B"
-    for larger in ("kB", "MB", "GB"):
-        if size >= 1000:
-            size, unit = size / 1000, larger
-    return f"{size} B" if unit == "B" else f"{size:.1f} {unit}"
+    return do_filesizeformat(sum(path.stat().st_size for path in paths))

@@ -1,14 +1,13 @@
-"""Numbers as a card writes them, Markdown tables, and the rows of a card's tables of results and training."""
+"""Numbers and values as cards write them."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from datetime import timedelta
 
-from metrics.names import METRICS, format_estimate
-from processing.corpus_names import CORPORA, describe_corpus
+from metrics.names import format_estimate
+from processing.corpus_names import CORPORA
 from processing.files import strip_folder, strip_folders
-
-from .run_folder import Evaluation, RunFolder
 
 
 NOT_MEASURED = "not measured"
@@ -53,25 +52,9 @@ def format_group(group: Mapping) -> str:
     return format_estimate("eer", group["eer"], group.get("eer_interval"))
 
 
-def format_size(num_bytes: int) -> str:
-    """Write a file's size in bytes and decimal megabytes."""
-    return f"{num_bytes:,} bytes ({num_bytes / 1e6:,.1f} MB)"
-
-
-def format_memory(num_bytes: int | None) -> str:
-    """Write an amount of memory in GiB."""
-    return NOT_MEASURED if num_bytes is None else f"{num_bytes / 2**30:.1f} GiB"
-
-
 def format_duration(seconds: float | None) -> str:
-    """Write seconds, and hours and minutes where there are some."""
-    if seconds is None:
-        return NOT_MEASURED
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:g} s"
-    hours, minutes = whole // 3600, whole % 3600 // 60
-    return f"{whole:,} s ({f'{hours} h ' if hours else ''}{minutes} min)"
+    """Write seconds as hours, minutes and seconds."""
+    return NOT_MEASURED if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 def show_characters(text: str) -> str:
@@ -109,98 +92,3 @@ def format_argument(value) -> str:
 def format_cell(text: str) -> str:
     """Write a text as one line of Markdown that fits a cell of a table."""
     return " ".join(str(text).split()).replace("|", "\\|")
-
-
-def make_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, align_right: bool = False) -> str:
-    """A Markdown table; `align_right` puts all columns but the first to the right. ValueError: an empty cell:
-    what is not known must be said."""
-    lines = [list(header), ["---", *["---:" if align_right else "---"] * (len(header) - 1)]]
-    for row in rows:
-        cells = [format_cell(cell) for cell in row]
-        if len(cells) != len(header) or not all(cells):
-            raise ValueError(f"A row of the table {' | '.join(header)} has an empty cell: {cells}.")
-        lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def tabulate_results(trials: Iterable[tuple[str, str, Evaluation | None]]) -> str:
-    """The main metrics of evaluations: each a corpus, a split, and what was measured of it, if anything."""
-    rows = []
-    for corpus, split, evaluation in trials:
-        results = evaluation.results if evaluation else {}
-        counts = [f"{results[name]:,}" if results else "–" for name in ("num_bonafide", "num_spoof")]
-        metrics = [format_metric(results, name) for name in MAIN_METRICS]
-        rows.append([describe_corpus(corpus), split, *metrics, *counts])
-    titles = [METRICS[name].title for name in MAIN_METRICS]
-    return make_table(["Corpus", "Split", *titles, "Bona fide trials", "Spoof trials"], rows)
-
-
-def tabulate_further_metrics(evaluations: Iterable[Evaluation]) -> str | None:
-    """The metrics of ASVspoof 5 track 1 of each evaluation; `None` where none has them."""
-    rows = []
-    for results in (evaluation.results for evaluation in evaluations):
-        if any(results.get(name) is not None for name in FURTHER_METRICS):
-            metrics = [format_metric(results, name) for name in FURTHER_METRICS]
-            rows.append([describe_corpus(results["corpus"]), results["split"], *metrics])
-    titles = [METRICS[name].title for name in FURTHER_METRICS]
-    return make_table(["Corpus", "Split", *titles], rows) if rows else None
-
-
-def tabulate_breakdowns(evaluation: Evaluation) -> dict[str, str]:
-    """Tables of the EER by attack, codec … of an evaluation, by what they go by."""
-    found = {}
-    for key, groups in evaluation.results.items():
-        name = key.removeprefix("per_").replace("_", " ")
-        if not key.startswith("per_") or not groups or set(groups) <= {"-", "unknown"}:
-            continue
-        rows = [
-            [group, format_group(values), f"{values['num_bonafide']:,}", f"{values['num_spoof']:,}"]
-            for group, values in groups.items()
-        ]
-        found[name] = make_table([name.capitalize(), "EER", "Bona fide trials", "Spoof trials"], rows)
-    return found
-
-
-def tabulate_reported(reported: Mapping) -> str | None:
-    """What a source reports for its own weights, by corpus and split `eer` and a t-DCF by its form; `None`
-    where that is no result."""
-    rows = []
-    for corpus, splits in reported.items():
-        title = CORPORA[corpus].title if corpus in CORPORA else corpus
-        for split, values in splits.items() if isinstance(splits, Mapping) else ():
-            eer = format_stated(values["eer"]) if "eer" in values else "not reported"
-            costs = []
-            for name, value in values.items():
-                if name.startswith("min_tdcf_"):
-                    form = name.removeprefix("min_tdcf_")
-                    form = "form unstated" if form == "form_unstated" else f"{form} form"
-                    costs.append(f"{value:g} ({form})")
-            rows.append([title, split, eer, ", ".join(costs) or "not reported"])
-    return make_table(["Corpus", "Split", "EER", "min t-DCF"], rows) if rows else None
-
-
-def tabulate_counts(run: RunFolder) -> str:
-    """Each split that was used in training, the part of the corpus that it is, and its counts; of several
-    corpora, those of each, and how often its utterances were seen in an epoch."""
-    rows, are_several = [], len(run.corpora) > 1
-    for corpus, record in (run.corpora or {"": run.training}).items():
-        for role, counts in record.get("counts", {}).items():
-            split, left_out = record.get("splits", {}).get(role, role), []
-            for why, of in (("missing", split.split("[")[0]), ("unreadable", split)):
-                known = record.get(why)
-                left_out.append("not recorded" if known is None else format_any(known.get(of, 0)))
-            in_use = (format_any(counts[key]) for key in ("bonafide", "spoof"))
-            times = f"{record['weight']}x" if are_several and role == "train" else "–"
-            of_corpus = [describe_corpus(corpus), times] if are_several else []
-            rows.append([*of_corpus, role, f"`{split}`", *in_use, *left_out])
-    names = ["Used as", "Split", "Bona fide", "Spoof", "Audio missing", "Audio unreadable"]
-    return make_table([*["Corpus", "In an epoch"][: 2 * are_several], *names], rows)
-
-
-def tabulate_log_likelihoods(histories: Mapping[str, Sequence[float]]) -> str:
-    """The log-likelihoods of a run by iteration."""
-    rows = [
-        [str(i + 1), *(f"{h[i]:.4f}" if i < len(h) else "–" for h in histories.values())]
-        for i in range(max(map(len, histories.values())))
-    ]
-    return make_table(["Iteration", *(f"Log-likelihood per frame, {label}" for label in histories)], rows)

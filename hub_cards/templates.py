@@ -8,8 +8,14 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
-from processing.corpus_names import DEMO_NOTE, describe_corpus, find_official_trials
-from processing.report import describe_calibration, describe_counts
+from metrics.names import METRICS, format_estimate
+from processing.corpus_names import CORPORA, DEMO_NOTE, describe_corpus, find_official_trials
+from processing.report import (
+    NOTE_ON_CONDITIONS,
+    describe_calibration,
+    describe_counts,
+    tabulate_conditions,
+)
 
 from . import tables
 
@@ -37,17 +43,21 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.globals |= {
     "describe_counts": describe_counts,
     "find_official_trials": find_official_trials,
-    "tabulate_counts": tables.tabulate_counts,
-    "tabulate_log_likelihoods": tables.tabulate_log_likelihoods,
-    "tabulate_reported": tables.tabulate_reported,
+    "format_estimate": format_estimate,
+    "tabulate_conditions": tabulate_conditions,
+    "CORPORA": CORPORA,
+    "METRICS": METRICS,
+    "MAIN_METRICS": tables.MAIN_METRICS,
+    "FURTHER_METRICS": tables.FURTHER_METRICS,
+    "NOTE_ON_CONDITIONS": NOTE_ON_CONDITIONS,
     "demo_note": DEMO_NOTE,
 }
 _ENVIRONMENT.filters |= {
     "number": tables.format_any,
     "count": tables.format_count,
     "metric": tables.format_metric,
-    "size": tables.format_size,
-    "memory": tables.format_memory,
+    "stated": tables.format_stated,
+    "group": tables.format_group,
     "duration": tables.format_duration,
     "code": tables.format_code,
     "visible": tables.show_characters,

@@ -38,6 +38,8 @@ def make_run(folder: Path, *, system: str = "tiny", seed: int = 0, **training) -
         "corpus": "ASVspoof 2019 LA",
         "splits": {"train": "train", "dev": "dev", "eval": "eval"},
         "counts": {"train": {"bonafide": 30, "spoof": 40}, "dev": COUNTS, "eval": COUNTS},
+        "missing": {},
+        "unreadable": {},
         "num_parameters": 498,
         "num_processes": 1,
         "seed": 42,

@@ -175,13 +175,15 @@ def test_publishing_leaves_the_run_as_it_was(published):
 
 
 def test_dry_run_asks_the_hub_nothing_and_lists_what_is_then_published(published):
-    lines = re.compile(r"^  (\S+) +[\d.]+ [kM]?B  (?:from the run|rendered)$", re.MULTILINE)
+    lines = re.compile(r"^  (\S+) +[\d.]+ (?:[kM]B|Bytes)  (?:from the run|rendered)$", re.MULTILINE)
     listed = lines.findall(published.dry_run)
 
     assert published.requests_of_dry_run == []
     assert sorted(listed) == sorted(published.files)
-    assert re.search(r"README\.md +\S+ k?B  rendered", published.dry_run)
-    assert re.search(r"Not published: \.env \(\d+ B\), .*checkpoint-\d+/ \([\d.]+ kB\)", published.dry_run)
+    assert re.search(r"README\.md +\S+ kB  rendered", published.dry_run)
+    assert re.search(
+        r"Not published: \.env \(\d+ Bytes\), .*checkpoint-\d+/ \([\d.]+ kB\)", published.dry_run
+    )
 
 
 def test_dry_run_needs_no_torch(own_run, tmp_path):

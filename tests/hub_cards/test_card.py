@@ -17,7 +17,7 @@ from hub_cards.citations import find_citations
 from hub_cards.recipe import find_recipe, list_systems, load_recipe
 from hub_cards.run_folder import read_run
 from hub_cards.staging import find_files
-from hub_cards.tables import format_any, format_stated, make_table
+from hub_cards.tables import format_any, format_stated
 from metrics.names import format_value
 from modeling import (
     AntiSpoofingFeatureExtractor,
@@ -814,8 +814,3 @@ def test_numbers_are_written_for_people():
         "yes",
     ]
     assert [format_value("eer", rate) for rate in (0.12345, 0.0012345)] == ["12.345 %", "0.123 %"]
-
-
-def test_table_has_no_empty_cell():
-    with pytest.raises(ValueError, match="empty cell"):
-        make_table(["a", "b"], [["1", " "]])
