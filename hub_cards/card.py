@@ -5,28 +5,22 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 
-from processing.corpus_names import describe_corpus
 from processing.files import write_text
-from processing.report import describe_caveats
 
 from .checks import check_card
 from .citations import find_citations
-from .learning_curves import FOLDER as CURVES
 from .learning_curves import add_learning_curves
 from .metadata import make_header
-from .run_folder import Evaluation, RunFolder, read_run
+from .run_folder import RunFolder, read_run
 from .tables import IN_THE_WILD
 from .templates import render_template
 
 
 CARD_NAME = "README.md"
-# Pictures of an evaluation and what they show; others are there by their names.
-PICTURES = {"det": "DET plot", "scores": "Score histogram"}
 
 
 def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None = None) -> ModelCard:
@@ -48,7 +42,6 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
         model_id=repo_id or run.folder.resolve().name,
         revision=f', revision="{revision}"' if revision else "",
         architecture=_describe_architecture(run),
-        learning_curves=_find_curves(run),
         unused_tensors=name_unused(run.conversion),
         bibtex="\n\n".join(bibtex),
         references=references,
@@ -84,42 +77,8 @@ def _gather_results(run: RunFolder) -> dict:
     measured = [evaluation for *_, evaluation in trials if evaluation]
     of_dev = {(corpus, of.get("splits", {}).get("dev", "dev")) for corpus, of in run.corpora.items()}
     of_dev.add(run.trials_of("dev"))
-    methods: dict[str, list[str]] = {}
-    for evaluation in measured:
-        if found := evaluation.results.get("confidence_intervals"):
-            text = f"{100 * found['level']:g} % intervals: {found['method']}"
-            methods.setdefault(text, []).append(_title(evaluation))
-    return {
-        "trials": trials,
-        "headline": [found for found in measured if found.trials not in of_dev] or measured,
-        "interval_methods": methods,
-        "without_intervals": [_title(e) for e in measured if not e.results.get("confidence_intervals")],
-        "evaluations": [_describe_evaluation(run, evaluation) for evaluation in measured],
-    }
-
-
-def _describe_evaluation(run: RunFolder, evaluation: Evaluation) -> dict:
-    results, files = evaluation.results, (evaluation.folder / name for name in ("results.json", "scores.txt"))
-    return {
-        "title": _title(evaluation),
-        "results": results,
-        "caveats": describe_caveats(results),
-        "files": [(path.name, _link(run, path)) for path in files if path.is_file()],
-        "pictures": [
-            (PICTURES.get(path.stem, path.stem.replace("_", " ").capitalize()), _link(run, path))
-            for path in sorted(evaluation.plots, key=lambda path: (path.stem not in PICTURES, path.name))
-        ],
-        "not_drawn": [
-            PICTURES[stem] for stem in PICTURES if not (evaluation.folder / f"{stem}.png").is_file()
-        ],
-    }
-
-
-def _find_curves(run: RunFolder) -> list[tuple[str, str]]:
-    """Names and links of the learning curves, those of the run alone first."""
-    own = run.folder / CURVES / f"{run.system}.png"
-    curves = sorted(run.folder.glob(f"{CURVES}/*.png"), key=lambda path: (path != own, path.name))
-    return [(path.stem.replace("_", " "), _link(run, path)) for path in curves]
+    headline = [found for found in measured if found.trials not in of_dev] or measured
+    return {"trials": trials, "headline": headline, "evaluations": measured}
 
 
 def name_unused(conversion: Mapping) -> list[str]:
@@ -130,15 +89,6 @@ def name_unused(conversion: Mapping) -> list[str]:
         is_used = not module or any(used.startswith(f"{module}.") for used in conversion.get("key_map", ()))
         names.add(name if is_used else module)
     return sorted(names)
-
-
-def _link(run: RunFolder, path: Path) -> str:
-    return quote(path.relative_to(run.folder).as_posix())
-
-
-def _title(evaluation: Evaluation) -> str:
-    corpus, split = evaluation.trials
-    return f"{describe_corpus(corpus)}, {split}"
 
 
 def write_card(run: RunFolder, repo_id: str | None = None) -> Path:

@@ -1,7 +1,6 @@
 """Publish a finished run on the Hugging Face Hub: python -m hub_cards.publish RUN --repo_id ORG/NAME."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Collection, Iterator
@@ -23,6 +22,8 @@ from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
+from processing.files import read_json
+
 from .card import CARD_NAME
 from .run_folder import RunFolder, read_run
 from .staging import MANIFEST, describe_files, format_total_size, stage_files
@@ -41,7 +42,7 @@ class PublishingError(RuntimeError):
 
 @dataclass(frozen=True)
 class Target:
-    """Where a run is published. ValueError: a malformed name, or a pull request against another branch."""
+    """Where a run is published. ValueError: a malformed name."""
 
     repo_id: str  # ORG/NAME
     private: bool = False
@@ -55,8 +56,6 @@ class Target:
                 f"{self.repo_id!r} is not the name of a repository: ORG/NAME is expected, ORG being an "
                 "organisation or a user of the Hub."
             )
-        if self.create_pr and self.revision:
-            raise ValueError("A pull request is opened against the main branch: give no revision with it.")
 
 
 def check_access(target: Target) -> None:
@@ -144,10 +143,7 @@ def read_manifest(target: Target, there: Collection[str], commit: str) -> set[st
     if MANIFEST not in there:
         return set()
     path = HfApi().hf_hub_download(target.repo_id, MANIFEST, revision=commit)
-    try:
-        return set(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (ValueError, TypeError):  # not ours
-        return set()
+    return set(read_json(Path(path)))
 
 
 @contextmanager
@@ -182,15 +178,10 @@ def explain_errors(target: Target, outcome: str = "") -> Iterator[None]:
 def find_target(args, chosen: Collection[str]) -> Target | None:
     """Where `train.py` is to publish the finished run, by its `TrainingArguments` and the names of those that
     the command line gives. ValueError: arguments that cannot be combined."""
-    if args.hub_token is not None:
+    if refused := {"hub_token", "hub_strategy", "hub_always_push"} & set(chosen):
         raise ValueError(
-            "--hub_token would show the token to everybody who lists the processes of this machine: log in "
-            "by `hf auth login` or set HF_TOKEN instead."
-        )
-    if refused := {"hub_strategy", "hub_always_push"} & set(chosen):
-        raise ValueError(
-            f"--{min(refused)} is of the Trainer's own uploads: only the finished run is published here. "
-            "Leave it out."
+            f"--{min(refused)} is not used: only the finished run is published, with the token of `hf auth "
+            "login` or of HF_TOKEN. Leave it out."
         )
     if args.push_to_hub and not args.hub_model_id:
         raise ValueError("--push_to_hub needs to know where to: add --hub_model_id ORG/NAME.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from processing.corpus_names import CORPORA, find_official_trials, is_demo
 from processing.files import find_weights, hash_files, read_json
@@ -43,8 +44,16 @@ class Evaluation:
         return None if official == self.results["num_trials"] else official
 
     @property
+    def files(self) -> list[Path]:
+        """Those with the numbers."""
+        paths = (self.folder / name for name in ("results.json", "scores.txt", "llrs.txt"))
+        return [path for path in paths if path.is_file()]
+
+    @property
     def plots(self) -> list[Path]:
-        return sorted(self.folder.glob("*.png"))
+        """The DET plot and the histogram of scores come first."""
+        first = ("det", "scores")
+        return sorted(self.folder.glob("*.png"), key=lambda path: (path.stem not in first, path.name))
 
     @cached_property
     def scores(self) -> "pd.DataFrame":
@@ -225,6 +234,16 @@ class RunFolder:
     @property
     def system(self) -> str:
         return self.recipe.system if self.recipe else self.folder.resolve().name
+
+    @property
+    def learning_curves(self) -> list[Path]:
+        """Their pictures, that of the run alone first."""
+        found = self.folder.glob("learning_curves/*.png")
+        return sorted(found, key=lambda path: (path.stem != self.system, path.name))
+
+    def link(self, path: Path) -> str:
+        """A file of the folder as a link in its card."""
+        return quote(path.relative_to(self.folder).as_posix())
 
     def trials_of(self, role: str) -> tuple[str | None, str]:
         """Corpus and split that training used as `train`, `dev` or `eval`, by the names in `results.json`: of

@@ -77,7 +77,7 @@ def find_files(run: RunFolder) -> dict[str, Path]:
         optional.append(folder / VALIDATION_NAME)
     for evaluation in run.evaluations:
         required += [evaluation.folder / "results.json", evaluation.folder / "scores.txt"]
-        optional += [evaluation.folder / "llrs.txt", *evaluation.plots]
+        optional += [*evaluation.files, *evaluation.plots]
         under = evaluation.results.get("conditions", ())
         optional += [evaluation.folder / "conditions" / name / "scores.txt" for name in under]
     for path in required:

@@ -13,6 +13,7 @@ from processing.corpus_names import CORPORA, DEMO_NOTE, describe_corpus, find_of
 from processing.report import (
     NOTE_ON_CONDITIONS,
     describe_calibration,
+    describe_caveats,
     describe_counts,
     tabulate_conditions,
 )
@@ -64,6 +65,7 @@ _ENVIRONMENT.filters |= {
     "factor": tables.format_factor,
     "argument": tables.format_argument,
     "calibration": describe_calibration,
+    "caveats": describe_caveats,
     "cell": tables.format_cell,
     "corpus": describe_corpus,
     "json": json.dumps,

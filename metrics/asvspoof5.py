@@ -12,16 +12,10 @@ from .det import equal_error_rate, split_by_key
 from .module_info import make_info
 
 
-CITATION = """
-@inproceedings{wang2024asvspoof5,
-  title = {{ASVspoof} 5: Crowdsourced Speech Data, Deepfakes, and Adversarial Attacks at Scale},
-  author = {Wang, Xin and Delgado, H{\\'e}ctor and Tak, Hemlata and Jung, Jee-weon and Shim, Hye-jin
-            and Todisco, Massimiliano and Kukanov, Ivan and Liu, Xuechen and Sahidullah, Md and Kinnunen, Tomi
-            and Evans, Nicholas and Lee, Kong Aik and Yamagishi, Junichi},
-  booktitle = {The Automatic Speaker Verification Spoofing Countermeasures Workshop (ASVspoof 2024)},
-  year = {2024}
-}
-"""
+CITATION = (
+    "Wang et al., ASVspoof 5: Crowdsourced Speech Data, Deepfakes, and Adversarial Attacks at Scale, "
+    "ASVspoof Workshop 2024"
+)
 
 
 class Asvspoof5Track1(evaluate.Metric):

@@ -10,16 +10,9 @@ from .det import describe_scores, equal_error_rate, split_by_key
 from .module_info import make_info
 
 
-CITATION = """
-@inproceedings{todisco2019asvspoof,
-  title = {{ASVspoof} 2019: Future Horizons in Spoofed and Fake Audio Detection},
-  author = {Todisco, Massimiliano and Wang, Xin and Vestman, Ville and Sahidullah, Md and Delgado, H{\\'e}ctor
-            and Nautsch, Andreas and Yamagishi, Junichi and Evans, Nicholas and Kinnunen, Tomi
-            and Lee, Kong Aik},
-  booktitle = {Interspeech},
-  year = {2019}
-}
-"""
+CITATION = (
+    "Todisco et al., ASVspoof 2019: Future Horizons in Spoofed and Fake Audio Detection, Interspeech 2019"
+)
 
 
 class EqualErrorRate(evaluate.Metric):

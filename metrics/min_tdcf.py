@@ -13,17 +13,10 @@ from .det import split_by_key
 from .module_info import make_info
 
 
-CITATION = """
-@article{kinnunen2020tandem,
-  title = {Tandem Assessment of Spoofing Countermeasures and Automatic Speaker Verification: Fundamentals},
-  author = {Kinnunen, Tomi and Delgado, H{\\'e}ctor and Evans, Nicholas and Lee, Kong Aik and Vestman, Ville
-            and Nautsch, Andreas and Todisco, Massimiliano and Wang, Xin and Sahidullah, Md
-            and Yamagishi, Junichi and Reynolds, Douglas A.},
-  journal = {IEEE/ACM Transactions on Audio, Speech, and Language Processing},
-  volume = {28},
-  year = {2020}
-}
-"""
+CITATION = (
+    "Kinnunen et al., Tandem Assessment of Spoofing Countermeasures and Automatic Speaker Verification: "
+    "Fundamentals, IEEE/ACM Transactions on Audio, Speech, and Language Processing 28, 2020"
+)
 
 
 class MinimumTandemDetectionCost(evaluate.Metric):

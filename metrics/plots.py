@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.special import ndtr, ndtri
 
 from .det import det_curve, equal_error_rate
 
@@ -20,7 +20,6 @@ RATE_TICKS = (0.0001, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0
 MARKER = {"color": LINE, "markerfacecolor": "none", "linewidth": 0, "clip_on": False, "zorder": 3}
 MARKER_SIZE = 7
 MAX_POINTS = 4000  # of a DET curve; more are not seen
-_NORMAL, _INVERSE_NORMAL = (np.vectorize(f, [float]) for f in (NormalDist().cdf, NormalDist().inv_cdf))
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,7 @@ def make_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 def _set_rate_scale(axes: Axes, lowest: float, highest: float) -> None:
     """Normal deviates on both axes; rates of 0 and 1, which lie at infinity there, are drawn at the edge."""
     for axis, set_scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
-        set_scale("function", functions=(lambda rate: _to_deviate(rate, lowest), _to_rate))
+        set_scale("function", functions=(lambda rate: _to_deviate(rate, lowest), ndtr))
         axis.set_major_locator(FixedLocator([tick for tick in RATE_TICKS if lowest <= tick <= highest]))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g}"))
@@ -256,8 +255,4 @@ def _find_corners(frr: np.ndarray, far: np.ndarray) -> np.ndarray:
 
 
 def _to_deviate(rate, lowest: float) -> np.ndarray:
-    return _INVERSE_NORMAL(np.clip(np.asarray(rate, dtype=np.float64), lowest, 1 - lowest))
-
-
-def _to_rate(deviate) -> np.ndarray:
-    return _NORMAL(np.asarray(deviate, dtype=np.float64))
+    return ndtri(np.clip(rate, lowest, 1 - lowest))

@@ -29,12 +29,6 @@ class Bootstrap:
     level: float = 0.95
     seed: int = 0
 
-    def __post_init__(self):
-        if self.num_resamples < 1 or not 0 < self.level < 1:
-            raise ValueError(
-                f"num_resamples {self.num_resamples} must be positive and level {self.level} between 0 and 1."
-            )
-
 
 # In each class: from fewer the spread can't be told, and an interval would look surer than it is.
 MIN_TRIALS = MIN_SPEAKERS = 10

@@ -116,8 +116,7 @@ def _find_fault(name: object, value: object) -> str | None:
     """Say what makes an entry of a state dict no weights."""
     if not isinstance(name, str) or not isinstance(value, torch.Tensor):
         return f"is a {type(value).__name__}"
-    is_counter = value.dtype in (torch.int32, torch.int64) and not value.ndim
-    if not (value.is_floating_point() or is_counter):
+    if not (value.is_floating_point() or value.ndim == 0):  # a counter of batches
         return f"is no tensor of floating-point numbers, but of {value.dtype}"
     if not value.float().isfinite().all():
         return "holds NaN, infinity or a number too large for float32"

@@ -147,8 +147,7 @@ def test_error_rate_of_zero_and_missing_intervals_are_explained(run_folder):
 
     change(path, eer=0.1, per_attack={}, confidence_intervals={})
     results = section(text_of(run_folder), "## Results")
-    both = "ASVspoof 2019 LA, dev; ASVspoof 2019 LA, eval"  # the made corpus is small
-    assert f"No intervals: a class has too few trials ({both})." in results
+    assert results.count("No intervals: a class has too few trials.") == 2  # the made corpus is small
 
 
 @pytest.mark.parametrize(
@@ -585,7 +584,6 @@ def test_pictures_that_exist_are_embedded(run_folder):
     assert "![DET plot, ASVspoof 2019 LA, eval](results/eval/det.png)" in section(text, "## Results")
     assert "(results/eval/scores.png)" in text
     assert "(learning_curves/tiny.png)" in section(text, "### Learning curves")
-    assert "Not drawn: DET plot, Score histogram." in section(text, "### ASVspoof 2019 LA, dev")
 
 
 def test_model_that_was_not_trained_here_says_so(gmm_folder):

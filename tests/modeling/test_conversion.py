@@ -139,7 +139,6 @@ def test_weights_that_were_damaged_are_refused(tmp_path):
             {"a": torch.arange(3)},
             "'a' is no tensor of floating-point numbers, but of torch.int64",
         ),
-        ({"a": torch.tensor(3, dtype=torch.uint8)}, "'a' is no tensor .* torch.uint8"),
         ({"a": torch.tensor([True])}, "'a' is no tensor .* torch.bool"),
         ({"a": torch.tensor([1j])}, "'a' is no tensor .* torch.complex64"),
     ],
