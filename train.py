@@ -415,16 +415,18 @@ def announce(run: Run, corpus: Corpus, scopes: dict[str, list[Scope]]) -> None:
     for key, value in run.reduced.items():
         lines.append(f"Reduced on the demo corpus: {key} {value} instead of {run.recipe.training.get(key)}")
     lines += [f"From the command line: {key} {value}" for key, value in run.overrides.items()]
-    for of_role in scopes.values():
-        lines += [f"Corpus: {describe_split(s.corpus, s.split, s.counts)}" for s in of_role]
-    lines += describe_left_out(corpus)
-    lines += [
-        f"In an epoch, each utterance of {part.name} is seen {part.weight} times"
-        for part in corpus.parts or (corpus,)
-        if part.weight > 1
-    ]
     for role, of_role in scopes.items():
+        lines += [f"Corpus: {describe_split(s.corpus, s.split, s.counts)}" for s in of_role]
         lines += [f"Of {name} nothing is used as {role}" for name in list_absent(corpus, of_role)]
+    lines += describe_left_out(corpus)
+    for part in corpus.parts or (corpus,):
+        if part.weight > 1:
+            lines.append(f"In an epoch, each utterance of {part.name} is seen {part.weight} times")
+        lines += [
+            f"Left out: {part.name} {split}, all audio of its {missing:,} trials is missing"
+            for split, missing in part.missing.items()
+            if split not in part.splits
+        ]
     if len(scopes["dev"]) > 1 and isinstance(run.choose_method(), GradientArguments):
         lines.append(
             f"Model choice: {run.args.metric_for_best_model} on dev; eer is that of all corpora pooled, "
@@ -432,12 +434,6 @@ def announce(run: Run, corpus: Corpus, scopes: dict[str, list[Scope]]) -> None:
         )
     if "eval" not in scopes:
         lines.append("There is no eval split: only the dev EER, by which the model is chosen, will be known.")
-    lines += [
-        f"Left out: {part.name} {split}, all audio of its {missing:,} trials is missing"
-        for part in corpus.parts or (corpus,)
-        for split, missing in part.missing.items()
-        if split not in part.splits
-    ]
     PartialState().print("\n".join(lines))
 
 

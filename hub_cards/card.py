@@ -41,7 +41,6 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
         title=title,
         model_id=repo_id or run.folder.resolve().name,
         revision=f', revision="{revision}"' if revision else "",
-        architecture=_describe_architecture(run),
         unused_tensors=name_unused(run.conversion),
         bibtex="\n\n".join(bibtex),
         references=references,
@@ -52,20 +51,6 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
     names = {path.relative_to(run.folder).as_posix() for path in files}
     check_card(card, names, run.folder.resolve())
     return card
-
-
-def _describe_architecture(run: RunFolder) -> str:
-    """Rows of a table, of the parts of the network in the order in which data flows."""
-    model_type = str(run.config.get("model_type"))
-    rows = render_template(
-        f"architecture/{model_type.replace('-', '_')}.md",
-        "architecture/other.md",
-        where=f"config.json of model type {model_type}",
-        remedy="load the model and save it anew by save_pretrained",
-        config=run.config,
-        lora_rank=run.arguments.get("lora_rank"),
-    )
-    return "\n".join(line for line in rows.splitlines() if line.strip())
 
 
 def _gather_results(run: RunFolder) -> dict:

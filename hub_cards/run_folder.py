@@ -109,15 +109,12 @@ class RunFolder:
     @property
     def chosen_evaluation(self) -> dict | None:
         """The log's entry of the evaluation whose state was kept; `None` where that is the last state, or the
-        average of several. ValueError: the log has no such entry."""
+        average of several."""
         step = self.trainer_state.get("best_global_step")
         if step is None or self.training.get("chosen_by", "eer") is None or self.is_average:
             return None
-        for entry in self.trainer_state.get("log_history", []):
-            if entry.get("step") == step and "eval_eer" in entry:
-                return entry
-        path = self.folder / "trainer_state.json"
-        raise ValueError(f"{path}: best_global_step is {step}, but log_history has no evaluation there.")
+        log = self.trainer_state.get("log_history", [])
+        return next((entry for entry in log if entry.get("step") == step and "eval_eer" in entry), None)
 
     @property
     def stated(self) -> dict:

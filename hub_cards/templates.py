@@ -21,14 +21,6 @@ from processing.report import (
 from . import tables
 
 
-class _Missing(StrictUndefined):
-    """A value that a template needs and that is not there: an error that names it."""
-
-    @property
-    def _undefined_message(self) -> str:
-        return f"lacks {self._undefined_name!r}"
-
-
 def group_stages(channels: Iterable[int]) -> list[tuple[int, int]]:
     """Neighbouring blocks of as many channels are a stage: its channels, and its number of blocks."""
     return [(width, len(list(group))) for width, group in groupby(channels)]
@@ -36,7 +28,7 @@ def group_stages(channels: Iterable[int]) -> list[tuple[int, int]]:
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
-    undefined=_Missing,
+    undefined=StrictUndefined,
     autoescape=lambda name: name.endswith(".html"),  # Markdown has no escape that suits all places
     trim_blocks=True,
     lstrip_blocks=True,
@@ -73,11 +65,11 @@ _ENVIRONMENT.filters |= {
 }
 
 
-def render_template(*names: str, where: str, remedy: str, **values) -> str:
-    """Render the first of these templates that exists, without blank lines at its ends or two in succession.
+def render_template(name: str, where: str, remedy: str, **values) -> str:
+    """Render a template, without blank lines at its ends or two in succession.
     ValueError: a value that it uses is missing; `where` it should be and the `remedy` are said."""
     try:
-        text = _ENVIRONMENT.select_template(names).render(values)
+        text = _ENVIRONMENT.get_template(name).render(values)
     except UndefinedError as error:
-        raise ValueError(f"{where} {error}: {remedy}.") from error
+        raise ValueError(f"{where}: {error}. Remedy: {remedy}.") from error
     return re.sub(r"\n{3,}", "\n\n", text).strip()
