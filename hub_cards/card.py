@@ -11,7 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from processing.files import write_text
 
-from .checks import check_card
+from .checks import find_leaks
 from .citations import find_citations
 from .learning_curves import add_learning_curves
 from .metadata import make_header
@@ -27,7 +27,7 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
     """
     The card of a model. `repo_id` and `revision` are where on the Hub it goes, for title and usage; without
     them, the folder's name stands there. ValueError: no valid repo_id, a config that lacks a field, a
-    reference that is not known, or what [`~hub_cards.checks.check_card`] finds.
+    reference that is not known, a path of this machine, or a token.
     """
     if repo_id is not None:
         validate_repo_id(repo_id)
@@ -47,9 +47,8 @@ def render_card(run: RunFolder, repo_id: str | None = None, revision: str | None
         **_gather_results(run),
     )
     card = ModelCard(f"---\n{make_header(run, title).to_yaml()}\n---\n\n{body}\n")
-    files = (path for path in run.folder.rglob("*") if path.is_file())
-    names = {path.relative_to(run.folder).as_posix() for path in files}
-    check_card(card, names, run.folder.resolve())
+    if leaks := find_leaks("the card", str(card), run.folder.resolve()):
+        raise ValueError("The card cannot be published:\n- " + "\n- ".join(leaks))
     return card
 
 

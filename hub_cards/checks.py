@@ -1,14 +1,13 @@
-"""What is checked before a card and the files beside it leave the machine: that the card's links lead to
-published files, and that no text tells a token or a path of this machine."""
+"""What is checked before a card and the files beside it leave the machine: that no text tells a token or a
+path of this machine."""
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import unquote
 
 import yaml
-from huggingface_hub import ModelCard, get_token
+from huggingface_hub import get_token
 
 from processing.files import strip_folder
 
@@ -32,20 +31,6 @@ TOKENS = (
     r"\bbearer\s+[a-z0-9._~+/=-]{12,}",
     rf"""{_NAMES}["']?\s*[:=]\s*["']?(?=[a-z_-]*[0-9])[a-z0-9_-]{{16,}}""",
 )
-CODE = re.compile(r"(`+).+?\1", re.DOTALL)
-# [text](target), ![text](target), [reference]: target, <img src="target">, <a href="target">
-LINK = re.compile(r"""(?:\]\(|^\[.+\]: *|\b(?:src|href)=["']?)([^)\s"'>]*)""", re.MULTILINE)
-
-
-def check_card(card: ModelCard, files: Collection[str], folder: Path | None = None) -> None:
-    """ValueError: all that is wrong with a card of `folder`, beside which these files lie, relative to it."""
-    problems = find_leaks("the card", str(card), folder)
-    for target in dict.fromkeys(LINK.findall(CODE.sub("", card.text))):
-        is_elsewhere = re.match("https?://|mailto:|#", target)
-        if not is_elsewhere and unquote(target.partition("#")[0]) not in files:
-            problems.append(f"it links to {target or 'nothing'}, which is not a file beside it")
-    if problems:
-        raise ValueError("The card cannot be published:\n" + "\n".join(f"- {p}" for p in problems))
 
 
 def find_leaks(name: str, text: str, folder: Path | None = None) -> list[str]:

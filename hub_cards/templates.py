@@ -65,7 +65,7 @@ _ENVIRONMENT.filters |= {
 }
 
 
-def render_template(name: str, where: str, remedy: str, **values) -> str:
+def render_template(name: str, *, where: str, remedy: str, **values) -> str:
     """Render a template, without blank lines at its ends or two in succession.
     ValueError: a value that it uses is missing; `where` it should be and the `remedy` are said."""
     try:
