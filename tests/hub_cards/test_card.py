@@ -13,7 +13,7 @@ from made_run import add_evaluation, made_scores, made_trials
 from small_aasist import converted_aasist
 
 from hub_cards.card import render_card
-from hub_cards.citations import find_citations
+from hub_cards.citations import BIBTEX, find_citations
 from hub_cards.recipe import find_recipe, list_systems, load_recipe
 from hub_cards.run_folder import read_run
 from hub_cards.staging import find_files
@@ -373,6 +373,7 @@ def test_every_system_has_a_card(system, run_folder):
         assert "### Reported by" not in text
     assert ModelCard(text).data.license == recipe.card.get("license")
     assert "@" in section(text, "## Citation") and section(text, "### Notes").count("\n- ") >= 2
+    assert not [name for name in BIBTEX if name in text.split("## Citation")[0]]
 
 
 def test_reported_numbers_are_labelled_and_never_in_the_header(run_folder):
@@ -539,6 +540,7 @@ def test_conditions_stand_with_what_they_change_and_their_scores_are_published(g
     add_evaluation(gmm_folder, trials, scores, conditions={"8khz": moved})
     (folder / "conditions" / "8khz").mkdir(parents=True)
     (folder / "conditions" / "8khz" / "scores.txt").write_text("")
+    (folder / "llrs.txt").write_text("")
 
     text = text_of(gmm_folder)
 
@@ -548,7 +550,15 @@ def test_conditions_stand_with_what_they_change_and_their_scores_are_published(g
     assert cllr.startswith(f"{moved['cllr']:.4f} [")
     assert "FRR and FAR are at the threshold of the clean EER." in text
     published = find_files(read_run(gmm_folder))
-    assert "results/eval/conditions/8khz/scores.txt" in published
+    assert {"results/eval/conditions/8khz/scores.txt", "results/eval/llrs.txt"} <= published.keys()
+
+
+def test_calibration_that_states_no_counts_is_described_without_them(run_folder):
+    change(run_folder / "config.json", calibration={"a": 2.0, "b": -1.0})
+
+    said = cells(text_of(run_folder), "Calibration")[0]
+
+    assert said.startswith("LLR = 2 score - 1 (`config.calibration`)")
 
 
 def test_usage_comes_before_all_details_and_one_line_of_results_before_it(run_folder):
