@@ -168,6 +168,8 @@ def explain_errors(target: Target, outcome: str = "") -> Iterator[None]:
             reason = (
                 f"{hub} answered {status} ({getattr(error, 'server_message', None) or 'no reason given'})"
             )
+        elif isinstance(error, ValueError):  # of what the client has the Hub check
+            reason = f"{hub} refuses the header of the card: {error}"
         else:  # among them, that there is no connection
             reason = f"The request to {hub} failed: {error!r}"
         token = get_token()
