@@ -22,6 +22,7 @@ ONLY_WITH = {
     **dict.fromkeys(["calibrate_on", "calibrate_protocol", "fuse"], {"score_file"}),
     **dict.fromkeys(["files", "window_hop", "plot_timeline", "segment_labels"], {"files"}),
     **dict.fromkeys(["prior", "cost_miss", "cost_false_alarm", "cost_abstain"], {"files"}),
+    "family_wise_rate": {"files"},
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
     **dict.fromkeys(["set_decision_threshold", "calibrate"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),
@@ -67,8 +68,9 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
             parser.error(f"--{name} cannot be combined with {MODES[args.mode]}")
     if args.num_resamples < 0 or (args.compare is not None and not args.num_resamples):
         parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
-    if not 0 < args.calibration_prior < 1:
-        parser.error(f"--calibration_prior {args.calibration_prior}: it must be above 0 and below 1")
+    for name in ("calibration_prior", "family_wise_rate"):
+        if not 0 < (value := getattr(args, name)) < 1:
+            parser.error(f"--{name} {value}: it must be above 0 and below 1")
     development, others = args.calibrate_on or (), args.fuse or ()
     if (development or others) and len(development) != 1 + len(others):
         parser.error(

@@ -170,17 +170,17 @@ def plot_timeline(
     long = starts[-1] + window_seconds > 600
     unit, per_unit = ("minutes", 60) if long else ("seconds", 1)
     middle = (starts + window_seconds / 2) / per_unit
-    name, meaning = ("Score", "threshold of single crops") if segments is None else ("LLR", "level")
+    name, of = ("Score", "threshold of single crops") if segments is None else ("LLR", "level of alarm")
     axes.plot(middle, scores, color=LINE, linewidth=0.8, zorder=1)
     if threshold is None:
         axes.scatter(middle, scores, s=10, color=LINE, zorder=2)
     else:
         for label, chosen, color in (
-            (f"above the {meaning.split()[0]}", scores > threshold, BONAFIDE),
-            (f"below the {meaning.split()[0]}", scores <= threshold, SPOOF),
+            (f"above the {of.split()[0]}", scores > threshold, BONAFIDE),
+            (f"below the {of.split()[0]}", scores <= threshold, SPOOF),
         ):
             axes.scatter(middle[chosen], scores[chosen], s=12, color=color, label=label, zorder=2)
-        axes.axhline(threshold, color=LINE, linestyle="--", linewidth=1, label=meaning)
+        axes.axhline(threshold, color=LINE, linestyle="--", linewidth=1, label=of)
     for at, (start, end) in enumerate(segments or ()):
         label = "_" if at else "segments"  # each would be one line of the legend
         axes.axvspan(start / per_unit, end / per_unit, color=SPOOF, alpha=0.15, linewidth=0, label=label)

@@ -296,6 +296,11 @@ class EvaluationArguments:
         default=None, help="Seconds from window to window in longer recordings; default: half a window."
     )
     plot_timeline: bool = HfArg(default=False, help="Plot the scores of each longer recording over its time.")
+    family_wise_rate: float = HfArg(
+        default=0.05,
+        help="Share of bona fide recordings, as long as the one at hand, of which a passage may be taken for "
+        "spoofed, by a calibrated model.",
+    )
     segment_labels: str | None = HfArg(
         default=None,
         help="Which parts of --files are spoofed, to measure how well their windows tell: lines `utterance "

@@ -45,6 +45,7 @@ from .results import (
 from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
 from .segment_labels import describe_localization, match_labels, measure_windows
+from .segments import describe_windows, state_windows
 from .trials import Corpus, choose_split, list_trials, read_label_map
 from .validation_set import VALIDATION_NAME
 from .verdict import Costs, state
@@ -218,13 +219,20 @@ def score_files(args: EvaluationArguments) -> int:
     if num_others:
         noun = "file" if num_others == 1 else "files"
         print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
+    is_validated = hop == choose_hop(extractor)  # the windows of the validation set are so far apart
+    if validation is not None and not is_validated:
+        print("Passages that look spoofed are told without --window_hop only, as the model was calibrated.")
     print(describe_columns(countermeasure, threshold, hop, costs))
     recordings = []
     try:
         for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
             if validation is not None and recording.has_score:
-                recording.statement = state(recording, validation, costs)
+                recording.statement = statement = state(recording, validation, costs)
+                if statement["fitness"]["is_fit"] and is_validated:
+                    statement["windows"] = state_windows(recording, validation, args.family_wise_rate)
             tqdm.write(describe_recording(recording.summarize(threshold)))
+            if windows := recording.statement and recording.statement["windows"]:
+                tqdm.write(f"{'':>10} {describe_windows(windows, args.family_wise_rate)}")
             recordings.append(recording)
     finally:  # what has been scored is kept, whatever ends the rest
         about = {

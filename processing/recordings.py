@@ -3,7 +3,7 @@
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from .measurements import SignalMeter
 from .models import Countermeasure
 from .report import describe_calibration
 from .scoring import score_batch
+from .segments import format_time, write_segments
 from .signal_check import check_channels, check_signal
 from .verdict import Costs, describe_decisions, explain
 
@@ -119,6 +120,11 @@ class Recording:
             if self.llrs:
                 windows[-1]["llr"] = None if doubt else self.llrs[index]
         return windows
+
+    def hide_withheld(self, values: Sequence[float]) -> np.ndarray:
+        """Values of the windows, (num_windows,), NaN where a window's score is withheld."""
+        is_withheld = [window["score"] is None for window in self.list_windows()]
+        return np.where(is_withheld, np.nan, values)
 
 
 def printable(value: Path | str) -> str:
@@ -250,8 +256,12 @@ def _decode_files(
 def write_recordings(
     folder: Path, recordings: Iterable[Recording], threshold: float | None, about: Mapping
 ) -> None:
-    """Write `recordings.csv`, a line each, and `recordings.json`: `about`, and the score of every window."""
+    """Write `recordings.csv`, a line each, and `recordings.json`: `about`, and the score of every
+    window. Where statements have windows, also the files of [`~processing.segments.write_segments`]."""
     recordings = list(recordings)
+    stated = [of for of in recordings if of.statement and of.statement["windows"]]
+    if stated:
+        write_segments(folder, ((printable(of.file), of.statement["windows"]["segments"]) for of in stated))
     content = [recording.summarize(threshold) for recording in recordings]
     table = pd.DataFrame(content, columns=COLUMNS, dtype=object)  # keeps whole numbers beside no number
     write_text(folder / "recordings.csv", table.to_csv(index=False, lineterminator="\n"))
@@ -307,13 +317,13 @@ def describe_recording(summary: Mapping) -> str:
     score, probability, mean, low = (
         "-" if summary[name] is None else f"{summary[name]:.4f}" for name in names
     )
-    at = "-" if summary["min_start_seconds"] is None else _format_time(summary["min_start_seconds"])
+    at = "-" if summary["min_start_seconds"] is None else format_time(summary["min_start_seconds"])
     withheld = summary["withheld"] and f"No score, because {summary['withheld']}."
     cut = summary["llr_is_cut"] and "Its LLR was cut to the bounds."
     remarks = " ".join(filter(None, (withheld, summary["no_statement"], cut, summary["remark"])))
     return (
         f"{score:>9} {llr:>20} {probability:>11} {summary['verdict'] or '-':>12} "
-        f"{_format_time(summary['seconds']):>11} {summary['num_windows']:>7,} {mean:>9} {low:>9} {at:>10}  "
+        f"{format_time(summary['seconds']):>11} {summary['num_windows']:>7,} {mean:>9} {low:>9} {at:>10}  "
         f"{summary['file']}{': ' + remarks if remarks else ''}"
     )
 
@@ -329,14 +339,10 @@ def write_timelines(
             continue
         title = printable(recording.file.name)
         options = {"window_seconds": window_seconds, "threshold": threshold, "title": title}
-        scores = [window["score"] for window in recording.list_windows()]
-        scores = np.array(scores, dtype=float)  # NaN where a score is withheld: a gap
-        figure = plots.plot_timeline(recording.starts, scores, **options)
+        values = recording.scores
+        if windows := recording.statement and recording.statement["windows"]:
+            segments = [(of["start_seconds"], of["end_seconds"]) for of in windows["segments"]]
+            options |= {"threshold": windows["level"], "segments": segments}
+            values = recording.uncut
+        figure = plots.plot_timeline(recording.starts, recording.hide_withheld(values), **options)
         write_figure(folder / f"timeline-{number:03}-{recording.file.stem[:60]}.png", figure)
-
-
-def _format_time(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    hours, rest = divmod(round(seconds, 1), 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours:.0f}:{minutes:02.0f}:{rest:04.1f}" if hours else f"{minutes:.0f}:{rest:04.1f}"

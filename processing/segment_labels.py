@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from metrics.localization import measure_localization
 
 from .segments import find_edges
@@ -91,9 +89,8 @@ def measure_windows(
     steps = []
     for recording in recordings:
         if not recording.error:
-            scores = np.array([window["score"] for window in recording.list_windows()], dtype=float)
-            edges = find_edges(recording.starts, recording.seconds)
-            steps.append((edges, scores, np.array(labels[recording.file])))
+            edges, scores = find_edges(recording.starts, recording.seconds), recording.scores
+            steps.append((edges, recording.hide_withheld(scores), labels[recording.file]))
     return {"num_recordings": len(steps), **measure_localization(steps)}
 
 

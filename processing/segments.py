@@ -3,7 +3,9 @@ it, and the segments that they make up. Imports no torch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,14 @@ from .files import write_text
 from .validation_set import ValidationSet
 
 
+if TYPE_CHECKING:
+    from .recordings import Recording
+
+
 NUM_DRAWS = 1000  # recordings made of bona fide windows, at least
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BonafideWindows:
     """
     The windows of bona fide recordings, in order of recording and time.
@@ -146,30 +152,51 @@ def find_hourly_level(
     return float(levels[-1])
 
 
+def state_windows(recording: "Recording", validation: ValidationSet, family_wise_rate: float) -> dict | None:
+    """
+    What the windows of a recording say, by a calibrated model: `num_windows`, those that have a score; what
+    [`BonafideWindows.find_level`] returns for so many; and the `segments` of [`find_segments`], with LLRs cut
+    to the bounds of the calibration. `None` where there are not two windows.
+    """
+    llrs = recording.hide_withheld(recording.uncut)
+    num_windows = int(np.isfinite(llrs).sum())
+    if len(llrs) < 2:
+        return None
+    found = _find_level(validation, num_windows, family_wise_rate)
+    segments = find_segments(recording.starts, llrs, recording.seconds, found["level"])
+    for segment in segments:
+        segment["llr"] = float(np.clip(segment["llr"], *validation.about["bounds"]))
+    return {"num_windows": num_windows, **found, "segments": segments}
+
+
+@lru_cache  # of many recordings some are as long
+def _find_level(validation: ValidationSet, num_windows: int, family_wise_rate: float) -> dict:
+    return BonafideWindows.of(validation).find_level(num_windows, family_wise_rate)
+
+
 def describe_windows(windows: Mapping, family_wise_rate: float) -> str:
     """The sentences on a recording's windows, [`state_windows`], that are printed."""
     rate = windows["family_wise_rate"]
-    found = [
+    found = ", ".join(
         f"{format_time(of['start_seconds'])} to {format_time(of['end_seconds'])} (LLR {of['llr']:.2f})"
         for of in windows["segments"]
-    ]
+    )
+    passages = f"Passages that look spoofed: {found}. They have"
+    if not found:
+        passages = "No passage looks spoofed: none has"
     share = f"{100 * rate['rate']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
-    basis = (
-        f"{rate['num_windows']:,} windows of {rate['num_recordings']:,} bona fide recordings of "
-        f"{rate['num_speakers']:,} speakers"
-    )
+    basis = f"by {rate['num_windows']:,} windows of {rate['num_speakers']:,} speakers"
     if not windows["is_supported"]:
-        basis += f", too few for a rate of {100 * family_wise_rate:g} %"
+        basis += f", too few for {100 * family_wise_rate:g} %"
     return (
-        f"Passages that look spoofed: {', '.join(found) or 'none'}. They have an LLR below "
-        f"{windows['level']:.2f}, which {share} of bona fide recordings of {windows['num_windows']:,} "
-        f"windows have somewhere ({basis})."
+        f"{passages} an LLR below {windows['level']:.2f}. Of bona fide recordings of "
+        f"{windows['num_windows']:,} windows {share} have such a window ({basis})."
     )
 
 
-def write_segments(folder: Path, segments: Iterable[tuple[str, Mapping]]) -> None:
-    """Write `segments.csv` and, with the label spoof, `segments.rttm`: segments, and the file of each."""
-    rows = [{"file": file, **segment} for file, segment in segments]
+def write_segments(folder: Path, segments: Iterable[tuple[str, Iterable[Mapping]]]) -> None:
+    """Write the files of recordings and their segments as `segments.csv` and, with the label spoof, RTTM."""
+    rows = [{"file": file, **segment} for file, of_file in segments for segment in of_file]
     table = pd.DataFrame(rows, columns=["file", "start_seconds", "end_seconds", "llr"])
     write_text(folder / "segments.csv", table.to_csv(index=False, lineterminator="\n"))
     lines = []

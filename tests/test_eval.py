@@ -719,6 +719,8 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
         statement = row["statement"]
         assert row["verdict"] == statement["decision"]["verdict"]
         assert (row["no_statement"] is None) == statement["fitness"]["is_fit"]
+        is_told = statement["fitness"]["is_fit"] and row["num_windows"] > 1
+        assert (statement["windows"] is not None) == is_told
         assert statement["llr"]["bounds"] == calibration["bounds"] and row["llr_is_cut"] in (True, False)
         assert row["llr_low"] <= row["llr"] <= row["llr_high"]
         assert (

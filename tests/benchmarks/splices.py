@@ -2,12 +2,13 @@
 Which share of spoofed passages of 1, 2 and 4 s in real recordings is found, by the distance from window to
 window: at one alarm per hour of bona fide speech, and at an alarm in 5 % of bona fide recordings.
 
-The recordings are those of `librispeech_251`, one of each speaker, whole. In each a passage is replaced, with
-its level and cross-fades of 10 ms, by what a HiFi-GAN vocoder makes of the same speech (`hifigan_pairs`). As
-a control it is replaced by the bona fide half of the pair, which only went to 22.05 kHz and back. Levels are
-set on the bona fide recordings of all speakers but the one that is tested.
+The recordings are those of `open_speech/librispeech_251`, one of each speaker, whole. In each a passage is
+replaced, with its level and cross-fades of 10 ms, by what a HiFi-GAN vocoder makes of the same speech
+(`hifigan_pairs`). As a control it is replaced by the bona fide half of the pair, which only went to 22.05 kHz
+and back. Levels are set on the bona fide recordings of all speakers but the one that is tested, and on those
+of `librispeech_clips`.
 
-    python tests/benchmarks/splices.py --model models/aasist --data_dir open_speech --scores scores.json
+    python tests/benchmarks/splices.py --model models/aasist --data_dir data --scores scores.json
 """
 
 import argparse
@@ -44,75 +45,80 @@ def find_offset(whole: np.ndarray, crop: np.ndarray) -> int:
     return int(fftconvolve(whole, crop[::-1]).argmax()) - len(crop) + 1
 
 
-def splice(whole: np.ndarray, copy: np.ndarray, offset: int, start: int, length: int) -> np.ndarray:
-    """The recording with samples `start` to `start + length` of its crop's copy, which begins at `offset`."""
-    place = slice(offset + start, offset + start + length)
-    original, passage = whole[place], copy[start : start + length]
+def splice(whole: np.ndarray, copy: np.ndarray, offset: int, place: slice) -> np.ndarray:
+    """The recording with a place in its crop, which begins at `offset`, as it is in the crop's copy."""
+    changed = slice(offset + place.start, offset + place.stop)
+    original, passage = whole[changed], copy[place]
     passage = passage * np.sqrt(np.mean(original**2) / np.mean(passage**2))
-    weight = np.minimum(1, np.minimum(np.arange(length), np.arange(length)[::-1]) / FADE)
+    from_start = np.arange(len(passage))
+    weight = np.minimum(1, np.minimum(from_start, from_start[::-1]) / FADE)
     spliced = whole.copy()
-    spliced[place] = weight * passage + (1 - weight) * original
+    spliced[changed] = weight * passage + (1 - weight) * original
     return spliced
+
+
+def make_spliced(data_dir: Path, speaker: str) -> Iterator[tuple[dict, np.ndarray]]:
+    """Each passage of a speaker, what it is, and the samples of the recording with it."""
+    whole = read(data_dir / "librispeech_251" / f"{speaker}.flac")
+    copies = {kind: read(*(data_dir / "hifigan_pairs" / kind).glob(f"{speaker}_*.flac")) for kind in KINDS}
+    offset, available = find_offset(whole, copies["bonafide"]), min(map(len, copies.values()))
+    if offset < 0 or offset + available > len(whole):  # it was tiled for the crop
+        return
+    generator = np.random.default_rng(zlib.crc32(speaker.encode()))
+    for seconds in PASSAGES:
+        length = round(seconds * RATE)
+        if length <= available:
+            start = int(generator.integers(available - length + 1))
+            for kind, copy in copies.items():
+                about = {"kind": kind, "seconds": seconds, "first": offset + start}
+                yield about, splice(whole, copy, offset, slice(start, start + length))
+
+
+def read(file: Path) -> np.ndarray:
+    return soundfile.read(file, dtype="float32")[0]
 
 
 def list_starts(num_samples: int, window: int, hop: float) -> list[int]:
     """First samples of the windows, as `decode_windows` places them."""
-    step = round(hop * RATE)
-    starts = [*range(0, max(num_samples - window, 0) + 1, step)]
+    starts = [*range(0, max(num_samples - window, 0) + 1, round(hop * RATE))]
     return starts if starts[-1] + window >= num_samples else [*starts, num_samples - window]
 
 
-def score_windows(
-    countermeasure: Countermeasure, samples: np.ndarray, starts: Sequence[int]
-) -> dict[int, float]:
-    extractor, scores = countermeasure.feature_extractor, []
-    for i in range(0, len(starts), 16):
-        batch = [samples[start : start + extractor.num_samples] for start in starts[i : i + 16]]
-        inputs = extractor(batch, sampling_rate=RATE, return_tensors="pt")
-        scores += score_batch(countermeasure.model, inputs)[0].tolist()
-    return dict(zip(starts, scores, strict=True))
+class Scorer:
+    """Scores windows by their first samples, at all distances at once."""
+
+    def __init__(self, countermeasure: Countermeasure, hops: Sequence[float]):
+        self.countermeasure, self.hops = countermeasure, hops
+        self.window = countermeasure.feature_extractor.num_samples
+
+    def score(self, samples: np.ndarray, starts: Sequence[int]) -> dict[int, float]:
+        extractor, scores = self.countermeasure.feature_extractor, []
+        for i in range(0, len(starts), 16):
+            batch = [samples[start : start + self.window] for start in starts[i : i + 16]]
+            inputs = extractor(batch, sampling_rate=RATE, return_tensors="pt")
+            scores += score_batch(self.countermeasure.model, inputs)[0].tolist()
+        return dict(zip(starts, scores, strict=True))
+
+    def score_recording(self, samples: np.ndarray, speaker: str) -> dict:
+        lists = (list_starts(len(samples), self.window, hop) for hop in self.hops)
+        scores = self.score(samples, sorted(set().union(*lists)))
+        return {"speaker": speaker, "num_samples": len(samples), "window": self.window, "scores": scores}
+
+    def score_passages(self, of_whole: Mapping, data_dir: Path, speaker: str) -> list[dict]:
+        """Each with the scores of all windows; only those that hold some of it are others than before."""
+        passages = []
+        for about, spliced in make_spliced(data_dir, speaker):
+            end = about["first"] + about["seconds"] * RATE
+            changed = [at for at in of_whole if at < end and at + self.window > about["first"]]
+            passages.append({**about, "scores": of_whole | self.score(spliced, changed)})
+        return passages
 
 
-def score_speaker(
-    countermeasure: Countermeasure, data_dir: Path, speaker: str, hops: Sequence[float], *, is_spliced: bool
-) -> dict:
-    """The scores of one speaker's recording, and with each passage replaced, by the window's first sample."""
-    whole, _ = soundfile.read(data_dir / "librispeech_251" / f"{speaker}.flac", dtype="float32")
-    window = countermeasure.feature_extractor.num_samples
-    starts = sorted({start for hop in hops for start in list_starts(len(whole), window, hop)})
-    scores = score_windows(countermeasure, whole, starts)
-    results = {"num_samples": len(whole), "window": window, "scores": scores, "passages": []}
-    [crop_file] = (data_dir / "hifigan_pairs" / "bonafide").glob(f"{speaker}_*.flac")
-    [copy_file] = (data_dir / "hifigan_pairs" / "spoof").glob(f"{speaker}_*.flac")
-    copies = {"bonafide": soundfile.read(crop_file)[0], "spoof": soundfile.read(copy_file)[0]}
-    offset, generator = (
-        find_offset(whole, copies["bonafide"]),
-        np.random.default_rng(zlib.crc32(speaker.encode())),
-    )
-    available = min(map(len, copies.values()))
-    if (
-        not is_spliced or offset < 0 or offset + available > len(whole)
-    ):  # of a recording shorter than the crop
-        return results
-    for seconds in PASSAGES:
-        length = round(seconds * RATE)
-        if length > available:
-            continue
-        start = int(generator.integers(available - length + 1))
-        first = offset + start
-        changed = [at for at in starts if at < first + length and at + window > first]
-        for kind, copy in copies.items():
-            spliced = splice(whole, copy, offset, start, length).astype(np.float32)
-            own = scores | score_windows(countermeasure, spliced, changed)
-            results["passages"].append({"kind": kind, "seconds": seconds, "first": first, "scores": own})
-    return results
+class Recording:
+    """The windows of a recording at one distance from window to window."""
 
-
-class Speaker:
-    """The windows of one speaker's recording at one distance from window to window."""
-
-    def __init__(self, name: str, results: Mapping, hop: float):
-        self.name, self.passages = name, results["passages"]
+    def __init__(self, results: Mapping, hop: float):
+        self.speaker, self.passages = results["speaker"], results.get("passages", [])
         self.samples = list_starts(results["num_samples"], results["window"], hop)
         self.starts = [sample / RATE for sample in self.samples]
         self.seconds = results["num_samples"] / RATE
@@ -126,43 +132,45 @@ class Speaker:
         return [(of["start_seconds"], of["end_seconds"]) for of in found]
 
 
-def set_levels(speakers: Sequence[Speaker], left_out: int) -> Iterator[tuple[str, float]]:
-    """Levels, as scores, by what they are set for, from all speakers but one."""
-    others = [speaker for at, speaker in enumerate(speakers) if at != left_out]
+def set_levels(others: Sequence[Recording], num_windows: int) -> Iterator[tuple[str, float]]:
+    """Levels, as scores, by what they are set for, from recordings of other speakers."""
     for per_hour in (1, 10):
         recordings = ((of.starts, of.scores, of.seconds) for of in others)
         yield f"{per_hour} alarms per hour", find_hourly_level(recordings, per_hour)
     places = np.repeat(np.arange(len(others)), [len(of.scores) for of in others])
-    windows = BonafideWindows(np.concatenate([of.scores for of in others]), places, np.arange(len(others)))
-    level = windows.find_level(len(speakers[left_out].scores), 0.05)["level"]
-    yield "5 % of recordings", level
+    _, speakers = np.unique([of.speaker for of in others], return_inverse=True)
+    windows = BonafideWindows(np.concatenate([of.scores for of in others]), places, speakers)
+    yield "5 % of recordings", windows.find_level(num_windows, 0.05)["level"]
 
 
-def measure(speakers: Sequence[Speaker]) -> None:
+def measure(recordings: Sequence[Recording]) -> None:
     """Print what is found of the passages, and what raises an alarm in bona fide recordings."""
-    hours = sum(speaker.seconds for speaker in speakers) / 3600
+    tested = [of for of in recordings if of.passages]
+    hours = [sum(of.seconds for of in some) / 3600 for some in (tested, recordings)]
     alarms, found = defaultdict(list), defaultdict(lambda: defaultdict(list))
-    for at, speaker in enumerate(speakers):
-        for name, level in set_levels(speakers, at):
-            alarms[name].append(len(speaker.list_segments(speaker.scores, level)))
-            for passage in speaker.passages:
+    for recording in tested:
+        others = [of for of in recordings if of.speaker != recording.speaker]
+        for name, level in set_levels(others, len(recording.scores)):
+            alarms[name].append(len(recording.list_segments(recording.scores, level)))
+            for passage in recording.passages:
                 start, seconds = passage["first"] / RATE, passage["seconds"]
-                segments = speaker.list_segments(speaker.take(passage["scores"]), level)
+                segments = recording.list_segments(recording.take(passage["scores"]), level)
                 is_found = any(first < start + seconds and last > start for first, last in segments)
                 found[name][f"{KINDS[passage['kind']]} {seconds:g} s"].append(is_found)
+    print(f"  {len(tested)} tested speakers; levels from {hours[1]:.2f} h, {len(recordings)} recordings")
     for name, numbers in alarms.items():
         raised = describe_rate(np.array(numbers) > 0)
-        print(f"  {name}: {sum(numbers)} alarms in {hours:.2f} h of bona fide speech, {raised} recordings")
+        print(f"  {name}: {sum(numbers)} alarms in {hours[0]:.2f} h as they are, {raised} recordings")
         for passages, are_found in found[name].items():
             print(f"    {passages}: found {describe_rate(are_found)}")
     for seconds in PASSAGES:
-        recordings = []
-        for speaker in speakers:
-            for passage in speaker.passages:
+        steps = []
+        for recording in tested:
+            for passage in recording.passages:
                 if (passage["kind"], passage["seconds"]) == ("spoof", seconds):
-                    start, edges = passage["first"] / RATE, find_edges(speaker.starts, speaker.seconds)
-                    recordings.append((edges, speaker.take(passage["scores"]), [[start, start + seconds]]))
-        of = measure_localization(recordings)
+                    start, edges = passage["first"] / RATE, find_edges(recording.starts, recording.seconds)
+                    steps.append((edges, recording.take(passage["scores"]), [[start, start + seconds]]))
+        of = measure_localization(steps)
         print(
             f"  with {seconds:g} s spoofed: range EER {100 * of['range']['eer']:.1f} %, frame EER "
             f"{100 * of['frame']['eer']:.1f} % (20 ms), of {of['range']['bonafide']:.0f} s bona fide and "
@@ -183,29 +191,34 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True, help="kept here, and taken from here")
     parser.add_argument("--leave_out", type=Path, help="metadata.csv of speakers that were trained on")
     parser.add_argument("--hops", type=float, nargs="+", default=[2.0, 1.0, 0.5])
-    parser.add_argument("--num_speakers", type=int, help="drawn at random; default: all")
-    parser.add_argument("--num_spliced", type=int, help="of how many of them passages are scored, too")
+    parser.add_argument("--num_spliced", type=int, help="speakers of passages, drawn at random; default: all")
     args = parser.parse_args()
     torch.set_num_threads(1)
     countermeasure = load_countermeasure(args.model)
     countermeasure.model.eval()
-    names = sorted(path.stem for path in (args.data_dir / "librispeech_251").glob("*.flac"))
+    scorer, open_speech = Scorer(countermeasure, args.hops), args.data_dir / "open_speech"
+    names = sorted(path.stem for path in (open_speech / "librispeech_251").glob("*.flac"))
     if args.leave_out:
         known = set(pd.read_csv(args.leave_out, dtype=str)["speaker"])
         names = [name for name in names if name.removeprefix("ls-") not in known]
-    names = np.random.default_rng(0).permutation(names)[: args.num_speakers].tolist()
+    names = np.random.default_rng(0).permutation(names).tolist()
+    files = {name: open_speech / "librispeech_251" / f"{name}.flac" for name in names}
+    clips = sorted((args.data_dir / "librispeech_clips").rglob("*.flac"))
+    speakers = {name: name for name in names} | {path.stem: path.parent.name for path in clips}
     results = json.loads(args.scores.read_text()) if args.scores.is_file() else {}
     with torch.inference_mode():
-        for name in names:
+        for name, file in (files | {path.stem: path for path in clips}).items():
             if name not in results:
-                options = {"is_spliced": name in names[: args.num_spliced]}
-                results[name] = score_speaker(countermeasure, args.data_dir, name, args.hops, **options)
+                results[name] = scorer.score_recording(read(file), speakers[name])
+                if name in names[: args.num_spliced]:
+                    passages = scorer.score_passages(results[name]["scores"], open_speech, name)
+                    results[name]["passages"] = passages
                 args.scores.write_text(json.dumps(results))
-    results = json.loads(args.scores.read_text())  # names of samples as text
+    results = json.loads(args.scores.read_text())  # samples as text, whether they were scored now or before
     print(f"{date.today()}, {args.model}, {describe_environment()['hardware']}")
     for hop in args.hops:
         print(f"Windows every {hop:g} s:")
-        measure([Speaker(name, results[name], hop) for name in names])
+        measure([Recording(of, hop) for of in results.values()])
 
 
 if __name__ == "__main__":

@@ -320,11 +320,20 @@ def test_timeline_without_a_threshold_has_every_window_and_no_verdict():
     assert figure.axes[0].get_legend() is None
 
 
-def test_timeline_of_an_hour_is_in_minutes():
-    figure = plots.plot_timeline(np.arange(0, 3600, 2), np.zeros(1800), window_seconds=4)
+def test_timeline_of_an_hour_is_in_minutes_as_are_its_shaded_segments():
+    starts, segments = np.arange(0, 3600, 2), [(60, 90), (1800, 1860)]
 
-    assert "minutes" in figure.axes[0].get_xlabel()
-    assert figure.axes[0].get_xlim() == (0, pytest.approx(3602 / 60))
+    figure = plots.plot_timeline(
+        starts, np.zeros(1800), window_seconds=4, threshold=-2, segments=segments, title="a"
+    )
+
+    axes = figure.axes[0]
+    assert "minutes" in axes.get_xlabel() and axes.get_ylabel() == "LLR"
+    assert axes.get_xlim() == (0, pytest.approx(3602 / 60))
+    shaded = [(of.get_x(), of.get_x() + of.get_width()) for of in axes.patches]
+    assert shaded == [(1, 1.5), (30, pytest.approx(31))]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["above the level", "below the level", "level of alarm", "segments"]
 
 
 # Files

@@ -1,13 +1,26 @@
 """Windows of longer recordings: the level of an alarm, the family-wise rate, segments and their files."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from benchmarks.splices import make_spliced
 from scipy.stats import binomtest
 
-from processing.segment_labels import read_segment_labels
-from processing.segments import BonafideWindows, find_hourly_level, find_segments, write_segments
+from modeling.convert_aasist_checkpoint import main as convert
+from processing.models import load_countermeasure
+from processing.recordings import Recording, score_recordings, write_timelines
+from processing.segment_labels import measure_windows, read_segment_labels
+from processing.segments import (
+    BonafideWindows,
+    describe_windows,
+    find_hourly_level,
+    find_segments,
+    state_windows,
+    write_segments,
+)
 from processing.validation_set import ValidationSet
 
 
@@ -135,7 +148,7 @@ def test_segment_files_hold_what_was_found(tmp_path):
         {"start_seconds": 5.5, "end_seconds": 8.0, "llr": -4.5},
     ]
 
-    write_segments(tmp_path, [("calls/my call.wav", of) for of in segments])
+    write_segments(tmp_path, [("a.wav", []), ("calls/my call.wav", segments)])
 
     with (tmp_path / "segments.csv").open(encoding="utf-8") as file:
         rows = [{**row} for row in csv.DictReader(file)]
@@ -149,6 +162,34 @@ def test_segment_files_hold_what_was_found(tmp_path):
         "SPEAKER my_call 1 0.000 3.000 <NA> <NA> spoof <NA> <NA>"
     )
     assert read_segment_labels(tmp_path / "segments.rttm") == {"my_call": [(0.0, 3.0), (5.5, 8.0)]}
+
+
+def test_windows_of_a_recording_are_stated_described_and_written(tmp_path):
+    generator = np.random.default_rng(0)
+    validation = make_validation_set(generator.normal(3, 0.5, (40, 5)), speakers=range(40))
+    scores = [3.0, 2.5, -7.0, -4.0, 3.5, -9.0]  # LLRs, as `ABOUT` has it
+    recording = Recording(Path("call.wav"), 14.0, [0, 2, 4, 6, 8, 10], scores, [0.5] * 6)
+    recording.llrs, recording.uncut, recording.doubts = (
+        np.clip(scores, -5, 5).tolist(),
+        scores,
+        {5: "silence"},
+    )
+
+    windows = state_windows(recording, validation, 0.05)
+
+    expected = BonafideWindows.of(validation).find_level(5, 0.05)  # one of the six is withheld
+    assert windows == {
+        **{"num_windows": 5, **expected},
+        "segments": [{"start_seconds": 5.0, "end_seconds": 9.0, "llr": -5.0}],  # cut to the bounds
+    }
+    text = describe_windows(windows, 0.05)
+    assert "Passages that look spoofed: 0:05.0 to 0:09.0 (LLR -5.00). They have an LLR below" in text
+    assert "Of bona fide recordings of 5 windows 5.0 % [0.6, 16.9] have such a window" in text
+    recording.statement = {"windows": windows}
+    write_timelines(tmp_path, [recording], 4.0, None)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".png"]
+    short = Recording(Path("a.wav"), 4.0, [0], [-7.0], [0.5], llrs=[-5.0], uncut=[-7.0])
+    assert state_windows(short, validation, 0.05) is None
 
 
 # Labels in time
@@ -178,3 +219,50 @@ def test_labels_that_cannot_be_read_for_sure_are_refused(tmp_path, name, line, m
 
     with pytest.raises(ValueError, match=message):
         read_segment_labels(tmp_path / name)
+
+
+# Real recordings
+
+
+def test_passages_are_spliced_in_at_their_level_and_change_nothing_else(shared_data):
+    whole, _ = soundfile.read(shared_data / "open_speech" / "librispeech_251" / "ls-332.flac")
+
+    passages = [*make_spliced(shared_data / "open_speech", "ls-332")]
+
+    expected = [(kind, seconds) for seconds in (1, 2, 4) for kind in ("spoof", "bonafide")]
+    assert [(about["kind"], about["seconds"]) for about, _ in passages] == expected
+    for about, samples in passages:
+        place = slice(about["first"], about["first"] + int(16000 * about["seconds"]))
+        assert np.abs(np.delete(samples - whole, np.r_[place])).max() < 1e-6
+        level, before = (np.sqrt(np.mean(of[place] ** 2)) for of in (samples, whole))
+        assert level == pytest.approx(before, rel=0.02)  # less in the fades
+        similarity = np.corrcoef(samples[place], whole[place])[0, 1]
+        assert similarity > 0.99 if about["kind"] == "bonafide" else similarity < 0.5
+
+
+@pytest.mark.slow  # AASIST takes a second for two windows
+def test_passage_by_a_vocoder_lowers_the_windows_over_it_in_real_recordings(tmp_path, shared_data):
+    open_speech, weights = shared_data / "open_speech", shared_data / "checkpoints"
+    convert(["--checkpoint", str(weights / "ASVspoof5_AASIST_best.pth"), "--output_dir", str(tmp_path / "m")])
+    countermeasure = load_countermeasure(str(tmp_path / "m"))
+    files, labels = [], {}
+    for speaker in ("ls-332", "ls-103", "ls-1116"):
+        for about, samples in make_spliced(open_speech, speaker):
+            if about["seconds"] == 4:
+                file = tmp_path / f"{speaker}-{about['kind']}.wav"
+                soundfile.write(file, samples, 16000)
+                start = about["first"] / 16000
+                files.append(file)
+                labels[file] = [(start, start + 4)]
+
+    recordings = [*score_recordings(countermeasure, files)]
+
+    spoofed, controls = recordings[::2], recordings[1::2]
+    for of, control in zip(spoofed, controls, strict=True):
+        [(start, end)] = labels[of.file]
+        is_over = (np.array(of.starts) < end) & (np.array(of.starts) + 4.0375 > start)
+        lowered = np.array(control.scores) - np.array(of.scores)
+        assert np.abs(lowered[~is_over]).max() < 0.01
+        assert lowered[is_over].max() > 1
+    spoofed_eer, control_eer = (measure_windows(of, labels)["range"]["eer"] for of in (spoofed, controls))
+    assert spoofed_eer < control_eer
