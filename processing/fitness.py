@@ -12,7 +12,7 @@ from .validation_set import ValidationSet
 NEAREST = 5  # the distance is that to the so many-th nearest embedding
 FARTHEST = 0.99  # quantile of the validation set's own distances, beyond which a recording is too far off
 RAREST = 0.95  # the same of rarity; Sun et al., too, keep 95 % of what is like the validation set
-RANGE = (0.005, 0.995)  # quantiles of a measurement; of fewer than 200 recordings lowest and highest
+RANGE = ((0.005, "lower"), (0.995, "higher"))  # quantiles of a measurement; of fewer than 200 its extremes
 PARTS = {"distance": "what the network makes of it", "score": "its score"}  # of rarity, and what it is called
 RARITY = ("snr", "bandwidth", "level", "clipped", "pauses")  # measurements that are parts of it, too
 
@@ -32,6 +32,11 @@ class FitnessTest:
 
     def __init__(self, validation: ValidationSet):
         of_examined, self.measurements = validation.examined, validation.measurements
+        self.ranges = {
+            name: [float(np.quantile(of[np.isfinite(of)], at, method=how)) for at, how in RANGE]
+            for name, of in self.measurements.items()
+            if np.isfinite(of).any()
+        }
         self.all_scores, self.scores = np.sort(validation.scores), validation.scores[of_examined]
         self.is_bonafide = validation.is_bonafide[of_examined]
         self.embeddings = _normalize(validation.embeddings)
@@ -44,10 +49,8 @@ class FitnessTest:
     def assess(self, score: float, embedding: np.ndarray, measurements: Mapping[str, float]) -> dict:
         """The `fitness` of a statement; see [`~processing.verdict.state`]."""
         reasons, compared = [], {}
-        for name, value in measurements.items():
-            kind, of_all = MEASUREMENTS[name], self.measurements[name]
-            low = float(np.nanquantile(of_all, RANGE[0], method="lower"))
-            high = float(np.nanquantile(of_all, RANGE[1], method="higher"))
+        for name, (low, high) in self.ranges.items():
+            kind, value = MEASUREMENTS[name], measurements[name]
             side = "low" if value < low - kind.precision else "high" if value > high + kind.precision else ""
             value = None if np.isnan(value) else value
             range_ = {"low": low, "high": high, "is_outside": bool(side)}

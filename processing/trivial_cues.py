@@ -17,12 +17,12 @@ from metrics.statistics import Estimate
 
 from .audio import decode_audio
 from .machine import count_cores
+from .measurements import PAUSE_BELOW
 from .trials import list_trials
 
 
 SAMPLING_RATE = 16_000  # Hz, at which recordings are measured
 FRAME = 320  # samples, 20 ms
-PAUSE_BELOW = 30  # dB below the recording's level: a frame without speech
 CUES = {  # by name, what a value is
     "duration": "s",
     "level": "dB of full scale, root mean square",
