@@ -138,8 +138,6 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
                 cut, _ = find_llrs(llrs.calibration, changed)
                 write_scores(file.with_name("llrs.txt"), evaluation.trials, cut)
         finish_evaluation(evaluation, results, about["model"], own, folder / scope.folder)
-    if not conditions:  # with more of them, only these are scored
-        checkpoint.remove()
     if args.set_decision_threshold:
         change_threshold(countermeasure, threshold)
     if args.calibrate:
@@ -153,6 +151,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             f"Calibration: written into {countermeasure.folder / 'config.json'}{instead}; its trials, into "
             f"{VALIDATION_NAME}"
         )
+    if not conditions:  # with more of them, only these are scored
+        checkpoint.remove()
     card, is_changed = countermeasure.folder / "README.md", args.set_decision_threshold or args.calibrate
     if card.is_file() and (is_changed or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
