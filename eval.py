@@ -3,7 +3,9 @@ recordings."""
 
 import dataclasses
 import os
+import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from hub_cards.recipe import list_systems
@@ -20,7 +22,7 @@ CORPUS_ARGUMENTS = [f.name for f in dataclasses.fields(CorpusArguments)]
 ONLY_WITH = {
     **dict.fromkeys(["protocol", "higher_is", "score_columns"], {"score_file"}),
     **dict.fromkeys(["calibrate_on", "calibrate_protocol", "fuse"], {"score_file"}),
-    **dict.fromkeys(["files", "window_hop", "plot_timeline", "segment_labels"], {"files"}),
+    **dict.fromkeys(["files", "window_hop", "plot_timeline", "segment_labels", "report"], {"files"}),
     **dict.fromkeys(["prior", "cost_miss", "cost_false_alarm", "cost_abstain"], {"files"}),
     "family_wise_rate": {"files"},
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
@@ -40,9 +42,11 @@ def main(argv: list[str]) -> int:
     try:
         if args.mode != "score_file":
             import modeling  # noqa: F401  registers the architectures
+            from hub_cards.case_report import write_reports
             from processing.model_evaluation import run_model
 
-            return run_model(args, corpus_args)
+            command = shlex.join(["python", "eval.py", *argv])
+            return run_model(args, corpus_args, partial(write_reports, command=command))
         from processing.evaluation import evaluate_score_file
 
         if os.environ.get("RANK", "0") == "0":  # under accelerate launch, too, one process is enough

@@ -17,9 +17,10 @@ import pandas as pd
 
 from metrics.exact_intervals import measure_error_rate
 from metrics.likelihood_ratios import measure_llrs
-from processing.audio import decode_windows, read_header
+from processing.audio import decode_windows
 from processing.audio_file import Remarks
 from processing.files import hash_file, read_json, write_json, write_text
+from processing.measurements import MEASUREMENTS
 from processing.results import evaluate_trials, measure_at_threshold
 from processing.validation_set import ValidationSet
 
@@ -98,6 +99,7 @@ def write_reports(folder: Path, files: Sequence[Path], model: Path, *, command: 
             report=report,
             pictures=draw_pictures(file, recording, report, basis),
             scale=SCALE,
+            titles={name: of.title for name, of in MEASUREMENTS.items()},
         )
         write_text(folder / f"{name}.html", page)
 
@@ -108,15 +110,16 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
     content, run, seconds = basis.content, basis.run, recording["seconds"]
     rate, length = (run.feature_extractor[name] for name in ("sampling_rate", "num_samples"))
     window = length and length / rate  # `None`: the whole recording
-    material = {"name": Path(recording["file"]).name, **read_header(file)}
-    if file.is_file():
-        material |= {"num_bytes": file.stat().st_size, "sha256": hash_file(file)}
+    known = {"num_bytes": file.stat().st_size, "sha256": hash_file(file)} if file.is_file() else {}
+    known |= recording["file_format"]
+    names = ("num_bytes", "sha256", "container", "codec", "sampling_rate", "channels")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "propositions": PROPOSITIONS,
         "answer": make_answer(recording, basis.classes),
         "material": {
-            **material,
+            "name": Path(recording["file"]).name,
+            **{of: known.get(of) for of in names},
             **{of: recording[of] for of in ("seconds", "skipped_packets", "skipped_seconds", "remark")},
             "scored_seconds": seconds and [0.0, min(seconds, window or seconds)],
             "scored_at": rate,

@@ -320,6 +320,11 @@ class EvaluationArguments:
     cost_abstain: float | None = HfArg(
         default=None, help="Cost of saying nothing where that is cheapest; default: something is always said."
     )
+    report: bool = HfArg(
+        default=False,
+        help="Write a report on each recording of --files for a reader who is no engineer, an HTML page that "
+        "fetches nothing, and the same as JSON. The model must be calibrated.",
+    )
     conditions: list[str] | None = HfArg(
         default=None,
         help="Score every recording also as it is under conditions such as codecs and white noise: "

@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,13 +51,20 @@ from .validation_set import VALIDATION_NAME
 from .verdict import Costs, state
 
 
-def run_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> int:
-    """Evaluate a model on a corpus or score recordings with it, on this machine; returns the exit status."""
+def run_model(
+    args: EvaluationArguments,
+    corpus_args: CorpusArguments,
+    write_reports: Callable[[Path, Sequence[Path], Path], None],
+) -> int:
+    """
+    Evaluate a model on a corpus or score recordings with it, on this machine; returns the exit status. For
+    `--report`, `write_reports` is given the folder of the results, the recordings, and the model's folder.
+    """
     keep_freed_memory()
     state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
     share_out_cores(args.num_threads, state.device)
     if args.mode == "files":
-        return score_files(args)
+        return score_files(args, write_reports)
     evaluate_model(args, corpus_args)
     return 0
 
@@ -199,7 +206,7 @@ def make_evaluations(
             yield scope, Evaluation.from_arguments(own_args, scope.corpus, scope.split, scope.trials, keys)
 
 
-def score_files(args: EvaluationArguments) -> int:
+def score_files(args: EvaluationArguments, write_reports: Callable[..., None]) -> int:
     """Score recordings, a printed line each; returns 1 if one could not be read."""
     if PartialState().num_processes > 1:
         raise ValueError("--files is scored by one process: start it by `python eval.py`.")
@@ -211,6 +218,10 @@ def score_files(args: EvaluationArguments) -> int:
     if extractor.num_samples is None and (args.window_hop or args.plot_timeline):
         raise ValueError(
             f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
+        )
+    if args.report and validation is None:
+        raise ValueError(
+            f"--report needs a calibrated model: calibrate {args.model} by --calibrate on a development set."
         )
     hop = choose_hop(extractor, args.window_hop)
     threshold = getattr(countermeasure.model.config, "decision_threshold", None)
@@ -250,6 +261,8 @@ def score_files(args: EvaluationArguments) -> int:
         localization = measure_windows(recordings, labels)
         write_json(folder / "localization.json", localization)
         print(describe_localization(localization))
+    if args.report:
+        write_reports(folder, [recording.file for recording in recordings], countermeasure.folder)
     print(f"Written: {folder.resolve()}")
     failed = sum(bool(recording.error) for recording in recordings)
     if failed:

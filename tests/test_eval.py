@@ -710,7 +710,7 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
         np.concatenate(split_by_class(folder / "llrs.txt")), np.concatenate(llrs), 1e-6
     )
 
-    _, output = run("--model", model, "--files", recordings, "--output_dir", tmp_path / "o")
+    _, output = run("--model", model, "--files", recordings, "--report", "--output_dir", tmp_path / "o")
 
     assert "fitted on 8 bona fide and 8 spoofed trials of 4 speakers of ASVspoof 2019 LA dev" in output
     classifier = pipeline("audio-classification", model=str(model), trust_remote_code=True)
@@ -732,6 +732,19 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
         answer = {a["label"]: a["score"] for a in classifier(waveform)}
         assert answer["bonafide"] == pytest.approx(1 / (1 + np.exp(-row["llr"])), abs=1e-5)
         assert row["probability_bonafide"] == pytest.approx(answer["bonafide"], abs=1e-5)
+        (page,) = (tmp_path / "o").glob(f"report-*-{row['file'].rpartition('/')[2].partition('.')[0]}.html")
+        report = json.loads(page.with_suffix(".json").read_text())
+        assert report["answer"]["reasons"] == statement["fitness"]["reasons"]
+        assert report["statement"] == statement and f"--files {recordings} --report" in report["command"]
+        with open(row["file"], "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        assert report["material"]["sha256"] == digest and digest in page.read_text()
+
+
+def test_report_of_a_model_that_is_not_calibrated_is_refused(fails, trained, recordings, tmp_path):
+    message = fails("--model", trained, "--files", recordings, "--report", "--output_dir", tmp_path / "o")
+
+    assert "--report needs a calibrated model" in message and not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("split", [(), ("--split", "eval"), ("--split", "eval[:6]")])

@@ -39,6 +39,7 @@ def make_statement(llr: float, **changes) -> dict:
             "is_fit": True,
             "reasons": [],
             "distance": {"value": 1.5, "quantile": 0.6},
+            "rarity": {"value": 4.0, "quantile": 0.9},
             "score_quantile": 0.7,
             "measurements": {"speech_seconds": measured},
         },
@@ -64,7 +65,14 @@ RECORDINGS = {
     "machine": {"statement": make_statement(-2.2)},
     "unfit": {"statement": UNFIT},
     "withheld": {"statement": None, "withheld": REASON, "score": None},
-    "error": {"statement": None, "error": REASON, "score": None, "seconds": None, "windows": []},
+    "error": {
+        "statement": None,
+        "error": REASON,
+        "score": None,
+        "seconds": None,
+        "windows": [],
+        "file_format": {},
+    },
 }
 
 
@@ -92,6 +100,7 @@ def reports(tmp_path_factory) -> dict[str, tuple[str, dict]]:
     for name, changes in RECORDINGS.items():
         recording = {"file": f"{name}.wav", "score": 4.1234, "seconds": 3.0, "windows": windows}
         recording |= dict.fromkeys(["error", "withheld", "remark"])
+        recording["file_format"] = {"container": "wav", "sampling_rate": 32000, "channels": 2}
         recordings.append({**recording, "skipped_packets": 0, "skipped_seconds": 0.0, **changes})
         soundfile.write(folder / recordings[-1]["file"], waveform, 32000, format="WAV")
     content = {"model": "made", "weights_sha256": {"model.safetensors": "abc"}, "score": "logits"}
@@ -146,13 +155,13 @@ def test_page_answers_first_and_has_all_items(reports):
         "Its 2 channels were mixed to one by their mean. Resampled from 32,000 Hz to 16,000 Hz.",
         "0.00 to 3.00 s",
         "Repeated until it fills the 4.00 s",
-        "Speech seconds 3.2 s 1.1 to 9.2 s",
+        "speech in it 3.2 s 1.1 to 9.2 s",
         "9 windows were examined",
         "4.0 % (1.0 % to 10.0 %) have at least one below",
         "1.25 s 2.50 s -1.30",
         "prior) 25.0 %",
         "taking synthetic speech for human 12",
-        "Expected cost 0.123",
+        "without hearing anything 0.123",
         "Equal error rate (EER)",
         "Cllr_min",
         "2.000 (95 % interval 1.000 to 3.000)",
