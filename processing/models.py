@@ -90,10 +90,6 @@ def build_model(
             changes["encoder_config"], extractor_settings = follow_base_model(
                 recipe.model["encoder_config"], extractor_settings, base_model, checkpoint
             )
-        elif base_model is not None:
-            raise ValueError(
-                f"--base_model {base_model}: {recipe.model['model_type']} does not start from a base model."
-            )
         config = recipe.build_config(train_counts, **changes)
         extractor = AntiSpoofingFeatureExtractor(
             num_samples=config.num_samples, sampling_rate=config.sampling_rate, **extractor_settings

@@ -202,22 +202,18 @@ def test_cache_and_what_changes_utterances_are_refused_together(refused, given):
     assert "Leave it out, or add --crop start --augmentation '[]'" in message
 
 
-def test_base_model_of_a_system_without_one_is_refused(refused, la_corpus, base_model, tmp_path):
+def test_cache_where_nothing_is_frozen_is_refused(refused, la_corpus, base_model, tmp_path):
+    parts = ("train_feature_encoder", "train_feature_projection", "train_positional_convolution")
+    trained = {"num_trainable_layers": "all", **dict.fromkeys(parts, True)}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, "model": {**RECIPE["model"], **trained}}))
+
     message = refused(
-        *("--model", "rawnet2", "--data_dir", la_corpus, "--output_dir", tmp_path / "run"),
-        *("--base_model", base_model),
+        *("--model", path, "--data_dir", la_corpus, "--output_dir", tmp_path / "run"),
+        *("--base_model", base_model, "--cache_frozen_trunk"),
     )
 
-    assert f"--base_model {base_model}: rawnet2 does not start from a base model" in message
-
-
-def test_cache_of_a_system_without_a_frozen_part_is_refused(refused, tiny_recipe, la_corpus):
-    message = refused(
-        *("--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tiny_recipe.parent / "run"),
-        *("--crop", "start", "--cache_frozen_trunk"),
-    )
-
-    assert "nothing of this rawnet2 is frozen" in message and "Leave the option out" in message
+    assert "nothing of this wav2vec2-antispoofing is frozen" in message and "Leave the option out" in message
 
 
 @pytest.mark.parametrize(
@@ -257,6 +253,14 @@ def test_normalisation_is_stated_as_true_or_false_or_left_to_the_base_model(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["rawnet2", "--base_model", "facebook/wav2vec2-base"],
+            "--base_model has no effect on rawnet2. Leave",
+        ),
+        (
+            ["rawnet2", "--crop", "start", "--cache_frozen_trunk"],
+            "--cache_frozen_trunk has no effect on rawnet2",
+        ),
         (["rawnet2", "--layer_decay", "0.9"], "--layer_decay has no effect on rawnet2. Leave it out."),
         (["aasist", "--num_trainable_layers", "4"], "--num_trainable_layers has no effect on aasist"),
         (["wav2vec2", "--layer_decay", "1.5"], "layer_decay 1.5 must be above 0 and at most 1"),
