@@ -178,8 +178,11 @@ class LFCC(Float32Module):
         """(batch, samples), float32, to the coefficients without deltas, (batch, coefficients, frames)."""
         config = self.config
         frames = waveform.unfold(1, config.lfcc_window_length, config.lfcc_hop_length)
-        parts = frames.split(max(CHUNK // len(frames), 1), dim=1)  # whatever the length, memory is bounded
-        coefficients = torch.cat([self.coefficients(part) for part in parts], dim=1)
+        if torch.compiler.is_compiling():  # a graph must not depend on the size of the example's batch
+            coefficients = self.coefficients(frames)
+        else:  # whatever the length, memory is bounded
+            parts = frames.split(max(CHUNK // len(frames), 1), dim=1)
+            coefficients = torch.cat([self.coefficients(part) for part in parts], dim=1)
         return coefficients.transpose(1, 2).contiguous()
 
     def coefficients(self, frames: torch.Tensor) -> torch.Tensor:

@@ -140,6 +140,16 @@ class DiagonalGMM(Float32Module):
                 occupancy += sums.to(occupancy)
         return log_likelihoods, occupancy
 
+    def score_in_a_graph(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The means of [`score`]'s values over the frames of utterances of one length (batch, frames,
+        features), (batch,) and (batch, components), all in float64: no value decides the way through a
+        graph."""
+        center, matrix, _ = self.coefficients(features)
+        _, density, total, log_likelihoods = _expand(features.flatten(0, 1).to(matrix), center, matrix)
+        means = (of.unflatten(0, features.shape[:2]).mean(1) for of in (log_likelihoods, density / total))
+        log_likelihood, occupancy = means
+        return log_likelihood.squeeze(1), occupancy
+
     @torch.no_grad()
     def statistics(self, features: torch.Tensor) -> GMMStatistics:
         """What expectation-maximisation needs to know of the frames (frames, features)."""
@@ -168,7 +178,7 @@ def _expand(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """What [`DiagonalGMM.densities`] yields of a part, in the dtype of the arguments."""
     difference = frames - center
-    powers = torch.cat([difference.new_ones(len(difference), 1), difference, difference.square()], dim=1)
+    powers = torch.cat([torch.ones_like(difference[:, :1]), difference, difference.square()], dim=1)
     joint = powers @ matrix  # (part, components), log(weight * density)
     largest = joint.amax(dim=1, keepdim=True)
     density = joint.sub_(largest).clamp_(min=SMALLEST_LOG_RATIO).exp_()
@@ -232,7 +242,7 @@ class LFCCGMMModel(LFCCGMMPreTrainedModel):
         num_samples = None if attention_mask is None else attention_mask.sum(dim=1)
         features = self.lfcc(input_values, num_samples).transpose(1, 2)  # (batch, frames, features)
         if num_samples is None:
-            num_frames = torch.full((len(features),), features.shape[1], device=features.device)
+            num_frames = torch.full((features.shape[0],), features.shape[1], device=features.device)
             return features.flatten(0, 1), num_frames
         num_frames = self.lfcc.num_frames(num_samples)
         own = torch.arange(features.shape[1], device=features.device) < num_frames[:, None]  # (batch, frames)
@@ -241,6 +251,11 @@ class LFCCGMMModel(LFCCGMMPreTrainedModel):
     def score(self, features: torch.Tensor, num_frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean log-likelihoods of a frame (batch, num_labels) and embeddings (batch, num_labels *
         num_components), in the order of the labels, of what `frames` gives."""
+        if torch.compiler.is_exporting():
+            utterances = features.unflatten(0, (num_frames.shape[0], -1))
+            scored = [gmm.score_in_a_graph(utterances) for gmm in self.gmms.values()]
+            means, occupancies = zip(*scored, strict=True)
+            return torch.stack(means, dim=1).to(features), torch.cat(occupancies, dim=1).to(features)
         lengths, starts = num_frames.tolist(), num_frames.cumsum(0) - num_frames
         scored = [gmm.score(features, starts) for gmm in self.gmms.values()]
         means = [torch.stack([part.mean() for part in found.split(lengths)]) for found, _ in scored]

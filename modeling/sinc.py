@@ -117,7 +117,7 @@ class SincBank(nn.Module):
         frames = waveform.shape[1] - self.filter_length + 1
         windows = F.pad(waveform, (0, -frames % SHIFTS)).unfold(1, matrix.shape[1], SHIFTS)
         hidden = F.linear(windows, matrix.to(waveform.dtype))  # (batch, windows, SHIFTS * num_filters)
-        return hidden.view(len(hidden), -1, self.config.sinc_filters)[:, :frames]
+        return hidden.view(hidden.shape[0], -1, self.config.sinc_filters)[:, :frames]
 
 
 __all__ = ["SincBank", "band_edges", "sinc_filters"]

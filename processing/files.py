@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ONNX_NAME = "model.onnx"  # of an export
 # A whole value that is a path of one machine: absolute, in a home folder, on a drive or a server.
 _PATH_OF_A_MACHINE = re.compile(r"(?:/|~[^/\\\s]*[/\\]|[A-Za-z]:[\\/]|\\\\)\S")
 
@@ -87,8 +88,16 @@ def read_json(path: Path) -> dict | None:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
+def is_exported(folder: Path) -> bool:
+    """Whether the model in the folder is in ONNX's format."""
+    return (folder / ONNX_NAME).is_file()
+
+
 def find_weights(folder: Path) -> list[Path]:
-    """The safetensors files that `from_pretrained` loads from a folder. FileNotFoundError: one is missing."""
+    """The safetensors files that `from_pretrained` loads from a folder, or the model.onnx of one that was
+    exported. FileNotFoundError: one is missing."""
+    if is_exported(folder):
+        return [folder / ONNX_NAME]
     files = [folder / "model.safetensors"]
     if not files[0].is_file() and (index := read_json(folder / "model.safetensors.index.json")):
         files = [folder / name for name in sorted(set(index["weight_map"].values()))]

@@ -30,7 +30,8 @@ from .base_model import (
     read_base_model_record,
 )
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
-from .files import find_weights, hash_files, write_json
+from .files import ONNX_NAME, find_weights, hash_files, is_exported, write_json
+from .onnx_model import OnnxModel
 from .precision import Precision
 from .trials import KEYS
 from .validation_set import VALIDATION_NAME, ValidationSet
@@ -146,7 +147,7 @@ def load_countermeasure(
     `modeling` has been imported; of others the code must come with the model, see `trust_remote_code`.
 
     Args:
-        model: a folder that train.py or `save_pretrained` wrote, or an id on the Hub.
+        model: a folder that train.py, `save_pretrained` or an export to ONNX wrote, or an id on the Hub.
         revision: branch, tag or commit on the Hub.
         trust_remote_code: run the code that comes with a model of an architecture that this package lacks.
 
@@ -155,12 +156,12 @@ def load_countermeasure(
         ValueError: weights that are damaged, lack parameters or do not fit the config, labels other than
             bonafide and spoof, a feature extractor that does not crop.
     """
-    name, commit, folder = model, None, find_folder(model)
+    name, commit, folder = model, None, find_folder(model.removesuffix(f"/{ONNX_NAME}"))
     if folder is not None:
         name = folder.resolve().name
     else:
         try:
-            patterns = ["*.json", "*.py", "*.safetensors"]  # no pickles
+            patterns = ["*.json", "*.py", "*.safetensors", ONNX_NAME]  # no pickles
             folder = Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
         except (HFValidationError, OSError) as error:
             raise FileNotFoundError(f"{model} is neither a folder nor found on the Hub: {error}") from error
@@ -170,7 +171,10 @@ def load_countermeasure(
             f"{model} holds no config.json, so it is no trained model. Give the folder that train.py named "
             "at its end."
         )
-    network = _load_model(folder, model, trust_remote_code=trust_remote_code)
+    if is_exported(folder):
+        network = OnnxModel.load(folder)
+    else:
+        network = align_weights(_load_model(folder, model, trust_remote_code=trust_remote_code))
     with explain_errors(f"The model {model}", SAVE_REMEDY):
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if set(network.config.label2id) != set(KEYS):
@@ -185,7 +189,6 @@ def load_countermeasure(
         )
     calibration = _take_calibration(network, folder)
     validation = _load_validation_set(folder, calibration)
-    network = align_weights(network)
     return Countermeasure(
         name, folder, commit, network, extractor, calibration=calibration, validation=validation
     )

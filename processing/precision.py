@@ -28,7 +28,9 @@ class Precision:
         return {name: True for name, is_set in vars(self).items() if is_set}
 
     def apply(self, model: PreTrainedModel, device: torch.device) -> None:
-        """Have the model computed so from now on. ValueError: TF32 where there is none."""
+        """Have the model computed so from now on. ValueError: TF32 where there is none, or not by PyTorch."""
+        if self.describe() and not isinstance(model, PreTrainedModel):
+            raise ValueError(f"--{next(iter(self.describe()))} is for PyTorch, not for ONNX. Leave it out.")
         if self.tf32 and not (device.type == "cuda" and is_torch_tf32_available()):
             raise ValueError("--tf32 needs an Ampere or newer GPU. Leave it out.")
         if device.type == "cuda":
