@@ -27,11 +27,10 @@ Window = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wa
 # A seek is exact to the sample, and so is the header's length. In lossy formats neither is.
 _EXACT_SUBTYPES = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
 # What follows the samples can be told.
-_ENDING_FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "AU", "FLAC"}
+_ENDING_FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "AU"}
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does not state its length
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header
 _SIZES = re.compile(r"(data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")
-_FLAC_READ_AHEAD = 2**13  # bytes, of libsndfile at most
 _RIFF_SLACK = 64  # bytes: whether the size of a whole RF64 or W64 counts its own head is often wrong
 _BLOCK_FRAMES = 2**16  # decoded at once, so that of all channels only this much is ever held
 
@@ -221,11 +220,7 @@ def _read_by_soundfile(file: AudioFile, window: Window) -> Iterator[tuple[np.nda
                 raise sf.SoundFileRuntimeError(f"{wanted - len(mono)} samples are missing")
             yield mono, sound.samplerate
         if first < stop == sound.frames and sound.format in _ENDING_FORMATS:
-            end = file.stream.tell()
-            if sound.format == "FLAC":  # libsndfile has read ahead, perhaps into another file
-                begin = file.stream.seek(max(4, end - _FLAC_READ_AHEAD))
-                end = begin + len(file.stream.read(end - begin).partition(b"fLaC")[0])
-            file.note_unread_bytes(end)
+            file.note_unread_bytes(file.stream.tell())
 
 
 def _read_by_ffmpeg(file: AudioFile, window: Window, *, skip: int = 0) -> Iterator[tuple[np.ndarray, int]]:

@@ -281,7 +281,7 @@ def test_forms_of_wav_that_were_cut_off_are_errors(tmp_path, form, subtype):
         decode_audio(path)
 
 
-@pytest.mark.parametrize("form", ["WAV", "RF64", "AIFF", "AU", "FLAC"])
+@pytest.mark.parametrize("form", ["WAV", "RF64", "AIFF", "AU"])
 def test_what_follows_the_stated_end_is_left_unread_and_remarked(tmp_path, form):
     path = tmp_path / "a"
     sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, RATE // 10), RATE, format=form)
