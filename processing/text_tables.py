@@ -40,8 +40,8 @@ def read_table(
     table.columns = [*names, "more"]
     wrong = (table[names[0]] == "") | (table[names[-1]] == "") | (table["more"] != "")
     for name, allowed in values.items():
-        table[name] = table[name].map(allowed)
-        wrong |= table[name].isna()
+        wrong |= ~table[name].isin(allowed)
+        table[name] = table[name].replace({text: value for text, value in allowed.items() if text != value})
     if "attack" in names:
         without = table["attack"].isin(BONAFIDE_ATTACKS)
         wrong |= without != (table["key"] != "spoof")
