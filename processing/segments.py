@@ -31,7 +31,7 @@ class BonafideWindows:
     Attributes:
         llrs: (num_windows,), not cut to bounds, which would make the lowest of them alike.
         recordings: (num_windows,), a number from 0 on for each recording.
-        speakers: (num_recordings,), a number for each speaker.
+        speakers: (num_recordings,), a number for each speaker; negative where one is not known.
     """
 
     llrs: np.ndarray
@@ -80,14 +80,16 @@ class BonafideWindows:
 
         Returns:
             `level`; `is_supported`; `family_wise_rate` with `rate`, its 95 % interval `low` to `high`,
-            `trials`, and the `num_speakers`, `num_recordings` and `num_windows` of the validation set.
+            `trials`, and the `num_speakers`, `num_recordings` and `num_windows` of the validation set; of
+            speakers `None` where one is not known.
         """
+        num_speakers = len(np.unique(self.speakers))
         counts = {
-            "num_speakers": len(np.unique(self.speakers)),
+            "num_speakers": num_speakers if self.speakers.min() >= 0 else None,
             "num_recordings": len(self.speakers),
             "num_windows": len(self.llrs),
         }
-        trials = min(counts["num_speakers"], len(self.llrs) / num_windows)
+        trials = min(num_speakers, len(self.llrs) / num_windows)
         is_supported = family_wise_rate * trials >= 1
         lowest = self.draw_lowest(num_windows)
         level = lowest[int(family_wise_rate * len(lowest))] if is_supported else self.llrs.min()
@@ -131,19 +133,17 @@ def find_segments(starts: Sequence[float], llrs: Sequence[float], seconds: float
     ]
 
 
-def find_hourly_level(
-    recordings: Iterable[tuple[Sequence[float], Sequence[float], float]], alarms_per_hour: float
-) -> float:
+def find_hourly_level(recordings: Sequence[Sequence[float]], seconds: float, alarms_per_hour: float) -> float:
     """
-    The highest LLR below which bona fide recordings have at most so many [segments](find_segments) per hour;
-    where they last less than an hour for each alarm, the lowest of their LLRs.
+    The highest LLR below which bona fide recordings have at most so many segments ([`find_segments`]) per
+    hour; where they last less than an hour for each alarm, the lowest of their LLRs.
 
     Args:
-        recordings: of each its `starts`, `llrs` and `seconds`; see [`find_segments`].
+        recordings: LLRs of the windows of each.
+        seconds: how long they are, together.
     """
-    recordings = list(recordings)
-    allowed = alarms_per_hour * sum(seconds for _, _, seconds in recordings) / 3600
-    llrs = np.concatenate([[np.nan, *llrs] for _, llrs, _ in recordings])  # between recordings none
+    allowed = alarms_per_hour * seconds / 3600
+    llrs = np.concatenate([[np.nan, *llrs] for llrs in recordings])  # between recordings none
     levels = np.unique(llrs[np.isfinite(llrs)])
     for at, level in enumerate(levels):
         is_alarm = llrs < level
@@ -185,7 +185,11 @@ def describe_windows(windows: Mapping, family_wise_rate: float) -> str:
     if not found:
         passages = "No passage looks spoofed: none has"
     share = f"{100 * rate['rate']:.1f} % [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
-    basis = f"by {rate['num_windows']:,} windows of {rate['num_speakers']:,} speakers"
+    if not rate["rate"]:
+        share = f"at most {100 * rate['high']:.1f} %"
+    basis = f"by {rate['num_windows']:,} windows of {rate['num_recordings']:,} recordings"
+    if rate["num_speakers"] is not None:
+        basis += f" of {rate['num_speakers']:,} speakers"
     if not windows["is_supported"]:
         basis += f", too few for {100 * family_wise_rate:g} %"
     return (

@@ -135,8 +135,8 @@ class Recording:
 def set_levels(others: Sequence[Recording], num_windows: int) -> Iterator[tuple[str, float]]:
     """Levels, as scores, by what they are set for, from recordings of other speakers."""
     for per_hour in (1, 10):
-        recordings = ((of.starts, of.scores, of.seconds) for of in others)
-        yield f"{per_hour} alarms per hour", find_hourly_level(recordings, per_hour)
+        scores, seconds = [of.scores for of in others], sum(of.seconds for of in others)
+        yield f"{per_hour} alarms per hour", find_hourly_level(scores, seconds, per_hour)
     places = np.repeat(np.arange(len(others)), [len(of.scores) for of in others])
     _, speakers = np.unique([of.speaker for of in others], return_inverse=True)
     windows = BonafideWindows(np.concatenate([of.scores for of in others]), places, speakers)

@@ -95,7 +95,7 @@ def test_too_few_recordings_do_not_support_the_rate(num_windows, trials):
 
     assert (found["is_supported"], found["level"]) == (False, recordings.min())
     rate = found["family_wise_rate"]
-    assert (rate["rate"], rate["low"], rate["trials"]) == (0, 0, trials)
+    assert (rate["rate"], rate["low"], rate["trials"], rate["num_speakers"]) == (0, 0, trials, None)
     assert rate["high"] == pytest.approx(1 - 0.05 ** (1 / trials))  # without an error
 
 
@@ -113,11 +113,11 @@ def test_hourly_level_counts_segments_not_windows():
     # Two hours: an alarm of three windows and one of one window, then bona fide speech at 0.
     llrs = np.zeros(3600)
     llrs[100:103], llrs[2000], llrs[3000] = -5, -4, -3
-    recordings = [(np.arange(1800) * 2.0, of, 3602.0) for of in (llrs[:1800], llrs[1800:])]
+    recordings = llrs[:1800], llrs[1800:]
 
-    assert find_hourly_level(recordings, 1) == -3  # below it lie two segments
-    assert find_hourly_level(recordings, 0.5) == -4
-    assert find_hourly_level(recordings, 0.1) == -5  # none, since two hours say nothing of one in ten
+    assert find_hourly_level(recordings, 7200, 1) == -3  # below it lie two segments
+    assert find_hourly_level(recordings, 7200, 0.5) == -4
+    assert find_hourly_level(recordings, 7200, 0.1) == -5  # none, since two hours say nothing of one in ten
 
 
 # Segments
