@@ -4,6 +4,7 @@ import dataclasses
 import resource
 import time
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 
 import torch
@@ -109,6 +110,7 @@ def write_training_record(
         "class_weights": trainer.model.config.class_weights,
         "num_parameters": trainer.model.num_parameters(),
         "num_processes": trainer.args.world_size,
+        "date": date.fromtimestamp(started).isoformat(),
         "seconds": round(time.time() - started, 1),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,

@@ -43,6 +43,7 @@ def make_run(folder: Path, *, system: str = "tiny", seed: int = 0, **training) -
         "num_parameters": 498,
         "num_processes": 1,
         "seed": 42,
+        "date": "2026-11-25",
         "hardware": HARDWARE,
     }
     record |= training

@@ -172,6 +172,7 @@ def test_page_answers_first_and_has_all_items(reports):
         "speech-antispoofing, ",
         f"eval.py '{LEAK}'",
         "torch 2.14",
+        "Trained on ASVspoof 2019 LA Date of training 2026-11-25",
     ):
         assert item in text, item
     pictures = list_pictures(page)
