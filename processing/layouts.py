@@ -108,10 +108,6 @@ class Layout:
         check_trials(trials, str(path))
         return trials
 
-    def is_official(self, path: Path) -> bool:
-        """Whether a protocol has the official name, and so lists the official trials."""
-        return any(path.name == Path(protocol).name for protocol in self.protocols.values())
-
     def split_trials(self, trials: pd.DataFrame, path: Path) -> dict[str, pd.DataFrame]:
         """The trials of a protocol by split: "all" if neither a column nor an official name tells it."""
         if "subset" in trials:
@@ -328,7 +324,8 @@ def read_protocol(path: Path, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
             f"The first line of any other file must name its columns: utterance,key. Here it is {first!r}."
         )
     splits = layout.split_trials(layout.read_protocol(path), path)
-    name = layout.name.title if layout.is_official(path) else path.name
+    is_official = path.name in [Path(protocol).name for protocol in layout.protocols.values()]
+    name = layout.name.title if is_official else path.name
     return Corpus(name, splits, breakdowns=layout.breakdowns)
 
 

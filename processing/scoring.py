@@ -6,7 +6,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -263,10 +262,7 @@ class ScoringCheckpoint:
     def _read(self) -> list[list[float]]:
         """Read what is finished, and leave nothing else in the file."""
         text = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-        lines = []
-        with suppress(json.JSONDecodeError):  # what follows is computed again
-            for line in text[: text.rfind("\n") + 1].splitlines():
-                lines.append(json.loads(line))
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         identity, *finished = lines or [self.identity]
         if difference := describe_difference(identity, self.identity):
             if not self.replace:
