@@ -36,7 +36,7 @@ def measure_localization(
         given.
 
     Raises:
-        ValueError: nothing of a class has a score.
+        ValueError: nothing of a class has a score, or a segment ends before it starts.
     """
     pieces, frames = [], []
     for edges, scores, segments in recordings:
@@ -56,6 +56,8 @@ def _cut_pieces(edges, scores, segments, frame: int) -> tuple[np.ndarray, ...]:
     is bona fide; (num_pieces,) each."""
     edges, segments = (np.rint(np.asarray(of, float) * TICKS).astype(np.int64) for of in (edges, segments))
     starts, ends = segments.reshape(-1, 2).T
+    if (starts > ends).any():
+        raise ValueError("A spoofed segment ends before it starts.")
     of_frames = np.arange(edges[0] // frame * frame, edges[-1], frame)
     cuts = np.unique(np.clip(np.concatenate([edges, starts, ends, of_frames]), edges[0], edges[-1]))
     at = cuts[:-1]  # where the pieces start

@@ -232,7 +232,7 @@ def score_files(args: EvaluationArguments, write_reports: Callable[..., None]) -
         print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
     is_validated = hop == choose_hop(extractor)  # the windows of the validation set are so far apart
     if validation is not None and not is_validated:
-        print("Passages that look spoofed are told without --window_hop only, as the model was calibrated.")
+        print("Passages that look spoofed are not named: the model was calibrated without --window_hop.")
     print(describe_columns(countermeasure, threshold, hop, costs))
     recordings = []
     try:

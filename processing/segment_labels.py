@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from .recordings import Recording
 
 
-RTTM = re.compile(r"SPEAKER (\S+) \S+ ([\d.]+) ([\d.]+) \S+ \S+ (bonafide|spoof)( \S+)*")
-SPANS = re.compile(r"(\S+) [\d.]+ (?:bonafide|spoof)((?: [\d.]+-[\d.]+-(?:bonafide|spoof))+)")
+LABEL, NUMBER = "bonafide|spoof", r"\d+(?:\.\d*)?"
+RTTM = re.compile(rf"SPEAKER (\S+) \S+ ({NUMBER}) ({NUMBER}) \S+ \S+ ({LABEL})(?: \S+)*")
+SPANS = re.compile(rf"(\S+) {NUMBER} (?:{LABEL})((?: {NUMBER}-{NUMBER}-(?:{LABEL}))+)")
 
 
 def read_segment_labels(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -42,7 +43,7 @@ def read_segment_labels(path: Path) -> dict[str, list[tuple[float, float]]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         text = " ".join(line.split())
         if rttm := RTTM.fullmatch(text):
-            utterance, start, seconds, label, _ = rttm.groups()
+            utterance, start, seconds, label = rttm.groups()
             spans = [(float(start), float(start) + float(seconds), label)]
         elif with_spans := SPANS.fullmatch(text):
             utterance = with_spans[1]

@@ -133,25 +133,6 @@ def find_segments(starts: Sequence[float], llrs: Sequence[float], seconds: float
     ]
 
 
-def find_hourly_level(recordings: Sequence[Sequence[float]], seconds: float, alarms_per_hour: float) -> float:
-    """
-    The highest LLR below which bona fide recordings have at most so many segments ([`find_segments`]) per
-    hour; where they last less than an hour for each alarm, the lowest of their LLRs.
-
-    Args:
-        recordings: LLRs of the windows of each.
-        seconds: how long they are, together.
-    """
-    allowed = alarms_per_hour * seconds / 3600
-    llrs = np.concatenate([[np.nan, *llrs] for llrs in recordings])  # between recordings none
-    levels = np.unique(llrs[np.isfinite(llrs)])
-    for at, level in enumerate(levels):
-        is_alarm = llrs < level
-        if np.count_nonzero(is_alarm[1:] & ~is_alarm[:-1]) > allowed:
-            return float(levels[at - 1])
-    return float(levels[-1])
-
-
 def state_windows(recording: "Recording", validation: ValidationSet, family_wise_rate: float) -> dict | None:
     """
     What the windows of a recording say, by a calibrated model: `num_windows`, those that have a score; what

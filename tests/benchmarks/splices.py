@@ -31,7 +31,7 @@ from metrics.localization import measure_localization
 from processing.models import Countermeasure, load_countermeasure
 from processing.results import describe_environment
 from processing.scoring import score_batch
-from processing.segments import BonafideWindows, find_edges, find_hourly_level, find_segments
+from processing.segments import BonafideWindows, find_edges, find_segments
 
 
 RATE = 16_000
@@ -130,6 +130,25 @@ class Recording:
     def list_segments(self, scores: np.ndarray, level: float) -> list[tuple[float, float]]:
         found = find_segments(self.starts, scores, self.seconds, level)
         return [(of["start_seconds"], of["end_seconds"]) for of in found]
+
+
+def find_hourly_level(recordings: Sequence[Sequence[float]], seconds: float, alarms_per_hour: float) -> float:
+    """
+    The highest LLR below which bona fide recordings have at most so many segments ([`find_segments`]) per
+    hour; where they last less than an hour for each alarm, the lowest of their LLRs.
+
+    Args:
+        recordings: LLRs of the windows of each.
+        seconds: how long they are, together.
+    """
+    allowed = alarms_per_hour * seconds / 3600
+    llrs = np.concatenate([[np.nan, *llrs] for llrs in recordings])  # between recordings none
+    levels = np.unique(llrs[np.isfinite(llrs)])
+    for at, level in enumerate(levels):
+        is_alarm = llrs < level
+        if np.count_nonzero(is_alarm[1:] & ~is_alarm[:-1]) > allowed:
+            return float(levels[at - 1])
+    return float(levels[-1])
 
 
 def set_levels(others: Sequence[Recording], num_windows: int) -> Iterator[tuple[str, float]]:

@@ -75,6 +75,11 @@ def test_range_eer_worked_by_hand():
     assert (of["bonafide"], of["spoof"], of["without_score"]) == (8, 2, 0)
 
 
+def test_segment_that_ends_before_it_starts_is_refused():
+    with pytest.raises(ValueError, match="ends before it starts"):
+        measure_localization([([0, 4], [1.0], [[2, 3], [2, 1]])])
+
+
 def test_of_one_score_a_recording_each_class_whole_it_is_the_eer_of_trials():
     generator = np.random.default_rng(0)
     bonafide, spoof = generator.normal(1, 1, 40), generator.normal(0, 1, 60)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from benchmarks.splices import make_spliced
+from benchmarks.splices import find_hourly_level, make_spliced
 from scipy.stats import binomtest
 
 from modeling.convert_aasist_checkpoint import main as convert
@@ -16,7 +16,6 @@ from processing.segment_labels import measure_windows, read_segment_labels
 from processing.segments import (
     BonafideWindows,
     describe_windows,
-    find_hourly_level,
     find_segments,
     state_windows,
     write_segments,
@@ -210,6 +209,7 @@ def test_labels_of_partly_spoofed_corpora_are_read(tmp_path):
     [
         ("a.txt", "CON_E_0 4.25 spoof", "line 1: 'CON_E_0 4.25 spoof' is neither"),
         ("a.txt", "CON_E_0 4.25 spoof 0-1-fake", "is neither"),
+        ("a.txt", "CON_E_0 4.25 spoof 0-1.2.3-spoof", "is neither"),
         ("a.rttm", "SPEAKER CON_E_0 1 0.5 1.5 <NA> <NA> A07 <NA> <NA>", "is neither"),
         ("dev_seglab_0.64.npy", "\x93NUMPY", "may hold pickled objects"),
     ],
