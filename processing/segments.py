@@ -125,8 +125,8 @@ def find_segments(starts: Sequence[float], llrs: Sequence[float], seconds: float
     turns = np.flatnonzero(np.diff(llrs < level, prepend=False, append=False))
     return [
         {
-            "start_seconds": float(edges[first]),
-            "end_seconds": float(edges[stop]),
+            "start_seconds": round(float(edges[first]), 6),
+            "end_seconds": round(float(edges[stop]), 6),
             "llr": float(llrs[first:stop].min()),
         }
         for first, stop in zip(turns[::2], turns[1::2], strict=True)
