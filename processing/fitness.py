@@ -14,7 +14,7 @@ FARTHEST = 0.99  # quantile of the validation set's own distances, beyond which 
 RAREST = 0.95  # the same of rarity; Sun et al., too, keep 95 % of what is like the validation set
 RANGE = ((0.005, "lower"), (0.995, "higher"))  # quantiles of a measurement; of fewer than 200 its extremes
 PARTS = {"distance": "what the network makes of it", "score": "its score"}  # of rarity, and what it is called
-RARITY = ("snr", "bandwidth", "level", "clipped", "pauses")  # measurements that are parts of it, too
+RARITY = ("snr", "bandwidth", "level", "pauses")  # measurements that are parts of it, too
 
 
 class FitnessTest:
@@ -109,7 +109,8 @@ class FitnessTest:
         }
         for name in RARITY:
             own, values = self.measurements[name], measurements[name]
-            sides = [_find_share(sign * own, sign * values, is_left_out) for sign in (1, -1)]
+            precision = MEASUREMENTS[name].precision  # smaller differences do not count
+            sides = [_find_share(sign * own + precision, sign * values, is_left_out) for sign in (1, -1)]
             parts[name] = np.minimum(1, 2 * np.minimum(*sides))
         return parts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from .files import write_whole
 
@@ -52,7 +52,7 @@ class ValidationSet:
         tensors = {of.name: np.ascontiguousarray(getattr(self, of.name)) for of in _list_arrays()}
         tensors |= {MEASUREMENT + name: np.asarray(of, np.float32) for name, of in self.measurements.items()}
         with write_whole(folder / VALIDATION_NAME) as partial:
-            save_file(tensors, partial, metadata={"about": json.dumps(dict(self.about))})
+            partial.write_bytes(save(tensors, metadata={"about": json.dumps(dict(self.about))}))
 
     @classmethod
     def load(cls, folder: Path) -> "ValidationSet | None":

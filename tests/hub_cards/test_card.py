@@ -29,6 +29,7 @@ from processing.corpora import LAYOUTS
 from processing.corpus_names import CORPORA
 from processing.origin import describe_start, describe_training
 from processing.results import evaluate_condition
+from processing.validation_set import VALIDATION_NAME
 
 
 @pytest.fixture
@@ -559,6 +560,15 @@ def test_calibration_that_states_no_counts_is_described_without_them(run_folder)
     said = cells(text_of(run_folder), "Calibration")[0]
 
     assert said.startswith("LLR = 2 score - 1 (`config.calibration`)")
+
+
+def test_trials_of_the_calibration_are_published_where_there_is_one(run_folder):
+    (run_folder / VALIDATION_NAME).write_bytes(b"")
+    assert VALIDATION_NAME not in find_files(read_run(run_folder))  # of weights as they were
+
+    change(run_folder / "config.json", calibration={"a": 2.0, "b": -1.0})
+
+    assert VALIDATION_NAME in find_files(read_run(run_folder))
 
 
 def test_usage_comes_before_all_details_and_one_line_of_results_before_it(run_folder):

@@ -20,6 +20,7 @@ from transformers import ASTFeatureExtractor
 
 from processing.models import load_countermeasure
 from processing.recordings import score_recordings
+from processing.validation_set import ValidationSet
 
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,16 @@ def test_calibration_is_taken_where_it_is_of_the_weights_beside_it(folder):
 
         assert countermeasure.calibration == (calibration if is_taken else None)
         assert countermeasure.model.config.calibration is None  # its logits are those of the scores
+        assert countermeasure.validation is None  # as there is none
+    calibration["weights_sha256"] = {"model.safetensors": digest}
+    (folder / "config.json").write_text(json.dumps({**config, "calibration": calibration}))
+    zeros = np.zeros(2)
+    for about in (calibration, {**calibration, "b": 2.0}):
+        ValidationSet(*[zeros] * 8, measurements={"snr": zeros}, about=about).save(folder)
+
+        validation = load_countermeasure(str(folder)).validation
+
+        assert (validation is not None) == (about == calibration)
 
 
 def test_weights_are_aligned_as_pytorch_aligns_its_own(saved):
@@ -203,6 +214,7 @@ from pathlib import Path
 import modeling
 from processing.models import load_countermeasure
 from processing.recordings import score_recordings
+from processing.validation_set import ValidationSet
 
 answers = []
 for model, revision in json.loads(sys.argv[2]):
