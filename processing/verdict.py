@@ -73,7 +73,7 @@ class Costs:
     @property
     def thresholds(self) -> tuple[float, float]:
         """
-        LLRs: up to the first the decision of the lowest expected cost is spoof, above the second bona fide,
+        LLRs: below the first the decision of the lowest expected cost is spoof, above the second bona fide,
         and nothing between them. They are the same where saying nothing is not allowed, or never cheapest.
         """
         miss, false_alarm, abstain = self.cost_miss, self.cost_false_alarm, self.cost_abstain
@@ -84,9 +84,12 @@ class Costs:
         return float(low), float(high)
 
     def decide(self, llrs: np.ndarray) -> np.ndarray:
-        """ "bonafide", "spoof" or "no statement" for each LLR (num,)."""
+        """
+        "bonafide", "spoof" or "no statement" for each LLR (num,). An LLR of just the threshold is that of
+        trials that support nothing, whose bounds are both 0.
+        """
         low, high = self.thresholds
-        return np.select([llrs > high, llrs <= low], ["bonafide", "spoof"], NO_STATEMENT)
+        return np.select([llrs > high, llrs < low], ["bonafide", "spoof"], NO_STATEMENT)
 
 
 def state(recording: "Recording", validation: ValidationSet, costs: Costs) -> dict:
@@ -121,7 +124,11 @@ def explain(statement: Mapping) -> str:
     if statement["decision"]["verdict"] != NO_STATEMENT:
         return ""
     low, high = statement["decision"]["thresholds"]
-    undecided = f"Its LLR lies between {low:.2f} and {high:.2f}, where either verdict costs more than none."
+    undecided = "Its LLR decides nothing: the trials of the calibration support no larger one."
+    if low < high:
+        undecided = (
+            f"Its LLR lies between {low:.2f} and {high:.2f}, where either verdict costs more than none."
+        )
     return " ".join(statement["fitness"]["reasons"] or [undecided])
 
 

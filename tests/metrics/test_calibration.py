@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from test_statistics import normal
 
-from metrics.calibration import cross_validate_calibration, fit_calibration
+from metrics.calibration import cross_validate_calibration, fit_calibration, resample_calibration
 from metrics.costs import cllr
+from metrics.statistics import Bootstrap
 
 
 @pytest.mark.parametrize("prior", [0.5, 0.05, 0.9])
@@ -111,3 +112,22 @@ def test_two_speakers_of_a_class_are_enough_and_one_is_not():
 def test_what_cannot_be_calibrated_is_refused(classes, options, message):
     with pytest.raises(ValueError, match=message):
         fit_calibration(*classes, **options)
+
+
+def test_llrs_are_cut_to_what_the_trials_of_their_fold_support():
+    classes = normal(40, 60, seed=2, distance=3.0)
+
+    uncut = np.concatenate(cross_validate_calibration(*classes))
+    cut = np.concatenate(cross_validate_calibration(*classes, is_bounded=True))
+
+    assert (cut[np.abs(uncut) < 1] == uncut[np.abs(uncut) < 1]).all()
+    assert -math.log(41) <= cut.min() and cut.max() <= math.log(61)  # one misleading trial of so many
+    assert 2 <= len({*cut[cut != uncut]}) <= 10  # two bounds of each of five folds
+
+
+def test_calibrations_of_resamples_are_finite_where_classes_are_separated_or_all_scores_are_the_same():
+    separated = resample_calibration([2.0, 3.0, 4.0], [-1.0, 0.0], bootstrap=Bootstrap(50))
+    same = resample_calibration([1.0, 2.0], [1.0, 2.0], bootstrap=Bootstrap(50))
+
+    assert all(fit.is_regularized and 0 < fit.a[0] < 10 for fit in separated)
+    assert any((fit.a[0], fit.b) == (0, 0) for fit in same)  # all of a resample are 1, or all are 2

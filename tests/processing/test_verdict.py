@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import beta
@@ -191,7 +191,10 @@ def test_decision_has_the_lowest_expected_cost(prior, costs, abstain, llr):
     if abstain is not None:
         expected["no statement"] = abstain
 
-    decided = str(Costs(prior, miss, false_alarm, abstain).decide(np.array([llr]))[0])
+    costs = Costs(prior, miss, false_alarm, abstain)
+    assume(llr not in costs.thresholds)
+
+    decided = str(costs.decide(np.array([llr]))[0])
 
     assert expected[decided] <= min(expected.values()) * (1 + 1e-6)
 
@@ -222,6 +225,15 @@ def test_abstaining_is_a_verdict_with_a_reason(validation):
 
     assert statement["fitness"]["is_fit"] and statement["decision"]["verdict"] == "no statement"
     assert explain(statement).startswith("Its LLR lies between -2.20 and 2.20")
+
+
+def test_trials_that_support_no_llr_give_no_verdict(validation):
+    of_none = replace(validation, about={**validation.about, "bounds": [0.0, 0.0]})
+
+    statement = state(make_recording(of_none), of_none, Costs())
+
+    assert statement["decision"]["verdict"] == "no statement"
+    assert explain(statement).startswith("Its LLR decides nothing")
 
 
 @pytest.mark.parametrize("changes", [{"prior": 1.0}, {"cost_miss": 0.0}, {"cost_abstain": -1.0}])
