@@ -167,9 +167,9 @@ class Run:
         combined."""
         model, method, args = self.recipe.model, self.gradient_args, self.args
         model_type = model.get("model_type")
-        for name in sorted(self.given.keys() & find_unused_arguments(self.recipe, self.weights)):
+        if unused := self.given.keys() & find_unused_arguments(self.recipe, self.weights):
             of = f"the trained {model_type} in {self.weights}" if self.weights else model_type
-            raise ValueError(f"--{name} has no effect on {of}. Leave it out.")
+            raise ValueError(f"--{min(unused)} has no effect on {of}. Leave it out.")
         if augmentation := build_augmentation(method.augmentation):
             method.augmentation = augmentation.stated  # in full, for the records
         min_lr = (args.lr_scheduler_kwargs or {}).get("min_lr")
