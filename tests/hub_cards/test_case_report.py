@@ -62,7 +62,7 @@ UNFIT = make_statement(2.0, decision=None)
 UNFIT["fitness"] |= {"is_fit": False, "reasons": [REASON]}
 RECORDINGS = {
     "human": {"file": HOSTILE, "statement": make_statement(2.0), "remark": LEAK},
-    "machine": {"statement": make_statement(-2.2)},
+    "machine": {"statement": make_statement(-2.2), "seconds": 6.0},
     "unfit": {"statement": UNFIT},
     "withheld": {"statement": None, "withheld": REASON, "score": None},
     "error": {
@@ -180,9 +180,11 @@ def test_page_answers_first_and_has_all_items(reports):
     assert len(page) < 1_000_000
 
 
-def test_speech_by_a_machine_is_said_with_the_errors_on_human_speech(reports):
+def test_answer_names_the_beginning_that_it_is_about_the_passages_elsewhere_and_the_errors(reports):
     text = read(reports["machine"][0])
 
+    assert "What was measured in the first 4.00 s of this recording is 9 times" in text
+    assert "In all its 6.00 s, 1 passage looks synthetic , whatever" in text
     assert "9 times more probable if a machine made the speech than if a human spoke" in text
     assert "of human speech, 2 of 40, 5.0 %" in text
 
