@@ -83,7 +83,14 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
             f"is meant with --dataset NAME, e.g. --dataset {found[0]} --data_dir {folder}."
         )
     if found:
-        return LAYOUTS[found[0]].load(tree, allow_missing=arguments.allow_missing)
+        layout = LAYOUTS[found[0]]
+        unused = [f"{role}_column" for role in GUESSES if columns[role] is not None]
+        unused += ["label_map"] * (arguments.label_map is not None)
+        if unused and len(arguments.dataset or ()) < 2:  # of several, another may need it
+            raise ValueError(
+                f"--{unused[0]} has no effect on {layout.name.title}: its protocols say it. Leave it out."
+            )
+        return layout.load(tree, allow_missing=arguments.allow_missing)
     is_data_set = any(name.endswith((".parquet", ".arrow")) for name in tree.list_others())
     if is_data_set and not tree.recordings:
         corpus = load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)

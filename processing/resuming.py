@@ -59,6 +59,17 @@ def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     return digest.hexdigest()
 
 
+def count_audio_bytes(rows: Dataset) -> int:
+    """Bytes of the audio of rows: of the files, or of what is within the rows."""
+    total = 0
+    for batch in rows.select_columns("audio").with_format("arrow").iter(1000):
+        contents = pc.struct_field(batch["audio"], "bytes")
+        paths = pc.struct_field(batch["audio"], "path").filter(pc.is_null(contents))
+        total += pc.sum(pc.binary_length(contents)).as_py() or 0
+        total += sum(map(os.path.getsize, paths.to_pylist()))
+    return total
+
+
 def hash_rows(rows: Dataset) -> str:
     """
     SHA-256 of the utterances in their order and of their audio: path, size and time of the last change of a

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from .base_model import RECORD_NAME
 from .files import strip_folders, write_json
-from .resuming import describe_difference
+from .resuming import count_audio_bytes, describe_difference
 from .trials import count_classes, list_trials
 
 
@@ -45,7 +45,8 @@ def describe_settings(
 ) -> dict:
     """
     All that must not change while a run is trained: the arguments, this project's own ones by name, but for
-    those of `MAY_CHANGE`; the number of devices; and the trials of "train" and "dev", given by name and rows.
+    those of `MAY_CHANGE`; the number of devices; and of "train" and "dev", given by name and rows, the
+    trials and the bytes of their audio.
     """
     patterns = [pattern for group in MAY_CHANGE.values() for pattern in group]
     settings = {
@@ -60,6 +61,7 @@ def describe_settings(
         settings[role] = {
             "split": name,
             **count_classes(trials),
+            "audio_bytes": count_audio_bytes(rows),
             "trials_sha256": hashlib.sha256(listed.encode()).hexdigest(),
         }
     return settings

@@ -460,15 +460,19 @@ def test_argument_that_differs_from_how_the_run_began_is_refused(
     assert "What may change: number of epochs and steps, logging, workers" in message
 
 
-def test_trials_that_differ_from_how_the_run_began_are_refused(refused, trained, la_corpus, tmp_path):
+def test_audio_or_labels_that_differ_from_how_the_run_began_are_refused(
+    refused, trained, la_corpus, tmp_path
+):
     run, corpus = resumable(trained, tmp_path), shutil.copytree(la_corpus, tmp_path / "LA")
+    audio = corpus / "ASVspoof2019_LA_train" / "flac"
+    shutil.copy(audio / "LA_T_0000000.flac", audio / "LA_T_0000001.flac")
     protocol = corpus / "ASVspoof2019_LA_cm_protocols" / "ASVspoof2019.LA.cm.dev.trl.txt"
     lines = protocol.read_text().splitlines(keepends=True)
     protocol.write_text("".join(lines[2:]))
 
     message = refused(*run, "--data_dir", corpus)
 
-    assert "train.split" not in message and "train.trials" not in message
+    assert "train.audio_bytes was " in message and "train.split" not in message
     assert "dev.bonafide was 8, now 7; dev.spoof was 8, now 7" in message
 
 

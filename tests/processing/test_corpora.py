@@ -891,3 +891,9 @@ print(len(rows), pyarrow.default_memory_pool().max_memory())
     number, allocated = map(int, run_script(script, environment).split())
     assert number == 4
     assert allocated < size
+
+
+@pytest.mark.parametrize("option", [{"label_column": "key"}, {"label_map": "fake=spoof"}])
+def test_columns_and_labels_have_no_effect_on_a_corpus_with_a_layout(la, option):
+    with pytest.raises(ValueError, match=f"--{[*option][0]} has no effect on ASVspoof 2019 LA"):
+        load(la, **option)
