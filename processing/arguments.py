@@ -318,7 +318,8 @@ class EvaluationArguments:
         default=None, help="Cost of calling a spoofed recording bona fide; default: 1."
     )
     cost_abstain: float | None = HfArg(
-        default=None, help="Cost of saying nothing where that is cheapest; default: something is always said."
+        default=None,
+        help="Cost of no statement, which is made where that is cheapest; default: never for that reason.",
     )
     report: bool = HfArg(
         default=False,
