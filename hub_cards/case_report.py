@@ -112,6 +112,8 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
     window = length and length / rate  # `None`: the whole recording
     known = {"num_bytes": file.stat().st_size, "sha256": hash_file(file)} if file.is_file() else {}
     known |= recording["file_format"]
+    corpora = {"trained": run.corpus, "unknown": None}  # that of other converted weights is not known, either
+    corpora["converted"] = run.stated.get("corpus") if run.origin["published"] else None
     names = ("num_bytes", "sha256", "container", "codec", "sampling_rate", "channels")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -130,7 +132,7 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
         "system": {
             **{of: content.get(of) for of in ("model", "revision", "weights_sha256", "score")},
             "origin": run.origin,
-            "corpus": run.stated.get("corpus") if run.origin["published"] else run.corpus,
+            "corpus": corpora[run.origin["kind"]],
             "trained": run.training.get("date"),
             "code": find_commit(),
         },
