@@ -377,7 +377,8 @@ def test_csv_of_two_logits_and_numbers_for_keys(run, fails, tmp_path):
     columns = ("--score_columns", "_,utterance,spoof,bonafide,key")
 
     assert "by --score_columns" in fails("--score_file", tmp_path / "a.csv")
-    assert "by --label_map 1=bonafide,0=spoof" in fails("--score_file", tmp_path / "a.csv", *columns)
+    message = fails("--score_file", tmp_path / "a.csv", *columns)
+    assert "'0' (30x), '1' (30x). Say what others mean with --label_map" in message
     run("--score_file", tmp_path / "a.csv", *columns, "--label_map", "1=bonafide,0=spoof")
 
     results = results_in(tmp_path / "evaluation" / "a")
