@@ -27,7 +27,7 @@ class FitnessTest:
     score (for the class in which it is less unusual) and the measurements of [`RARITY`] (Fisher's method),
     where p is the share of examined recordings that are at least as unusual. What is too far off or too rare
     is decided by the same numbers of the examined recordings themselves, which are not compared with others
-    of their own speaker.
+    of their own speaker, where there are several.
     """
 
     def __init__(self, validation: ValidationSet):
@@ -42,6 +42,8 @@ class FitnessTest:
         self.embeddings = _normalize(validation.embeddings)
         speakers = validation.speakers[of_examined]
         same = speakers[:, None] == speakers
+        if same.all():  # nobody else to compare with
+            same = np.eye(len(speakers), dtype=bool)
         self.distances = self._find_distances(self.embeddings, same)
         parts = self._find_parts(self.distances, self.scores, self.measurements, same)
         self.rarities = sum(-np.log(of) for of in parts.values())
@@ -57,8 +59,8 @@ class FitnessTest:
             compared[name] = {"value": value, "unit": kind.unit, **range_}
             if side and side == kind.worse:
                 reasons.append(
-                    f"{kind.title}, {value:.4g} {kind.unit}, is {side}er than in the recordings on which the "
-                    f"model was validated, {low:.4g} to {high:.4g} {kind.unit}"
+                    f"{kind.title}, {_write(value)} {kind.unit}, is {side}er than in the recordings on which "
+                    f"the model was validated, {_write(low)} to {_write(high)} {kind.unit}"
                 )
         none = np.zeros((1, len(self.scores)), bool)
         distance = self._find_distances(_normalize(embedding[None]), none)
@@ -119,6 +121,10 @@ class FitnessTest:
 def prepare_fitness_test(validation: ValidationSet) -> FitnessTest:
     """The test of a validation set, made once for all recordings."""
     return FitnessTest(validation)
+
+
+def _write(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _normalize(embeddings: np.ndarray) -> np.ndarray:

@@ -137,12 +137,16 @@ def measure_decisions(validation: ValidationSet, costs: Costs) -> dict:
     decided = costs.decide(validation.llrs)
     of_class = {"bonafide": decided[validation.is_bonafide], "spoof": decided[~validation.is_bonafide]}
     rates = {name: measure_error_rate(of_class[key] == said) for name, (key, said) in ERRORS.items()}
-    abstain = costs.cost_abstain or 0.0
+    # Where nothing is said at a threshold itself, either decision costs as much.
+    tie = costs.cost_miss * costs.cost_false_alarm / (costs.cost_miss + costs.cost_false_alarm)
+    abstain = tie if costs.cost_abstain is None else costs.cost_abstain
     of_bonafide = costs.cost_miss * rates["miss"]["rate"] + abstain * rates["abstention_bonafide"]["rate"]
     of_spoof = costs.cost_false_alarm * rates["false_alarm"]["rate"]
     of_spoof += abstain * rates["abstention_spoof"]["rate"]
     fixed = [costs.prior * costs.cost_miss, (1 - costs.prior) * costs.cost_false_alarm]
-    cost = (costs.prior * of_bonafide + (1 - costs.prior) * of_spoof) / min([*fixed, abstain or np.inf])
+    cost = (costs.prior * of_bonafide + (1 - costs.prior) * of_spoof) / min(
+        [*fixed, costs.cost_abstain or np.inf]
+    )
     return {
         **asdict(costs),
         "thresholds": list(costs.thresholds),
@@ -163,7 +167,7 @@ def describe_decisions(validation: ValidationSet, costs: Costs) -> list[str]:
         "statement on a recording that is unlike those of the calibration."
     ]
     for name, (key, said) in ERRORS.items():
-        if said != NO_STATEMENT or costs.cost_abstain is not None:
+        if said != NO_STATEMENT or costs.cost_abstain is not None or of["rates"][name]["errors"]:
             lines.append(f"  {f'{key} called {said}':32}{format_error_rate(of['rates'][name])}")
     lines.append(f"  {'expected cost':32}{of['expected_cost']:.4f} (1: decided without hearing anything)")
     level = 100 * of["rates"]["miss"]["level"]

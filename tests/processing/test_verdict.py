@@ -1,6 +1,7 @@
 """Statements: LLRs with intervals, recordings that nothing is said of, decisions by costs and their rates."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from processing.fitness import FitnessTest
 from processing.measurements import MEASUREMENTS
 from processing.recordings import Recording
 from processing.validation_set import ValidationSet
-from processing.verdict import Costs, explain, measure_decisions, state
+from processing.verdict import Costs, describe_decisions, explain, measure_decisions, state
 
 
 NUM_SPEAKERS, OF_SPEAKER, SIZE = 40, 5, 16
@@ -117,7 +118,11 @@ def test_usual_recording_is_fit_and_its_statement_is_json(validation):
         ({"speech_seconds": 0.4}, "The time of speech in it, 0.4 s, is lower"),
         ({"bandwidth": 3400.0}, "Its bandwidth, 3400 Hz, is lower"),
         ({"clipped": 5.0}, "The part of it that is clipped, 5 %, is higher"),
-        ({"sampling_rate": 8000.0}, "Its sampling rate, 8000 Hz, is lower"),
+        (
+            {"sampling_rate": 8000.0},
+            "Its sampling rate, 8000 Hz, is lower than in the recordings on which the model was validated, "
+            "16000 to 16000 Hz.",
+        ),
         ({"embedding": -3.0}, "To the network it is more unlike the recordings"),
         (
             {"snr": 48.5, "level": -24.5, "pauses": 51, "score": 3.2},
@@ -155,9 +160,11 @@ def test_distances_are_those_to_other_speakers_fifth_nearest(validation):
         assert test.distances[trial] == pytest.approx(expected)
 
 
-def test_recordings_like_those_of_the_validation_set_are_seldom_refused(validation):
+@pytest.mark.parametrize("is_one_speaker", [False, True])
+def test_recordings_like_those_of_the_validation_set_are_seldom_refused(validation, is_one_speaker):
     others = make_validation_set()
-    generator, test = np.random.default_rng(9), FitnessTest(validation)
+    known = replace(validation, speakers=np.zeros(200, int)) if is_one_speaker else validation
+    generator, test = np.random.default_rng(9), FitnessTest(known)
     refused = []
     for trial in range(0, 200, 2):
         measured = {name: float(of[trial]) for name, of in others.measurements.items()}
@@ -228,12 +235,17 @@ def test_abstaining_is_a_verdict_with_a_reason(validation):
 
 
 def test_trials_that_support_no_llr_give_no_verdict(validation):
-    of_none = replace(validation, about={**validation.about, "bounds": [0.0, 0.0]})
+    about = {**validation.about, "bounds": [0.0, 0.0]}
+    of_none = replace(validation, about=about, llrs=np.zeros_like(validation.llrs))
 
     statement = state(make_recording(of_none), of_none, Costs())
 
     assert statement["decision"]["verdict"] == "no statement"
     assert explain(statement).startswith("Its LLR decides nothing")
+    # Saying nothing is then not free, and not hidden: it costs what a decision without hearing costs.
+    assert statement["decision"]["expected_cost"] == pytest.approx(1)
+    told = "\n".join(describe_decisions(of_none, Costs()))
+    assert re.search("bonafide called no statement +100", told)
 
 
 @pytest.mark.parametrize("changes", [{"prior": 1.0}, {"cost_miss": 0.0}, {"cost_abstain": -1.0}])
