@@ -137,11 +137,12 @@ def state_windows(recording: "Recording", validation: ValidationSet, family_wise
     """
     What the windows of a recording say, by a calibrated model: `num_windows`, those that have a score; what
     [`BonafideWindows.find_level`] returns for so many; and the `segments` of [`find_segments`], with LLRs cut
-    to the bounds of the calibration. `None` where there are not two windows.
+    to the bounds of the calibration. `None` where there are not two windows, or no bona fide ones to
+    compare with.
     """
     llrs = recording.hide_withheld(recording.uncut)
     num_windows = int(np.isfinite(llrs).sum())
-    if len(llrs) < 2:
+    if len(llrs) < 2 or not validation.is_bonafide[validation.examined].any():
         return None
     found = _find_level(validation, num_windows, family_wise_rate)
     segments = find_segments(recording.starts, llrs, recording.seconds, found["level"])

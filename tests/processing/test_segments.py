@@ -1,6 +1,7 @@
 """Windows of longer recordings: the level of an alarm, the family-wise rate, segments and their files."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,8 @@ def test_windows_of_a_recording_are_stated_described_and_written(tmp_path):
     assert [path.suffix for path in tmp_path.iterdir()] == [".png"]
     short = Recording(Path("a.wav"), 4.0, [0], [-7.0], [0.5], llrs=[-5.0], uncut=[-7.0])
     assert state_windows(short, validation, 0.05) is None
+    spoofed = replace(validation, is_bonafide=np.zeros(40, bool))  # no bona fide one was examined
+    assert state_windows(recording, spoofed, 0.05) is None
 
 
 # Labels in time
