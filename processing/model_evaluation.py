@@ -113,12 +113,13 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     state.destroy_process_group()  # its threads may abort a process that ends before them
     if not state.is_main_process:
         return
-    llrs, calibration = None, countermeasure.calibration
+    llrs, calibration, whole = None, countermeasure.calibration, scopes[0]
     if args.calibrate:
-        fitted_on = {"corpus": corpus.name, "split": split, "weights_sha256": about["weights_sha256"]}
-        llrs = calibrate_model(scopes[0].trials, scores, prior=args.calibration_prior, about=fitted_on)
+        fitted_on = {"corpus": whole.corpus.name, "split": whole.split}
+        fitted_on["weights_sha256"] = about["weights_sha256"]
+        llrs = calibrate_model(whole.trials, scores, prior=args.calibration_prior, about=fitted_on)
     elif calibration is not None:
-        llrs = apply_calibration(calibration, scores, corpus.name, split)
+        llrs = apply_calibration(calibration, scores, whole.corpus.name, whole.split)
     about["num_processes"] = state.num_processes
     # After a kill, `seconds` are those of the last start, which found so many utterances scored.
     of_all = {
@@ -127,7 +128,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     }
     threshold = getattr(countermeasure.model.config, "decision_threshold", None)
     if args.set_decision_threshold:
-        threshold = choose_decision_threshold(scopes[0].trials, scores)
+        threshold = choose_decision_threshold(whole.trials, scores)
     for scope, evaluation in evaluations:
         own, own_under = scores[scope.places], {name: of[scope.places] for name, of in under.items()}
         if llrs is not None:
@@ -148,7 +149,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     if args.set_decision_threshold:
         change_threshold(countermeasure, threshold)
     if args.calibrate:
-        of_trials = rows, scopes[0].trials, scores, llrs
+        of_trials = rows, whole.trials, scores, llrs
         make_validation_set(countermeasure, *of_trials, batch_size=args.batch_size).save(
             countermeasure.folder
         )
