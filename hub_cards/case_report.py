@@ -19,6 +19,7 @@ from metrics.exact_intervals import measure_error_rate
 from metrics.likelihood_ratios import measure_llrs
 from processing.audio import decode_windows
 from processing.audio_file import Remarks
+from processing.calibration import find_llrs
 from processing.files import hash_file, read_json, write_json, write_text
 from processing.measurements import MEASUREMENTS
 from processing.results import evaluate_trials, measure_at_threshold
@@ -60,6 +61,15 @@ class Basis:
         return tuple(self.validation.llrs[self.validation.is_bonafide == is_so] for is_so in (True, False))
 
     @cached_property
+    def claims(self) -> tuple[np.ndarray, np.ndarray]:
+        """As `classes`, but of each recording the LLR that misleads more: the cross-validated one, which is
+        cut to the bounds of its fold, or that which it would get as a case."""
+        validation = self.validation
+        as_case, _ = find_llrs(validation.about, validation.scores)
+        least, most = (extreme(validation.llrs, as_case) for extreme in (np.minimum, np.maximum))
+        return least[validation.is_bonafide], most[~validation.is_bonafide]
+
+    @cached_property
     def performance(self) -> dict:
         """How often the system is wrong on the validation set, and what its LLRs are worth there."""
         validation, llrs = self.validation, self.validation.llrs
@@ -68,6 +78,7 @@ class Basis:
         trials = pd.DataFrame({"key": keys, "speaker_id": speakers, "attack": "-"})
         results = evaluate_trials(trials, llrs)
         return {
+            "held_out": "speaker" if validation.has_speakers else "recording",
             **{name: validation.about[name] for name in ("num_bonafide", "num_spoof", "num_speakers")},
             **{name: results[name] for name in ("eer", "confidence_intervals") if name in results},
             **measure_llrs(*self.classes),
@@ -118,7 +129,7 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "propositions": PROPOSITIONS,
-        "answer": make_answer(recording, basis.classes),
+        "answer": make_answer(recording, basis.claims),
         "material": {
             "name": Path(recording["file"]).name,
             **{of: known.get(of) for of in names},
@@ -126,6 +137,7 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
             "scored_seconds": seconds and [0.0, min(seconds, window or seconds)],
             "scored_at": rate,
             "window_seconds": window,
+            "padding": run.feature_extractor.get("padding"),
         },
         **{of: recording[of] for of in ("score", "statement")},
         "performance": basis.performance,
@@ -140,9 +152,9 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
     }
 
 
-def make_answer(recording: Mapping, classes: tuple[np.ndarray, np.ndarray]) -> dict:
-    """What the evidence says, or the `reasons` why nothing is said; by the LLRs of the validation set,
-    (num_bonafide,) and (num_spoof,), also how many of the other class are as misleading."""
+def make_answer(recording: Mapping, claims: tuple[np.ndarray, np.ndarray]) -> dict:
+    """What the evidence says, or the `reasons` why nothing is said; by [`Basis.claims`] also how many
+    recordings of the other class are as misleading."""
     statement, reasons = recording["statement"], []
     if recording["error"]:
         reasons.append(recording["error"])
@@ -152,7 +164,7 @@ def make_answer(recording: Mapping, classes: tuple[np.ndarray, np.ndarray]) -> d
         reasons += statement["fitness"]["reasons"]
     if reasons:
         return {"reasons": reasons}
-    llr, (bonafide, spoof) = statement["llr"], classes
+    llr, (bonafide, spoof) = statement["llr"], claims
     misleading = spoof >= llr["value"] if llr["value"] >= 0 else bonafide <= llr["value"]
     return {
         "reasons": [],

@@ -25,7 +25,8 @@ class ValidationSet:
 
     Attributes:
         scores: (num_trials,), of the first crop, higher = more bona fide.
-        llrs: (num_trials,), natural logarithms, each by a calibration that did not see the trial's speaker.
+        llrs: (num_trials,), natural logarithms, each by a calibration that did not see the trial's speaker,
+            or, without `has_speakers`, the trial.
         is_bonafide: (num_trials,), truth values.
         speakers: (num_trials,), a number for each speaker; negative, and all different, where none is known.
         examined: (num_examined,), which trials were examined.
@@ -46,6 +47,12 @@ class ValidationSet:
     window_places: np.ndarray
     measurements: Mapping[str, np.ndarray] = field(default_factory=dict)
     about: Mapping = field(default_factory=dict)
+
+    @property
+    def has_speakers(self) -> bool:
+        """Whether all speakers are known, and several of each class: then they are what is held out."""
+        classes = self.speakers[self.is_bonafide], self.speakers[~self.is_bonafide]
+        return bool(self.speakers.min() >= 0 and min(len(set(of)) for of in classes) > 1)
 
     def save(self, folder: Path) -> None:
         """Write `validation.safetensors` into the folder of the model."""
