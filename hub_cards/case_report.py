@@ -82,6 +82,7 @@ class Basis:
             **{name: validation.about[name] for name in ("num_bonafide", "num_spoof", "num_speakers")},
             **{name: results[name] for name in ("eer", "confidence_intervals") if name in results},
             **measure_llrs(*self.classes),
+            "bounds": validation.about["bounds"],  # those of a case, and not of LLRs that are cut already
             "at_llr_0": measure_at_threshold(trials, llrs, 0.0),
         }
 

@@ -166,6 +166,7 @@ def test_page_answers_first_and_has_all_items(reports):
         "without hearing anything 0.123",
         "Equal error rate (EER)",
         "Cllr_min",
+        "(ELUB, Vergeer et al. 2016) log10 from -1.74 to 1.52",
         "2.000 (95 % interval 1.000 to 3.000)",
         "0.869 (95 % interval 0.434 to 1.303)",
         "4.1234",
