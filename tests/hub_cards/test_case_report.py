@@ -63,6 +63,7 @@ UNFIT["fitness"] |= {"is_fit": False, "reasons": [REASON]}
 RECORDINGS = {
     "human": {"file": HOSTILE, "statement": make_statement(2.0), "remark": LEAK},
     "machine": {"statement": make_statement(-2.2), "seconds": 6.0},
+    "neither": {"statement": make_statement(0.0, windows=None)},
     "unfit": {"statement": UNFIT},
     "withheld": {"statement": None, "withheld": REASON, "score": None},
     "error": {
@@ -190,6 +191,13 @@ def test_answer_names_the_beginning_that_it_is_about_the_passages_elsewhere_and_
     assert "In all its 6.00 s, 1 passage looks synthetic , whatever" in text
     assert "9 times more probable if a machine made the speech than if a human spoke" in text
     assert "of human speech, 2 of 40, 5.0 %" in text
+
+
+def test_evidence_for_neither_side_misleads_to_none(reports):
+    text = read(reports["neither"][0])
+
+    assert "about as probable if a human spoke as if a machine made the speech : no support" in text
+    assert "pointed at least this strongly" not in text
 
 
 @pytest.mark.parametrize("why", ["unfit", "withheld", "error"])
