@@ -22,9 +22,10 @@ CORPUS_ARGUMENTS = [f.name for f in dataclasses.fields(CorpusArguments)]
 ONLY_WITH = {
     **dict.fromkeys(["protocol", "higher_is", "score_columns"], {"score_file"}),
     **dict.fromkeys(["calibrate_on", "calibrate_protocol", "fuse"], {"score_file"}),
-    **dict.fromkeys(["files", "window_hop", "plot_timeline", "segment_labels", "report"], {"files"}),
+    **dict.fromkeys(["files", "window_hop", "plot_timeline", "segment_labels"], {"files"}),
     **dict.fromkeys(["prior", "cost_miss", "cost_false_alarm", "cost_abstain"], {"files"}),
     "family_wise_rate": {"files"},
+    **dict.fromkeys(["report", "report_audio"], {"files"}),
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
     **dict.fromkeys(["set_decision_threshold", "calibrate"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),
@@ -45,8 +46,8 @@ def main(argv: list[str]) -> int:
             from hub_cards.case_report import write_reports
             from processing.model_evaluation import run_model
 
-            command = shlex.join(["python", "eval.py", *argv])
-            return run_model(args, corpus_args, partial(write_reports, command=command))
+            options = {"command": shlex.join(["python", "eval.py", *argv]), "has_audio": args.report_audio}
+            return run_model(args, corpus_args, partial(write_reports, **options))
         from processing.evaluation import evaluate_score_file
 
         if os.environ.get("RANK", "0") == "0":  # under accelerate launch, too, one process is enough
@@ -70,6 +71,7 @@ def parse_arguments(argv: list[str]) -> tuple[EvaluationArguments, CorpusArgumen
     for name in sorted(given):
         if args.mode not in ONLY_WITH.get(name, MODES):
             parser.error(f"--{name} cannot be combined with {MODES[args.mode]}")
+    args.report |= args.report_audio
     if args.num_resamples < 0 or (args.compare is not None and not args.num_resamples):
         parser.error(f"--num_resamples {args.num_resamples}: it must not be negative, nor 0 with --compare")
     for name in ("calibration_prior", "family_wise_rate"):

@@ -4,6 +4,7 @@ same as JSON. Its prose is in case_report.html; the numbers come from here."""
 import base64
 import io
 import math
+import mimetypes
 import subprocess
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -87,7 +88,9 @@ class Basis:
         }
 
 
-def write_reports(folder: Path, files: Sequence[Path], model: Path, *, command: str) -> None:
+def write_reports(
+    folder: Path, files: Sequence[Path], model: Path, *, command: str, has_audio: bool = False
+) -> None:
     """
     Write `report-<number>-<name>.html` and `.json` on each recording of the `recordings.json` in `folder`.
 
@@ -95,6 +98,7 @@ def write_reports(folder: Path, files: Sequence[Path], model: Path, *, command: 
         files: the recordings, in its order.
         model: folder of the model, with its validation set.
         command: what was called, for whoever repeats it.
+        has_audio: whether the page holds the recording, to be listened to, and not only its picture.
 
     Raises:
         ValueError: a damaged record of the model; the message names it.
@@ -110,6 +114,9 @@ def write_reports(folder: Path, files: Sequence[Path], model: Path, *, command: 
             remedy="calibrate the model and score the recording again",
             report=report,
             pictures=draw_pictures(file, recording, report, basis),
+            audio=make_address(file.read_bytes(), _guess_type(file))
+            if has_audio and file.is_file()
+            else None,
             scale=SCALE,
             titles={name: of.title for name, of in MEASUREMENTS.items()},
         )
@@ -229,8 +236,17 @@ def draw_pictures(file: Path, recording: Mapping, report: Mapping, basis: Basis)
         stream = io.BytesIO()
         with rc_context({"svg.fonttype": "none"}):
             figure.savefig(stream, format="svg", metadata={"Date": None})
-        addresses[name] = f"data:image/svg+xml;base64,{base64.b64encode(stream.getvalue()).decode()}"
+        addresses[name] = make_address(stream.getvalue(), "image/svg+xml")
     return addresses
+
+
+def _guess_type(file: Path) -> str:
+    return mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+
+
+def make_address(content: bytes, media_type: str) -> str:
+    """An address that holds the content."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def measure_envelope(file: Path, seconds: float, rate: int = 16_000) -> np.ndarray:

@@ -326,6 +326,9 @@ class EvaluationArguments:
         help="Write a report on each recording of --files for a reader who is no engineer, an HTML page that "
         "fetches nothing, and the same as JSON. The model must be calibrated.",
     )
+    report_audio: bool = HfArg(
+        default=False, help="As --report, and the page holds the recording itself, to be listened to."
+    )
     conditions: list[str] | None = HfArg(
         default=None,
         help="Score every recording also as it is under conditions such as codecs and white noise: "

@@ -260,8 +260,9 @@ def write_recordings(
     window. Where statements have windows, also the files of [`~processing.segments.write_segments`]."""
     recordings = list(recordings)
     stated = [of for of in recordings if of.statement and of.statement["windows"]]
-    for name in ("segments.csv", "segments.rttm"):
-        (folder / name).unlink(missing_ok=True)  # of results that are replaced
+    for pattern in ("segments.*", "timeline-*.png", "report-*.html", "report-*.json"):
+        for path in folder.glob(pattern):
+            path.unlink()  # of results that are replaced
     if stated:
         write_segments(folder, ((printable(of.file), of.statement["windows"]["segments"]) for of in stated))
     content = [recording.summarize(threshold) for recording in recordings]

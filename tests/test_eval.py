@@ -1,9 +1,11 @@
 """`eval.py` as its users run it: on a corpus, from a score file alone, on recordings; killed and resumed, on
 two processes, and given what it must refuse."""
 
+import base64
 import csv
 import hashlib
 import json
+import re
 import shutil
 import time
 
@@ -711,7 +713,7 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
         np.concatenate(split_by_class(folder / "llrs.txt")), np.concatenate(llrs), 1e-6
     )
 
-    _, output = run("--model", model, "--files", recordings, "--report", "--output_dir", tmp_path / "o")
+    _, output = run("--model", model, "--files", recordings, "--report_audio", "--output_dir", tmp_path / "o")
 
     assert "fitted on 8 bona fide and 8 spoofed trials of 4 speakers of ASVspoof 2019 LA dev" in output
     classifier = pipeline("audio-classification", model=str(model), trust_remote_code=True)
@@ -736,10 +738,14 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
         (page,) = (tmp_path / "o").glob(f"report-*-{row['file'].rpartition('/')[2].partition('.')[0]}.html")
         report = json.loads(page.with_suffix(".json").read_text())
         assert report["answer"]["reasons"] == statement["fitness"]["reasons"]
-        assert report["statement"] == statement and f"--files {recordings} --report" in report["command"]
+        assert (
+            report["statement"] == statement and f"--files {recordings} --report_audio" in report["command"]
+        )
         with open(row["file"], "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         assert report["material"]["sha256"] == digest and digest in page.read_text()
+        (sound,) = re.findall(r'<audio controls src="data:[^,]*;base64,([^"]*)">', page.read_text())
+        assert hashlib.sha256(base64.b64decode(sound)).hexdigest() == digest
 
 
 def test_report_of_a_model_that_is_not_calibrated_is_refused(fails, trained, recordings, tmp_path):

@@ -144,6 +144,7 @@ def test_page_answers_first_and_has_all_items(reports):
     page, content = reports["human"]
 
     text = read(page)
+    assert "<audio" not in page  # which is asked for
     before, after = text.index("7.4 times more probable if a human spoke"), text.index("What was asked")
     assert before < text.index("weak support for proposition 1") < after
     assert "95 % interval: 2.7 to 20 times more probable if a human spoke." in text
