@@ -260,9 +260,10 @@ def write_recordings(
     window. Where statements have windows, also the files of [`~processing.segments.write_segments`]."""
     recordings = list(recordings)
     stated = [of for of in recordings if of.statement and of.statement["windows"]]
-    for pattern in ("segments.*", "timeline-*.png", "report-*.html", "report-*.json"):
-        for path in folder.glob(pattern):
-            path.unlink()  # of results that are replaced
+    if (folder / "recordings.json").exists():  # results that are replaced, maybe of more recordings
+        for pattern in ("segments.*", "timeline-[0-9]*.png", "report-[0-9]*.html", "report-[0-9]*.json"):
+            for path in folder.glob(pattern):
+                path.unlink()
     if stated:
         write_segments(folder, ((printable(of.file), of.statement["windows"]["segments"]) for of in stated))
     content = [recording.summarize(threshold) for recording in recordings]

@@ -724,7 +724,9 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
         assert (row["no_statement"] is None) == statement["fitness"]["is_fit"]
         is_told = statement["fitness"]["is_fit"] and row["num_windows"] > 1
         assert (statement["windows"] is not None) == is_told
-        assert statement["llr"]["bounds"] == calibration["bounds"] and row["llr_is_cut"] in (True, False)
+        assert statement["llr"]["bounds"] == calibration["bounds"]
+        uncut = calibration["a"] * row["score"] + calibration["b"]
+        assert row["llr_is_cut"] == (not calibration["bounds"][0] <= uncut <= calibration["bounds"][1])
         assert row["llr_low"] <= row["llr"] <= row["llr_high"]
         assert (
             row["file_format"]["sampling_rate"]

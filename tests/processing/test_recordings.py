@@ -734,3 +734,16 @@ def test_memory_does_not_grow_with_the_length(countermeasure, tmp_path):
     peak(1)  # what is made once stays out of the measurement
 
     assert peak(3) - peak(1) < 2_000_000  # the two minutes more are 7.7 MB
+
+
+def test_files_of_results_that_are_replaced_do_not_stay(tmp_path):
+    for name in ("segments.rttm", "timeline-002-a.png", "report-002-a.html", "report-mine.html"):
+        (tmp_path / name).touch()
+
+    write_recordings(tmp_path, [], None, {})
+    assert (tmp_path / "report-002-a.html").is_file()  # of whom is not known
+
+    write_recordings(tmp_path, [], None, {})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("recordings.csv", "recordings.json", "report-mine.html")
+    }
