@@ -20,7 +20,6 @@ from metrics.exact_intervals import measure_error_rate
 from metrics.likelihood_ratios import measure_llrs
 from processing.audio import decode_windows
 from processing.audio_file import Remarks
-from processing.calibration import find_llrs
 from processing.files import hash_file, read_json, write_json, write_text
 from processing.measurements import MEASUREMENTS
 from processing.results import evaluate_trials, measure_at_threshold
@@ -60,15 +59,6 @@ class Basis:
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
         """LLRs of the validation set, (num_bonafide,) and (num_spoof,)."""
         return tuple(self.validation.llrs[self.validation.is_bonafide == is_so] for is_so in (True, False))
-
-    @cached_property
-    def claims(self) -> tuple[np.ndarray, np.ndarray]:
-        """As `classes`, but of each recording the LLR that misleads more: the cross-validated one, which is
-        cut to the bounds of its fold, or that which it would get as a case."""
-        validation = self.validation
-        as_case, _ = find_llrs(validation.about, validation.scores)
-        least, most = (extreme(validation.llrs, as_case) for extreme in (np.minimum, np.maximum))
-        return least[validation.is_bonafide], most[~validation.is_bonafide]
 
     @cached_property
     def performance(self) -> dict:
@@ -137,7 +127,7 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "propositions": PROPOSITIONS,
-        "answer": make_answer(recording, basis.claims),
+        "answer": make_answer(recording, basis.classes),
         "material": {
             "name": Path(recording["file"]).name,
             **{of: known.get(of) for of in names},
@@ -160,9 +150,9 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
     }
 
 
-def make_answer(recording: Mapping, claims: tuple[np.ndarray, np.ndarray]) -> dict:
-    """What the evidence says, or the `reasons` why nothing is said; by [`Basis.claims`] also how many
-    recordings of the other class are as misleading."""
+def make_answer(recording: Mapping, classes: tuple[np.ndarray, np.ndarray]) -> dict:
+    """What the evidence says, or the `reasons` why nothing is said; by the LLRs of the validation set,
+    (num_bonafide,) and (num_spoof,), also how many of the other class are as misleading."""
     statement, reasons = recording["statement"], []
     if recording["error"]:
         reasons.append(recording["error"])
@@ -172,7 +162,7 @@ def make_answer(recording: Mapping, claims: tuple[np.ndarray, np.ndarray]) -> di
         reasons += statement["fitness"]["reasons"]
     if reasons:
         return {"reasons": reasons}
-    llr, (bonafide, spoof) = statement["llr"], claims
+    llr, (bonafide, spoof) = statement["llr"], classes
     misleading = spoof >= llr["value"] if llr["value"] >= 0 else bonafide <= llr["value"]
     return {
         "reasons": [],

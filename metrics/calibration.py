@@ -12,7 +12,6 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from .det import check_scores
-from .likelihood_ratios import find_llr_bounds
 from .statistics import Bootstrap, Speakers, draw_counts
 
 
@@ -77,7 +76,6 @@ def cross_validate_calibration(
     *,
     groups: tuple[Sequence, Sequence] | None = None,
     prior: float = 0.5,
-    is_bounded: bool = False,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
@@ -87,8 +85,6 @@ def cross_validate_calibration(
     Args:
         bonafide_scores, spoof_scores, prior: as in [`fit_calibration`].
         groups: of each bona fide and of each spoofed trial, its speaker; `None` takes each trial by itself.
-        is_bounded: cut the LLRs to the bounds that the trials support which their calibration is fitted on;
-            see [`~metrics.likelihood_ratios.find_llr_bounds`].
         seed: of the draw.
 
     Returns:
@@ -117,9 +113,8 @@ def cross_validate_calibration(
         held_out = [folds[of] == fold for of in of_class]
         kept = [scores[~held] for scores, held in zip(classes, held_out, strict=True)]
         calibration = fit_calibration(*kept, prior=prior)
-        bounds = find_llr_bounds(*map(calibration.apply, kept)) if is_bounded else (-np.inf, np.inf)
         for of, scores, held in zip(llrs, classes, held_out, strict=True):
-            of[held] = np.clip(calibration.apply(scores[held]), *bounds)
+            of[held] = calibration.apply(scores[held])
     return llrs[0], llrs[1]
 
 

@@ -99,17 +99,15 @@ def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> 
 
 def cross_validate(trials: pd.DataFrame, scores: np.ndarray, calibration: Mapping) -> LLRs:
     """LLRs of trials that the calibration itself is fitted on, each by a fit without the trial's speaker, or
-    without the trial where too few speakers are known, and cut to the bounds of that fit."""
+    without the trial where too few speakers are known, and cut to the bounds of the calibration."""
     groups, over = _group_trials(trials)
-    is_bonafide = (trials["key"] == "bonafide").to_numpy()
-    llrs = np.empty((2, len(trials)))
-    for of, is_bounded in zip(llrs, (True, False), strict=True):
-        options = {"groups": groups, "prior": calibration["prior"], "is_bounded": is_bounded}
-        of[is_bonafide], of[~is_bonafide] = cross_validate_calibration(
-            *split_classes(trials, scores), **options
-        )
+    of_class = cross_validate_calibration(
+        *split_classes(trials, scores), groups=groups, prior=calibration["prior"]
+    )
+    llrs, is_bonafide = np.empty(len(trials)), (trials["key"] == "bonafide").to_numpy()
+    llrs[is_bonafide], llrs[~is_bonafide] = of_class
     source = f"cross-validated over {over}, because the calibration was fitted on these trials"
-    return LLRs(*llrs, source, dict(calibration))
+    return LLRs(np.clip(llrs, *calibration["bounds"]), llrs, source, dict(calibration))
 
 
 def _group_trials(trials: pd.DataFrame) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:

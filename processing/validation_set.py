@@ -26,7 +26,7 @@ class ValidationSet:
     Attributes:
         scores: (num_trials,), of the first crop, higher = more bona fide.
         llrs: (num_trials,), natural logarithms, each by a calibration that did not see the trial's speaker,
-            or, without `has_speakers`, the trial.
+            or, without `has_speakers`, the trial; cut to the bounds that those of a case are cut to.
         is_bonafide: (num_trials,), truth values.
         speakers: (num_trials,), a number for each speaker; negative, and all different, where none is known.
         examined: (num_examined,), which trials were examined.

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from made_run import make_run
 
-from hub_cards.case_report import Basis, make_answer, weigh_evidence, write_reports
+from hub_cards.case_report import weigh_evidence, write_reports
 from processing.validation_set import ValidationSet
 
 
@@ -210,29 +210,6 @@ def test_page_without_a_statement_says_so_first_with_the_reason_and_no_ratio(rep
     assert REASON in content["answer"]["reasons"][0]
     assert "times more probable" not in text and "Log-likelihood ratio, natural" not in text
     assert "case (" not in "".join(list_pictures(page))
-
-
-def test_misleading_recordings_count_at_the_bound_that_a_case_is_cut_to():
-    # The spoofed ones: one that its fold cut to 2, though it would be cut to 3.5 as a case, and one misled by
-    # its fold alone.
-    validation = ValidationSet(
-        scores=np.array([5.0, -1.0, 40.0, -3.0]),
-        llrs=np.array([2.0, -0.5, 2.0, 1.0]),
-        is_bonafide=np.array([True, True, False, False]),
-        speakers=np.array([0, 1, 0, -4]),
-        examined=np.arange(1),
-        embeddings=np.zeros((1, 2)),
-        window_scores=np.zeros(1),
-        window_places=np.zeros(1, int),
-        about=CALIBRATION,
-    )
-    claims = Basis({}, None, validation).claims
-    recording = {"error": "", "withheld": None, "statement": make_statement(3.5)}
-
-    assert [of.tolist() for of in claims] == [[2.0, -0.5], [3.5, 1.0]]
-    misleading = make_answer(recording, claims)["misleading"]
-    assert (misleading["errors"], misleading["trials"]) == (1, 2)
-    assert not validation.has_speakers  # of the last one it is not known
 
 
 class Listener(http.server.BaseHTTPRequestHandler):

@@ -114,17 +114,6 @@ def test_what_cannot_be_calibrated_is_refused(classes, options, message):
         fit_calibration(*classes, **options)
 
 
-def test_llrs_are_cut_to_what_the_trials_of_their_fold_support():
-    classes = normal(40, 60, seed=2, distance=3.0)
-
-    uncut = np.concatenate(cross_validate_calibration(*classes))
-    cut = np.concatenate(cross_validate_calibration(*classes, is_bounded=True))
-
-    assert (cut[np.abs(uncut) < 1] == uncut[np.abs(uncut) < 1]).all()
-    assert -math.log(41) <= cut.min() and cut.max() <= math.log(61)  # one misleading trial of so many
-    assert 2 <= len({*cut[cut != uncut]}) <= 10  # two bounds of each of five folds
-
-
 def test_calibrations_of_resamples_are_finite_where_classes_are_separated_or_all_scores_are_the_same():
     separated = resample_calibration([2.0, 3.0, 4.0], [-1.0, 0.0], bootstrap=Bootstrap(50))
     same = resample_calibration([1.0, 2.0], [1.0, 2.0], bootstrap=Bootstrap(50))
