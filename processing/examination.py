@@ -36,6 +36,9 @@ def make_validation_set(
         rows, trials, scores, llrs: of the calibration, in one order; the LLRs are cross-validated.
         batch_size: windows that are scored at once.
         seed: of the draw of the recordings, where there are more than 2,000.
+
+    Raises:
+        ValueError: none of the recordings gets a score.
     """
     places = np.arange(len(trials))
     if len(places) > MAX_EXAMINED:
@@ -48,6 +51,8 @@ def make_validation_set(
     if not has_score.all():
         print(f"Left out of the examination: {np.sum(~has_score):,} recordings that get no score as a case.")
     recordings = [of for of in recordings if of.has_score]
+    if not recordings:
+        raise ValueError("None of the recordings gets a score as a case: there is nothing to validate with.")
     windows = [_list_scores(of) for of in recordings]
     codes, _ = pd.factorize(trials["speaker_id"])
     return ValidationSet(
