@@ -170,6 +170,8 @@ class Run:
         if unused := self.given.keys() & find_unused_arguments(self.recipe, self.weights):
             of = f"the trained {model_type} in {self.weights}" if self.weights else model_type
             raise ValueError(f"--{min(unused)} has no effect on {of}. Leave it out.")
+        if {"optim", "optimizer"} <= self.given.keys():
+            raise ValueError("--optim and --optimizer both name the optimizer: give one of them.")
         if augmentation := build_augmentation(method.augmentation):
             method.augmentation = augmentation.stated  # in full, for the records
         min_lr = (args.lr_scheduler_kwargs or {}).get("min_lr")
@@ -191,6 +193,13 @@ class Run:
             )
         if "eer_mean" in (args.metric_for_best_model or "") and len(self.corpus_args.dataset or ()) < 2:
             raise ValueError("--metric_for_best_model eer_mean is of several corpora, and there is one: eer.")
+        if (self.model_args.attn_implementation or "").startswith("flash"):
+            if not (args.bf16 or args.fp16):
+                raise ValueError("--attn_implementation: flash attention needs --bf16 or --fp16.")
+            if method.cache_frozen_trunk:
+                raise ValueError(
+                    "--cache_frozen_trunk cannot be combined with flash attention: it computes in float32."
+                )
         if method.cache_frozen_trunk and (method.crop != "start" or method.augmentation):
             raise ValueError(
                 "--cache_frozen_trunk cannot be combined with --crop random or augmentation: it keeps one "

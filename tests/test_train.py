@@ -676,3 +676,9 @@ def test_compiled_training_gives_a_model_that_loads(tmp_path, tiny_recipe, la_co
 
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "run")
     assert torch.isfinite(model(torch.randn(1, 8000)).logits).all()
+
+
+def test_two_optimizers_are_refused(refused):
+    message = refused("--model", "aasist", "--optim", "adamw_torch", "--optimizer", "adam")
+
+    assert "--optim and --optimizer both name the optimizer" in message

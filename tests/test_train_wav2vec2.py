@@ -397,3 +397,17 @@ def test_system_of_the_study_is_trained_saved_loaded_and_scored_at_its_real_size
     logits = logits_of(run, la_corpus)
     written = [float(line.split()[-1]) for line in scores[0].splitlines()]
     torch.testing.assert_close(logits[:, 0] - logits[:, 1], torch.tensor(written), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "flash attention needs --bf16 or --fp16"),
+        (
+            ["--bf16", "--use_cpu", "--cache_frozen_trunk"],
+            "cannot be combined with flash attention: it computes in float32",
+        ),
+    ],
+)
+def test_flash_attention_is_refused_where_it_can_not_run(refused, options, message):
+    assert message in refused("--model", "wav2vec2", "--attn_implementation", "flash_attention_2", *options)
