@@ -24,7 +24,7 @@ from transformers import SequenceFeatureExtractor
 from processing.demo import synthesise
 from processing.files import ONNX_NAME, hash_files, move_model, write_json
 from processing.models import Countermeasure, load_countermeasure
-from processing.onnx_model import OnnxModel, import_onnxruntime
+from processing.onnx_model import OnnxModel, import_package
 from processing.scoring import score_batch
 
 from .modeling_countermeasure import list_labels
@@ -59,9 +59,8 @@ def export_onnx(countermeasure: Countermeasure, folder: Path) -> float:
     """
     if (folder / "config.json").exists():
         raise FileExistsError(f"{folder} holds a model already. Name another --output_dir.")
-    import_onnxruntime()
-    import onnxscript  # noqa: F401  of torch's exporter; said before it works for a minute
-
+    for package in ("onnxruntime", "onnxscript"):  # said before torch's exporter works for a minute
+        import_package(package)
     model, extractor = countermeasure.model.eval(), countermeasure.feature_extractor
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:

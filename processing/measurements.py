@@ -50,10 +50,8 @@ class SignalMeter:
         self.sampling_rate, self.frame_length = sampling_rate, round(FRAME_SECONDS * sampling_rate)
         self.num_samples, self.energy, self.num_clipped = 0, 0.0, 0
         self.held = np.empty(0, np.float32)  # samples of a frame that is not whole yet
-        self.counts, self.powers = (
-            np.zeros(len(LEVELS), np.int64),
-            np.zeros(len(LEVELS)),
-        )  # of frames, by level
+        self.counts = np.zeros(len(LEVELS), np.int64)  # of frames, by level
+        self.powers = np.zeros(len(LEVELS))  # their sums, likewise
         self.spectrum = np.zeros(self.frame_length // 2 + 1)
 
     def add(self, samples: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
@@ -47,7 +48,7 @@ from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditi
 from .segment_labels import describe_localization, match_labels, measure_windows
 from .segments import describe_windows, state_windows
 from .trials import Corpus, choose_split, list_trials, read_label_map
-from .validation_set import VALIDATION_NAME
+from .validation_set import VALIDATION_NAME, ValidationSet
 from .verdict import Costs, state
 
 
@@ -138,27 +139,14 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             results["at_decision_threshold"] = measure_at_threshold(evaluation.trials, own, threshold)
         if conditions:
             results["conditions"] = evaluation.evaluate_conditions(own, own_under)
-        for condition, changed in own_under.items():
-            file = folder / scope.folder / "conditions" / condition / "scores.txt"
-            write_scores(file, evaluation.trials, changed)
-            file.with_name("llrs.txt").unlink(missing_ok=True)  # of results that are replaced
-            if llrs is not None:
-                cut, _ = find_llrs(llrs.calibration, changed)
-                write_scores(file.with_name("llrs.txt"), evaluation.trials, cut)
+        write_conditions(folder / scope.folder / "conditions", evaluation, own_under)
         finish_evaluation(evaluation, results, about["model"], own, folder / scope.folder)
     if args.set_decision_threshold:
         change_threshold(countermeasure, threshold)
     if args.calibrate:
         of_trials = rows, whole.trials, scores, llrs
-        make_validation_set(countermeasure, *of_trials, batch_size=args.batch_size).save(
-            countermeasure.folder
-        )
-        write_into_config(countermeasure.folder, calibration=llrs.calibration)
-        instead = f" instead of that of {calibration['date']}" if calibration else ""
-        print(
-            f"Calibration: written into {countermeasure.folder / 'config.json'}{instead}; its trials, into "
-            f"{VALIDATION_NAME}"
-        )
+        validation = make_validation_set(countermeasure, *of_trials, batch_size=args.batch_size)
+        change_calibration(countermeasure, validation)
     if not conditions:  # with more of them, only these are scored
         checkpoint.remove()
     card, is_changed = countermeasure.folder / "README.md", args.set_decision_threshold or args.calibrate
@@ -283,6 +271,27 @@ def load_model(args: EvaluationArguments) -> Countermeasure:
     precision = Precision(bf16=args.bf16, tf32=args.tf32, torch_compile=args.torch_compile)
     precision.apply(countermeasure.model, PartialState().device)
     return replace(countermeasure, precision=precision)
+
+
+def write_conditions(folder: Path, evaluation: Evaluation, scores: Mapping[str, np.ndarray]) -> None:
+    """Write the scores (num_trials,) under each condition, and their LLRs, where the model is calibrated."""
+    for condition, changed in scores.items():
+        write_scores(folder / condition / "scores.txt", evaluation.trials, changed)
+        of_llrs = folder / condition / "llrs.txt"
+        of_llrs.unlink(missing_ok=True)  # of results that are replaced
+        if evaluation.llrs is not None:
+            cut, _ = find_llrs(evaluation.llrs.calibration, changed)
+            write_scores(of_llrs, evaluation.trials, cut)
+
+
+def change_calibration(countermeasure: Countermeasure, validation: ValidationSet) -> None:
+    """Write a calibration with its trials into the model's folder, and say what it takes the place of."""
+    validation.save(countermeasure.folder)
+    write_into_config(countermeasure.folder, calibration=validation.about)
+    before = countermeasure.calibration
+    instead = f" instead of that of {before['date']}" if before else ""
+    config = countermeasure.folder / "config.json"
+    print(f"Calibration: written into {config}{instead}; its trials, into {VALIDATION_NAME}")
 
 
 def change_threshold(countermeasure: Countermeasure, threshold: float) -> None:

@@ -1,6 +1,8 @@
 """A model that `python -m modeling.export_onnx` wrote, in the place of a PyTorch one that scores."""
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
@@ -9,13 +11,12 @@ from transformers.modeling_outputs import XVectorOutput
 from .files import ONNX_NAME
 
 
-def import_onnxruntime():
-    """The package; an ImportError says how it is installed."""
+def import_package(name: str) -> ModuleType:
+    """A package that ONNX needs; an ImportError says how it is installed."""
     try:
-        import onnxruntime
+        return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f'{error}. Install what ONNX needs by pip install -e ".[onnx]".') from error
-    return onnxruntime
 
 
 class OnnxModel:
@@ -30,7 +31,7 @@ class OnnxModel:
     @classmethod
     def load(cls, folder: Path) -> "OnnxModel":
         """The model of an exported folder, on as many threads as torch has."""
-        onnxruntime = import_onnxruntime()
+        onnxruntime = import_package("onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         providers = ["CPUExecutionProvider"]

@@ -52,7 +52,7 @@ def _fill_up(forward: Callable) -> Callable:
         size = max(size, count)
         places = torch.arange(size, device=inputs["input_values"].device).clamp(max=count - 1)
         outputs = forward(**{name: tensor[places] for name, tensor in inputs.items()})
-        for name in ("logits", "embeddings"):
+        for name in {"logits", "embeddings"} & outputs.keys():  # code of others may give no embeddings
             outputs[name] = outputs[name][:count]
         return outputs
 

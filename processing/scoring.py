@@ -193,9 +193,8 @@ def _start_batch(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> C
 
 def _forward(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> ModelOutput:
     non_blocking = model.device.type == "cuda"
-    inputs = {name: of.to(model.device, non_blocking=non_blocking) for name, of in batch.items()}
-    inputs.pop("labels", None)
-    return model(**inputs)
+    inputs = {name: of for name, of in batch.items() if name != "labels"}
+    return model(**{name: of.to(model.device, non_blocking=non_blocking) for name, of in inputs.items()})
 
 
 @torch.inference_mode()
