@@ -28,7 +28,7 @@ class LLRs:
         values: (num_trials,), natural logarithms, cut to the bounds.
         uncut: (num_trials,), as the calibration gives them.
         source: how they follow from the calibration, in words.
-        calibration: what is recorded of it; see [`fit_on_trials`].
+        calibration: what is recorded of it; see [`calibrate_trials`].
     """
 
     values: np.ndarray
@@ -39,13 +39,6 @@ class LLRs:
     def take(self, places: np.ndarray | slice) -> "LLRs":
         """Those of some of the trials."""
         return replace(self, values=self.values[places], uncut=self.uncut[places])
-
-
-def calibrate_model(trials: pd.DataFrame, scores: np.ndarray, *, prior: float, about: Mapping) -> LLRs:
-    """LLRs of a model's scores (num_trials,), cross-validated, and the calibration that is fitted on all of
-    them; `about` is recorded with it: corpus, split and the SHA-256 of the weights."""
-    calibration = {**fit_on_trials(trials, scores, prior=prior), **about}
-    return cross_validate(trials, scores, calibration)
 
 
 def apply_calibration(calibration: Mapping, scores: np.ndarray, corpus: str, split: str) -> LLRs:
@@ -66,25 +59,33 @@ def find_llrs(calibration: Mapping, scores: np.ndarray) -> tuple[np.ndarray, np.
     return np.clip(llrs, *calibration.get("bounds", (-np.inf, np.inf))), llrs
 
 
-def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> dict:
+def calibrate_trials(
+    trials: pd.DataFrame, scores: np.ndarray, *, prior: float, about: Mapping | None = None
+) -> LLRs:
     """
-    What is recorded of the calibration of the scores (num_trials,), or of those of several systems
-    (num_trials, num_systems): a, a list for several systems, b, prior, the bounds of its LLRs, which are
-    found on cross-validated ones, counts and today's date.
+    Calibrate the scores (num_trials,), or those of several systems (num_trials, num_systems).
+
+    Returns:
+        LLRs of these very trials, each by a fit without the trial's speaker, or without the trial where too
+        few speakers are known, and cut to the bounds; with the calibration that is fitted on all of them: a,
+        a list for several systems, b, prior, the bounds of its LLRs, which are found on the cross-validated
+        ones, counts, today's date, and `about`.
 
     Raises:
         ValueError: of one system, higher scores that mean spoof; see [`metrics.calibration.fit_calibration`].
     """
-    calibration = fit_calibration(*split_classes(trials, scores), prior=prior)
+    classes, (groups, over) = split_classes(trials, scores), _group_trials(trials)
+    calibration = fit_calibration(*classes, prior=prior)
     a = calibration.a.tolist()
     if len(a) == 1 and a[0] <= 0:
         raise ValueError(
             "The scores cannot be calibrated: on the trials of the calibration, higher scores mean spoof."
         )
+    validated = cross_validate_calibration(*classes, groups=groups, prior=prior)
+    llrs, is_bonafide = np.empty(len(trials)), (trials["key"] == "bonafide").to_numpy()
+    llrs[is_bonafide], llrs[~is_bonafide] = validated
     counts, speakers = count_classes(trials), set(trials["speaker_id"])
-    groups, _ = _group_trials(trials)
-    validated = cross_validate_calibration(*split_classes(trials, scores), groups=groups, prior=prior)
-    return {
+    record = {
         "a": a[0] if len(a) == 1 else a,
         "b": calibration.b,
         "prior": prior,
@@ -94,20 +95,10 @@ def fit_on_trials(trials: pd.DataFrame, scores: np.ndarray, *, prior: float) -> 
         "num_spoof": counts["spoof"],
         "num_speakers": None if "-" in speakers else len(speakers),
         "date": date.today().isoformat(),
+        **(about or {}),
     }
-
-
-def cross_validate(trials: pd.DataFrame, scores: np.ndarray, calibration: Mapping) -> LLRs:
-    """LLRs of trials that the calibration itself is fitted on, each by a fit without the trial's speaker, or
-    without the trial where too few speakers are known, and cut to the bounds of the calibration."""
-    groups, over = _group_trials(trials)
-    of_class = cross_validate_calibration(
-        *split_classes(trials, scores), groups=groups, prior=calibration["prior"]
-    )
-    llrs, is_bonafide = np.empty(len(trials)), (trials["key"] == "bonafide").to_numpy()
-    llrs[is_bonafide], llrs[~is_bonafide] = of_class
     source = f"cross-validated over {over}, because the calibration was fitted on these trials"
-    return LLRs(np.clip(llrs, *calibration["bounds"]), llrs, source, dict(calibration))
+    return LLRs(np.clip(llrs, *record["bounds"]), llrs, source, record)
 
 
 def _group_trials(trials: pd.DataFrame) -> tuple[tuple[np.ndarray, np.ndarray] | None, str]:
@@ -132,7 +123,7 @@ def calibrate_score_file(
     `--score_file` itself. `elsewhere`: see [`~processing.scores.match_scores`].
 
     Raises:
-        ValueError: files of other trials; trials in both sets; see [`fit_on_trials`].
+        ValueError: files of other trials; trials in both sets; see [`calibrate_trials`].
     """
     own, fused = Path(args.score_file), [Path(file) for file in args.fuse or ()]
     where = {"source": args.protocol or own, "elsewhere": elsewhere}
@@ -147,14 +138,15 @@ def calibrate_score_file(
             "calibration looks better than it is. Calibrate on others, or cross-validate by --calibrate_on "
             f"{' '.join(map(str, (own, *fused)))}."
         )
-    record = fit_on_trials(fitted, of_fitted, prior=args.calibration_prior)
     # Lists in the order of the systems, whose files may well have the same name.
-    record |= {"files": [file.name for file in files], "sha256": [hash_file(file) for file in files]}
+    about = {"files": [file.name for file in files], "sha256": [hash_file(file) for file in files]}
     if fused:
-        record["systems"] = [file.name for file in (own, *fused)]
+        about["systems"] = [file.name for file in (own, *fused)]
+    of_fitted = calibrate_trials(fitted, of_fitted, prior=args.calibration_prior, about=about)
     if is_same:
-        return cross_validate(trials, scores, record)
-    return LLRs(*find_llrs(record, scores), f"by the calibration on {', '.join(record['files'])}", record)
+        return of_fitted
+    source = f"by the calibration on {', '.join(about['files'])}"
+    return LLRs(*find_llrs(of_fitted.calibration, scores), source, of_fitted.calibration)
 
 
 def _read_development_set(

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from .arguments import CorpusArguments, EvaluationArguments
 from .augmentation import build_augmentation
-from .calibration import apply_calibration, calibrate_model, find_llrs
+from .calibration import apply_calibration, calibrate_trials, find_llrs
 from .collation import AudioCollator
 from .conditions import choose_conditions
 from .corpora import load_corpus, take_readable_splits
@@ -118,7 +118,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     if args.calibrate:
         fitted_on = {"corpus": whole.corpus.name, "split": whole.split}
         fitted_on["weights_sha256"] = about["weights_sha256"]
-        llrs = calibrate_model(whole.trials, scores, prior=args.calibration_prior, about=fitted_on)
+        llrs = calibrate_trials(whole.trials, scores, prior=args.calibration_prior, about=fitted_on)
     elif calibration is not None:
         llrs = apply_calibration(calibration, scores, whole.corpus.name, whole.split)
     about["num_processes"] = state.num_processes

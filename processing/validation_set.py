@@ -34,7 +34,7 @@ class ValidationSet:
         measurements: (num_examined,) by name, NaN where a recording has none.
         window_scores: (num_windows,), of all windows of the examined trials, in order of trial and time.
         window_places: (num_windows,), to which of `examined` each belongs.
-        about: what is recorded of the calibration; see [`~processing.calibration.fit_on_trials`].
+        about: what is recorded of the calibration; see [`~processing.calibration.calibrate_trials`].
     """
 
     scores: np.ndarray
