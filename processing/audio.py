@@ -9,6 +9,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -113,16 +114,82 @@ def decode_windows(
             "sampling_rate must be positive: got "
             f"num_samples={num_samples}, hop={hop}, sampling_rate={sampling_rate}."
         )
-    start, held = 0, np.empty(0, np.float32)  # the signal from `start` on
+    cutter = WindowCutter(num_samples, hop)
     with open_audio_file(source, remarks) as file:
         for block in _decode_blocks(file, sampling_rate, 0, sys.maxsize):
-            held = np.concatenate([held, block])
-            while len(held) >= num_samples + hop:  # so that the next window is whole as well
-                yield start, held[:num_samples].copy()
-                start, held = start + hop, held[hop:]
-    yield start, held[:num_samples].copy()
-    if len(held) > num_samples:
-        yield start + len(held) - num_samples, held[-num_samples:].copy()
+            yield from cutter.add(block)
+    yield from cutter.finish()
+
+
+class WindowCutter:
+    """
+    Cuts a signal that comes in parts of any length into the windows of [`decode_windows`], each as soon as it
+    is there.
+
+    Args:
+        num_samples, hop: length of a window, and from start to start. `None`: one window, the whole signal.
+        num_early: so many samples from the beginning are a window too, and twice as many, and so on, as far
+            as they are shorter than the first window.
+    """
+
+    def __init__(self, num_samples: int | None, hop: int | None, *, num_early: int | None = None):
+        self.num_samples, self.hop = num_samples or sys.maxsize, hop
+        self.start, self.held, self.num_held = 0, [], 0  # the signal from `start` on
+        self.due = min(num_early or self.num_samples, self.num_samples)  # so much of it is the next window
+
+    def add(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Take the next samples (n,); yields what `decode_windows` yields, as far as it is whole."""
+        self.held.append(samples)
+        self.num_held += len(samples)
+        while self.num_held >= self.due:
+            held = self.held[0] if len(self.held) == 1 else np.concatenate(self.held)
+            if self.due > self.num_samples:  # not the first window
+                self.start, held = self.start + self.hop, held[self.hop :]
+            self.held, self.num_held = [held], len(held)
+            length = min(self.due, self.num_samples)
+            if length < self.num_samples:
+                self.due = min(2 * length, self.num_samples)
+            else:  # a window is held until the next one is whole: the last one may begin in it
+                self.due = self.num_samples + self.hop
+            yield self.start, held[:length].copy()
+
+    def finish(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The signal has ended: yields its last window, if there is one more."""
+        held = np.concatenate([np.empty(0, np.float32), *self.held])
+        if self.due <= self.num_samples:  # there has not been a whole one
+            yield 0, held
+        elif len(held) > self.num_samples:
+            yield self.start + len(held) - self.num_samples, held[-self.num_samples :].copy()
+
+
+def decode_stream(
+    stream: BinaryIO, *, sampling_rate: int = 16_000, name: str = "The stream", remarks: Remarks | None = None
+) -> tuple[int, Iterator[np.ndarray]]:
+    """
+    Decode what comes through a pipe to mono at `sampling_rate` (Hz), while it comes.
+
+    Args:
+        stream: its `read` returns what is there instead of waiting for as much as was asked for, as that of a
+            file that was opened with `buffering=0`.
+        name: of the stream in errors.
+        remarks: as for `decode_audio`.
+
+    Returns:
+        The stream's own rate in Hz, and its samples, (n,), float32, in pieces, with the bits of
+        `decode_audio`.
+
+    Raises:
+        ValueError: what `decode_audio` raises, when the decoding comes to it.
+    """
+    file = AudioFile(stream, name, Remarks() if remarks is None else remarks)
+    frames = decode_frames(file)
+    first = next(frames)
+    rate = first.sample_rate
+    check_rate(rate, name)
+    pieces = (_mix_down(convert_pcm(frame), file) for frame in itertools.chain([first], frames))
+    if rate != sampling_rate:
+        pieces = get_resampler(rate, sampling_rate).resample(pieces, 0, sys.maxsize)
+    return rate, pieces
 
 
 def count_samples(source: AudioSource, *, sampling_rate: int = 16_000) -> int:

@@ -16,6 +16,7 @@ _SLACK = 4096  # samples by which a lossy file may fall short of its header: enc
 _MAX_HOLE = 3600  # seconds: broken time stamps shall not make days of silence
 _LATEST_START = 0.1  # seconds: encoder delay is less
 _OGG_PAGE = 65_307  # bytes at most
+_PIPE_OPTIONS = {"probesize": "4096"}  # bytes; by default FFmpeg waits for seconds of sound
 _SILENCE = np.zeros((1, 2**16), np.float32)
 # An MP3's first frame, if it states the number of frames. Of the flags after "Xing", the last is "frames".
 _FRAMES_OF_MP3 = re.compile(
@@ -42,10 +43,12 @@ def decode_frames(file: AudioFile) -> Iterator[av.AudioFrame]:
         ValueError: nothing of it can be decoded or less than half, it was cut off, it has no audio stream, or
             it goes on at another rate.
     """
-    first_frame = _read_first_frame(file.stream)
-    file.stream.seek(0)
+    first_frame, options = b"", _PIPE_OPTIONS
+    if file.stream.seekable():
+        first_frame, options = _read_first_frame(file.stream), {}
+        file.stream.seek(0)
     try:
-        with open_container(file.stream) as container:
+        with open_container(file.stream, **options) as container:
             track = container.streams.best("audio")
             if track is None:
                 raise ValueError(f"{file.name} has no audio stream.")
@@ -174,7 +177,10 @@ class _Decoding:
         except av.FFmpegError:
             stopped = True
         yield None
-        if self.kind == "aac":  # of which FFmpeg passes over what lies between packets
+        if not self.file.stream.seekable():  # what came through a pipe cannot be looked at again
+            if stopped:
+                self.file.remarks.notes.append("It could not be read to its end.")
+        elif self.kind == "aac":  # of which FFmpeg passes over what lies between packets
             self.note_rest((begin or 0) + num_bytes)
         elif stopped or self.kind in ("wav", "aiff"):
             self.note_rest(end)

@@ -27,6 +27,7 @@ from .models import Countermeasure, load_countermeasure, write_into_config
 from .pooling import Scope, list_absent, list_scopes
 from .precision import Precision
 from .recordings import (
+    TITLES,
     choose_hop,
     describe_columns,
     describe_recording,
@@ -222,7 +223,7 @@ def score_files(args: EvaluationArguments, write_reports: Callable[..., None]) -
     is_validated = hop == choose_hop(extractor)  # the windows of the validation set are so far apart
     if validation is not None and not is_validated:
         print("Passages that look spoofed are not named: the model was calibrated without --window_hop.")
-    print(describe_columns(countermeasure, threshold, hop, costs))
+    print(describe_columns(countermeasure, threshold, hop, costs), TITLES, sep="\n\n")
     recordings = []
     try:
         for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):

@@ -10,22 +10,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from accelerate import PartialState
-from scipy.special import expit
 from tqdm.auto import tqdm
 from transformers import SequenceFeatureExtractor
 
 from .audio import AudioSource, decode_audio, decode_windows, read_header
 from .audio_file import Remarks
-from .calibration import find_llrs
 from .files import write_figure, write_json, write_text
 from .folder_tree import FolderTree, read_tree
 from .measurements import SignalMeter
 from .models import Countermeasure
 from .report import describe_calibration
-from .scoring import score_batch
 from .segments import format_time, write_segments
-from .signal_check import check_channels, check_signal
+from .signal_check import check_channels
 from .verdict import Costs, describe_decisions, explain
+from .windows import Window, score_windows
 
 
 COLUMNS = (
@@ -33,6 +31,10 @@ COLUMNS = (
     *("verdict", "no_statement", "withheld", "seconds", "num_windows", "num_withheld"),
     *("mean_score", "min_score", "min_start_seconds"),
     *("skipped_packets", "skipped_seconds", "remark", "error"),
+)
+TITLES = (  # of the columns of `describe_recording`
+    f"{'score':>9} {'LLR':>20} {'p(bonafide)':>11} {'verdict':>12} {'length':>11} {'windows':>7} "
+    f"{'mean':>9} {'min':>9} {'at':>10}  file"
 )
 
 
@@ -48,7 +50,7 @@ class Recording:
             trained on.
         scores: (num_windows,), of each window.
         probabilities: (num_windows,), of bona fide: softmax outputs, at equal priors if calibrated.
-        doubts: why the score of a window must not be used, by its index; see [`check_signal`].
+        doubts: why the score of a window must not be used, by its index; see [`~processing.windows.Window`].
         remarks: what of it could not be decoded, and what else a reader of the scores has to know.
         error: why it could not be scored, or "".
         llrs: (num_windows,), log-likelihood ratios, if the model is calibrated, cut to its bounds.
@@ -73,6 +75,22 @@ class Recording:
     measurements: dict[str, float] = field(default_factory=dict)
     header: dict = field(default_factory=dict)
     statement: dict | None = None
+
+    def add(self, window: Window) -> None:
+        """Take the next window and its score."""
+        if window.doubt:
+            self.doubts[len(self.scores)] = window.doubt
+        elif not math.isfinite(window.score):
+            self.error = f"The score of {self.file} is {window.score}: check the model's weights."
+        if not self.starts:
+            self.embedding = window.embedding.copy()  # without the others of the batch
+        self.starts.append(window.start_seconds)
+        self.scores.append(window.score)
+        self.probabilities.append(window.probability)
+        if window.llr is not None:
+            self.llrs.append(window.llr)
+            self.uncut.append(window.uncut)
+        self.seconds = window.end_seconds
 
     def summarize(self, threshold: float | None) -> dict:
         """
@@ -185,35 +203,19 @@ def score_recordings(
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size} must be positive.")
     model, extractor = countermeasure.model.to(PartialState().device).eval(), countermeasure.feature_extractor
-    rate, hop = extractor.sampling_rate, choose_hop(extractor, hop_seconds)
+    hop = choose_hop(extractor, hop_seconds)
     if hop is None:
         batch_size = 1  # whole utterances would all be padded to the longest
     begun: list[Recording] = []  # and not handed out yet
     with tqdm(desc="Scoring", unit=" s", unit_scale=True, total=0) as bar:
         windows = _decode_files(files, begun, extractor, hop, bar)
         while batch := list(itertools.islice(windows, batch_size)):  # of one file or of several
-            inputs = extractor([samples for _, _, samples in batch], sampling_rate=rate, return_tensors="pt")
-            scores, probabilities, embeddings = (of.numpy() for of in score_batch(model, inputs))
-            if calibration := countermeasure.calibration:
-                llrs, uncut = find_llrs(calibration, scores)
-                probabilities = expit(llrs)
-            results = zip(batch, scores.tolist(), probabilities.tolist(), strict=True)
-            for place, ((recording, start, samples), score, probability) in enumerate(results):
-                if calibration:
-                    recording.llrs.append(float(llrs[place]))
-                    recording.uncut.append(float(uncut[place]))
-                if not recording.starts:
-                    recording.embedding = embeddings[place].copy()
-                recording.starts.append(start / rate)
-                recording.scores.append(score)
-                recording.probabilities.append(probability)
-                if doubt := check_signal(samples, rate):
-                    recording.doubts[len(recording.scores) - 1] = doubt
-                before, recording.seconds = recording.seconds, (start + len(samples)) / rate
+            scored = score_windows(model, extractor, [of[1:] for of in batch], countermeasure.calibration)
+            for (recording, _, _), window in zip(batch, scored, strict=True):
+                before = recording.seconds
+                recording.add(window)
                 bar.total = max(bar.total, bar.n + recording.seconds - before)  # which was an estimate
                 bar.update(recording.seconds - before)
-                if not math.isfinite(score) and not doubt:
-                    recording.error = f"The score of {recording.file} is {score}: check the model's weights."
             while begun[0] is not batch[-1][0]:
                 yield begun.pop(0)
     yield from begun
@@ -279,7 +281,7 @@ def write_recordings(
 def describe_columns(
     countermeasure: Countermeasure, threshold: float | None, hop_seconds: float | None, costs: Costs
 ) -> str:
-    """What is scored, and the head of the lines of [`describe_recording`]."""
+    """What is scored, and what the columns of [`describe_recording`] are."""
     extractor, calibration = countermeasure.feature_extractor, countermeasure.calibration
     verdict = (
         "none, because the model's config has no decision_threshold. To set one, evaluate the model on a "
@@ -306,8 +308,7 @@ def describe_columns(
             f"Mean and min: over windows of {seconds:g} s, one every {hop_seconds:g} s. The threshold does "
             "not hold for them: of many windows of bona fide speech some fall below it."
         )
-    columns = f"{'score':>9} {'LLR':>20} {'p(bonafide)':>11} {'verdict':>12} {'length':>11} {'windows':>7}"
-    return "\n".join([*lines, "", f"{columns} {'mean':>9} {'min':>9} {'at':>10}  file"])
+    return "\n".join(lines)
 
 
 def describe_recording(summary: Mapping) -> str:
