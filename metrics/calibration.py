@@ -138,7 +138,7 @@ def resample_calibration(
     """
     classes = _check_columns(bonafide_scores, spoof_scores)
     of_all, fits = fit_calibration(*classes, prior=prior), []
-    for counts in draw_counts(*map(len, classes), speakers, bootstrap):
+    for counts in draw_counts([*map(len, classes)], speakers, bootstrap):
         drawn = [of > 0 for of in counts]
         kept = [scores[of] for scores, of in zip(classes, drawn, strict=True)]
         if np.ptp(np.concatenate(kept)) == 0:

@@ -1,19 +1,21 @@
 """Detection costs of a countermeasure: the t-DCF in its two published forms, and the DCF of ASVspoof 5.
 
-Each is a [`DetectionCost`]: a constant, a price of the FRR and a price of the FAR.
+All but the a-DCF are a [`DetectionCost`]: a constant, a price of the FRR and a price of the FAR.
 
 - t-DCF, form "2019": the legacy form of the ASVspoof 2019 evaluation plan, `compute_tDCF` of its package.
 - t-DCF, form "2021": the ASV-constrained form of Kinnunen et al., "Tandem assessment of spoofing
   countermeasures and automatic speaker verification: fundamentals" (IEEE/ACM TASLP 2020), `compute_tDCF` of
   the ASVspoof 2021 package. Values of the two forms must not be compared.
 - DCF and Cllr: the ASVspoof 5 evaluation plan, track 1, and `calculate_metrics.py` of its package.
+- a-DCF of speaker verification, of three error rates: Shim et al., "a-DCF: an architecture agnostic metric
+  with application to spoofing-robust speaker verification" (Odyssey 2024), and `a_dcf.py` of that package.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .det import check_class, check_scores, count_rejected, equal_error_rate, find_threshold
+from .det import SortedTrials, check_class, check_scores, count_rejected, equal_error_rate, find_threshold
 
 
 # Priors and costs of all three evaluation plans; the target and non-target priors are of the t-DCF.
@@ -175,3 +177,34 @@ def min_cost(bonafide_scores, spoof_scores, cost: DetectionCost) -> tuple[float,
     rejected_bonafide, rejected_spoof = count_rejected(bonafide, spoof)
     value, index = cost.find_minimum(rejected_bonafide, rejected_spoof)
     return value, find_threshold(bonafide, spoof, int(rejected_bonafide[index]), int(rejected_spoof[index]))
+
+
+@dataclass(frozen=True)
+class ADcfCosts:
+    """Priors of the three classes and costs of errors; the defaults are those of ASVspoof 5, track 2."""
+
+    p_target: float = P_TARGET
+    p_nontarget: float = P_NONTARGET
+    p_spoof: float = P_SPOOF
+    c_miss: float = C_MISS  # of a target that is rejected
+    c_fa_asv: float = C_FA  # of a nontarget that is accepted
+    c_fa_cm: float = C_FA  # of a spoof that is accepted
+
+    def __post_init__(self):
+        if abs(self.p_target + self.p_nontarget + self.p_spoof - 1) > 1e-9:
+            raise ValueError(f"The priors of target, nontarget and spoof must add up to 1: {self}.")
+        if min(vars(self).values()) <= 0:
+            raise ValueError(f"Priors and costs must be positive: {self}.")
+
+
+def min_a_dcf(trials: SortedTrials, costs: ADcfCosts = ADcfCosts()) -> tuple[float, float]:
+    """
+    Minimum normalised a-DCF of trials by their score, and its threshold, above which a trial is accepted. 1
+    is as good as accepting or rejecting all, whichever costs less.
+    """
+    target, nontarget, spoof = (rejected / rejected[-1] for rejected in trials.count_rejected())
+    miss, fa_nontarget = costs.c_miss * costs.p_target, costs.c_fa_asv * costs.p_nontarget
+    fa_spoof = costs.c_fa_cm * costs.p_spoof
+    values = miss * target + fa_nontarget * (1 - nontarget) + fa_spoof * (1 - spoof)
+    index = int(np.argmin(values))
+    return float(values[index] / min(miss, fa_nontarget + fa_spoof)), trials.get_threshold(index)

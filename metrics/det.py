@@ -5,7 +5,13 @@ Most metrics need far less than the whole curve. Costs and the crossing of the t
 from what thresholds just below each bona fide score reject: a few thousand numbers, and one sort per class.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+
+
+KINDS = ("target", "nontarget", "spoof")  # of trials of speaker verification
 
 
 def check_class(name: str, scores) -> np.ndarray:
@@ -26,11 +32,13 @@ def check_scores(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray]
     return check_class("bona fide", bonafide_scores), check_class("spoof", spoof_scores)
 
 
-def split_by_key(predictions, references, id2label=None) -> tuple[np.ndarray, np.ndarray]:
+def split_by_key(
+    predictions, references, id2label=None, kinds: Sequence[str] = ("bonafide", "spoof")
+) -> tuple[np.ndarray, ...]:
     """
-    Scores of the bona fide and of the spoofed trials, from the score and the key of each: "bonafide" or
-    "spoof", or an integer, of which `id2label`, a mapping or a list, says what it means. ValueError: another
-    key, integers without `id2label` or the reverse, or not one key per score.
+    Scores of the trials of each of `kinds`, from the score and the key of each: one of these, or an integer,
+    of which `id2label`, a mapping or a list, says what it means. ValueError: another key, integers without
+    `id2label` or the reverse, or not one key per score.
     """
     scores, keys = np.asarray(predictions, dtype=np.float64), np.asarray(references)
     if np.issubdtype(keys.dtype, np.integer) != (id2label is not None):
@@ -44,11 +52,10 @@ def split_by_key(predictions, references, id2label=None) -> tuple[np.ndarray, np
         keys = np.array([names.get(int(key), int(key)) for key in keys], dtype=object)
     if scores.shape != keys.shape:
         raise ValueError(f"There are {scores.size} scores, but {keys.size} keys; one per trial is expected.")
-    is_bonafide, is_spoof = keys == "bonafide", keys == "spoof"
-    if not (is_bonafide | is_spoof).all():
-        unknown = keys[~(is_bonafide | is_spoof)][0]
-        raise ValueError(f"The key of a trial must be 'bonafide' or 'spoof', not {str(unknown)!r}.")
-    return scores[is_bonafide], scores[is_spoof]
+    if not (is_known := np.isin(keys, kinds)).all():
+        expected = " or ".join(map(repr, kinds))
+        raise ValueError(f"The key of a trial must be {expected}, not {str(keys[~is_known][0])!r}.")
+    return tuple(scores[keys == kind] for kind in kinds)
 
 
 def det_curve(bonafide_scores, spoof_scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -175,3 +182,41 @@ def describe_scores(bonafide_scores, spoof_scores) -> dict:
         "constant_scores": bool(num_distinct == 1),
         "looks_inverted": bool(inverted),
     }
+
+
+@dataclass(frozen=True)
+class SortedTrials:
+    """
+    Trials of speaker verification by ascending score, among equal scores in the order of [`KINDS`], as the
+    official scripts have them.
+
+    Attributes:
+        scores: (num_trials,), higher = rather accepted.
+        kinds: (num_trials,) index in [`KINDS`].
+        order: (num_trials,) place of each among the targets, nontargets and spoofs one after the other.
+    """
+
+    scores: np.ndarray
+    kinds: np.ndarray
+    order: np.ndarray
+
+    @classmethod
+    def from_classes(cls, classes: Sequence[Sequence[float]]) -> "SortedTrials":
+        """Of the scores of targets, nontargets and spoofs; errors as [`check_class`]."""
+        classes = [check_class(kind, scores) for kind, scores in zip(KINDS, classes, strict=True)]
+        scores, kinds = np.concatenate(classes), np.repeat(np.arange(len(KINDS)), [*map(len, classes)])
+        order = np.argsort(scores, kind="stable")
+        return cls(scores[order], kinds[order], order)
+
+    def repeat(self, counts: np.ndarray) -> "SortedTrials":
+        """The trials so many times each, `counts` in the order before sorting."""
+        times = counts[self.order]
+        return SortedTrials(*(np.repeat(of, times) for of in (self.scores, self.kinds, self.order)))
+
+    def count_rejected(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """How many of each class every threshold rejects, (num_trials + 1,) each; the first rejects none."""
+        return tuple(np.append(0, np.cumsum(self.kinds == kind)) for kind in range(len(KINDS)))
+
+    def get_threshold(self, num_rejected: int) -> float:
+        """The threshold, above which a trial is accepted, that rejects so many trials."""
+        return float(self.scores[num_rejected - 1] if num_rejected else self.scores[0] - 0.001)

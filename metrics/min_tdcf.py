@@ -6,10 +6,9 @@ and so cannot fall to 0. Both are computed, by name.
 """
 
 import evaluate
-import numpy as np
 
 from .costs import FORMS, AsvErrorRates, min_tdcf
-from .det import split_by_key
+from .det import KINDS, split_by_key
 from .module_info import make_info
 
 
@@ -70,20 +69,13 @@ class MinimumTandemDetectionCost(evaluate.Metric):
             raise ValueError(
                 "Give either asv_scores and asv_keys, or all of p_miss_asv, p_fa_asv and p_fa_spoof_asv."
             )
-        asv = _from_keys(asv_scores, asv_keys) if from_scores else AsvErrorRates(*rates)
+        if from_scores:
+            asv = AsvErrorRates.from_scores(*split_by_key(asv_scores, asv_keys, kinds=KINDS))
+        else:
+            asv = AsvErrorRates(*rates)
         bonafide, spoof = split_by_key(predictions, references, id2label)
         results = {}
         for form in FORMS:
             results[f"min_tdcf_{form}"], results[f"threshold_{form}"] = min_tdcf(bonafide, spoof, asv, form)
         results |= {"p_miss_asv": asv.p_miss, "p_fa_asv": asv.p_fa, "p_fa_spoof_asv": asv.p_fa_spoof}
         return {**results, "num_bonafide": len(bonafide), "num_spoof": len(spoof)}
-
-
-def _from_keys(asv_scores, asv_keys) -> AsvErrorRates:
-    scores, keys = np.asarray(asv_scores, dtype=np.float64), np.asarray(asv_keys)
-    kinds = ("target", "nontarget", "spoof")
-    if scores.shape != keys.shape:
-        raise ValueError(f"There are {scores.size} ASV scores, but {keys.size} ASV keys.")
-    if unknown := set(keys.tolist()) - set(kinds):
-        raise ValueError(f"asv_keys must be one of {', '.join(kinds)}, not {str(sorted(unknown)[0])!r}.")
-    return AsvErrorRates.from_scores(*(scores[keys == kind] for kind in kinds))

@@ -10,7 +10,7 @@ of the system, the ASV system's error rates, and the choice of attacks. Where no
 resample has one, and the interval is [0, 0]: that does not mean that errors are impossible.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,9 @@ class Speakers:
                     f"The {name} trials are of {count} speakers; at least {MIN_SPEAKERS} are needed to draw "
                     "speakers. Leave the speakers out to draw trials."
                 )
+
+    def __iter__(self) -> Iterator[Sequence[str]]:
+        return iter((self.bonafide, self.spoof))
 
 
 @dataclass(frozen=True)
@@ -191,42 +194,58 @@ def paired_test(
     return {name: Difference(*map(float, values)) for name, *values in columns}
 
 
+def resample_intervals(
+    measure: Callable[..., Mapping[str, float]],
+    sizes: Sequence[int],
+    *,
+    speakers: Sequence[Sequence[str]] | None = None,
+    bootstrap: Bootstrap = Bootstrap(),
+) -> dict[str, Estimate]:
+    """
+    Confidence intervals of what `measure` gives, by name, of how often each trial of each class counts.
+    `sizes` are the numbers of trials of the classes, `speakers` theirs, if they are known.
+    """
+    names = [*measure(*(np.ones(size, np.int64) for size in sizes))]
+    measured = _resample(lambda *of: np.array([*measure(*of).values()]), sizes, speakers, bootstrap)
+    return {name: Estimate(*map(float, of)) for name, *of in zip(names, *measured[:3], strict=True)}
+
+
 def _resample(
-    measure: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    sizes: tuple[int, int],
-    speakers: Speakers | None,
+    measure: Callable[..., np.ndarray],
+    sizes: Sequence[int],
+    speakers: Iterable[Sequence[str]] | None,
     bootstrap: Bootstrap,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """What `measure` gives of the trials, the bounds of its interval, and what it gives of each resample."""
     observed = measure(*(np.ones(size, np.int64) for size in sizes))
-    resampled = np.array([measure(*counts) for counts in draw_counts(*sizes, speakers, bootstrap)])
+    resampled = np.array([measure(*counts) for counts in draw_counts(sizes, speakers, bootstrap)])
     quantiles = (1 - bootstrap.level) / 2, (1 + bootstrap.level) / 2
     return observed, *np.quantile(resampled, quantiles, axis=0), resampled
 
 
 def draw_counts(
-    num_bonafide: int, num_spoof: int, speakers: Speakers | None, bootstrap: Bootstrap
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """How often each bona fide and each spoofed trial counts, for every resample."""
+    sizes: Sequence[int], speakers: Iterable[Sequence[str]] | None, bootstrap: Bootstrap
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """How often each trial of each class counts, for every resample; `sizes` are numbers of trials."""
     generator = np.random.default_rng(bootstrap.seed)
     if speakers is None:
         for _ in range(bootstrap.num_resamples):
-            yield _draw(generator, num_bonafide), _draw(generator, num_spoof)
+            yield tuple(_draw(generator, size) for size in sizes)
         return
-    if (len(speakers.bonafide), len(speakers.spoof)) != (num_bonafide, num_spoof):
-        raise ValueError(
-            f"There are speakers of {len(speakers.bonafide)} bona fide and {len(speakers.spoof)} spoofed "
-            f"trials for scores of {num_bonafide} and {num_spoof}."
-        )
-    names, codes = np.unique(np.concatenate([speakers.bonafide, speakers.spoof]), return_inverse=True)
-    bonafide_codes, spoof_codes = codes[:num_bonafide], codes[num_bonafide:]
-    kinds = np.isin(np.arange(len(names)), bonafide_codes) + 2 * np.isin(np.arange(len(names)), spoof_codes)
-    strata = [np.flatnonzero(kinds == kind) for kind in (1, 2, 3)]
+    speakers = [*map(np.asarray, speakers)]
+    if (given := [*map(len, speakers)]) != [*sizes]:
+        given, sizes = (" and ".join(map(str, numbers)) for numbers in (given, sizes))
+        raise ValueError(f"There are speakers of {given} trials for scores of {sizes}, by class.")
+    names, codes = np.unique(np.concatenate(speakers), return_inverse=True)
+    codes = np.split(codes, np.cumsum(sizes)[:-1])
+    # Which classes a speaker has trials of: a bit for each.
+    kinds = sum(np.isin(np.arange(len(names)), of_class) << i for i, of_class in enumerate(codes))
+    strata = [np.flatnonzero(kinds == kind) for kind in range(1, 2 ** len(codes))]
     for _ in range(bootstrap.num_resamples):
         counts = np.empty(len(names), np.int64)
         for stratum in strata:
             counts[stratum] = _draw(generator, len(stratum))
-        yield counts[bonafide_codes], counts[spoof_codes]
+        yield tuple(counts[of_class] for of_class in codes)
 
 
 def _draw(generator: np.random.Generator, size: int) -> np.ndarray:

@@ -97,7 +97,7 @@ def read_columns(
         unused = [
             name.strip()
             for i, name in enumerate(names or fields)
-            if i not in columns.values() and _normalize(name) not in ("", "_")
+            if i not in columns.values() and normalize_name(name) not in ("", "_")
         ]
         if names is not None and unused:
             raise ValueError(f"these names of columns are not known: {', '.join(unused)}")
@@ -120,7 +120,7 @@ def read_columns(
 def is_header_line(line: str) -> bool:
     """Whether a line names columns."""
     fields = split_line(line, find_delimiter(line))
-    known, names = set.union(*NAMES.values()), [*map(_normalize, fields)]
+    known, names = set.union(*NAMES.values()), [*map(normalize_name, fields)]
     return not any(map(is_number, fields)) and any(name in known or "score" in name for name in names)
 
 
@@ -133,7 +133,8 @@ def is_number(text: str) -> bool:
     return "_" not in text  # Python's own way to write 1000 as 1_000
 
 
-def _normalize(name: str) -> str:
+def normalize_name(name: str) -> str:
+    """The name of a column in small letters, with _ between its words."""
     return re.sub(r"\W+", "_", name.strip().casefold())
 
 
@@ -145,8 +146,8 @@ def _name_columns(
         raise ValueError(f"it has {table.shape[1] - 1} columns, but {len(names)} are named")
     columns: dict[str, int] = {}
     classes: dict[str, int] = {}
-    has_id = any(_normalize(name) in GUESSES["id"] for name in names)
-    for i, name in enumerate(map(_normalize, names)):
+    has_id = any(normalize_name(name) in GUESSES["id"] for name in names)
+    for i, name in enumerate(map(normalize_name, names)):
         role = next((role for role, known in NAMES.items() if name in known), None)
         if name == "file_name" and has_id:  # a metadata.csv, whose audio files are not the ids
             role = None
@@ -157,10 +158,10 @@ def _name_columns(
             if what is not None:
                 found[what] = i
     places = {*columns.values(), *classes.values()}
-    others = [i for i, name in enumerate(names) if "score" in _normalize(name) and i not in places]
+    others = [i for i, name in enumerate(names) if "score" in normalize_name(name) and i not in places]
     if len(others) == 1 and len(classes) < 2:
         columns.setdefault("score", others[0])
-    if 0 not in {*places, *columns.values()} and _normalize(names[0]) != "_":
+    if 0 not in {*places, *columns.values()} and normalize_name(names[0]) != "_":
         columns.setdefault("utterance_id", 0)
     if len(classes) == 2 and "score" not in columns:
         columns |= classes

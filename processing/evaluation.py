@@ -14,6 +14,7 @@ from metrics.statistics import MIN_TRIALS, Bootstrap
 
 from .arguments import EvaluationArguments
 from .calibration import LLRs, calibrate_score_file, find_llrs
+from .joint_scores import evaluate_joint_scores, is_joint
 from .layouts import find_layout, read_protocol
 from .report import LLR_PLOTS, REMEDY_OF_MODEL, describe_comparison, describe_results, make_title, plot_llrs
 from .results import (
@@ -32,6 +33,8 @@ from .trials import Corpus, choose_split, count_classes, read_label_map, split_c
 def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> None:
     """Evaluate anybody's scores of the trials that the file itself or a protocol describes."""
     file, keys = Path(args.score_file), read_label_map(label_map)
+    if file.is_file() and is_joint(file):
+        return evaluate_joint_scores(args, label_map, choose_output_dir(args, Path("evaluation", file.stem)))
     scored = read_scores(file, split_names(args.score_columns), keys)
     if args.protocol is None:
         corpus = make_scored_corpus(scored, file=file, split=args.split)

@@ -157,9 +157,9 @@ def compare_scores(
     fewer than ten trials of a class are a ValueError.
     """
     systems = [split_classes(trials, scores) for scores in (first, second)]
-    speakers, method = _find_speakers(trials, bootstrap)
-    costs = _list_costs(asv, *systems)
-    differences = paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
+    speakers, method = find_speakers(split_classes(trials, trials["speaker_id"]), bootstrap)
+    options = {"speakers": speakers and Speakers(*speakers), "bootstrap": bootstrap}
+    differences = paired_test(*systems, costs=_list_costs(asv, *systems), **options)
     return {**method, "differences": {name: dataclasses.asdict(of) for name, of in differences.items()}}
 
 
@@ -281,18 +281,19 @@ def _list_costs(asv: AsvErrorRates | None, *systems: tuple[Sequence, Sequence]) 
     return {**{name: tdcf_cost(asv, form) for name, form in TDCF_FORMS.items()}, **costs}
 
 
-def _find_speakers(trials: pd.DataFrame, bootstrap: Bootstrap) -> tuple[Speakers | None, dict]:
-    """The speakers, where they are known and enough to be drawn, and what results tell of the bootstrap."""
-    bonafide, spoof = (of_class.astype(str) for of_class in split_classes(trials, trials["speaker_id"]))
-    speakers, kinds = None, (set(bonafide), set(spoof))
+def find_speakers(
+    by_class: Sequence[np.ndarray], bootstrap: Bootstrap
+) -> tuple[Sequence[np.ndarray] | None, dict]:
+    """The speakers of the trials of each class, where they are known and enough to be drawn, and what results
+    tell of the bootstrap."""
+    kinds = [set(of_class.astype(str)) for of_class in by_class]
+    drawn = f"{len(set.union(*kinds)):,} speakers"
     if "-" in set.union(*kinds):
-        drawn = "trials in each class (speakers are not known)"
+        by_class, drawn = None, "trials in each class (speakers are not known)"
     elif min(map(len, kinds)) < MIN_SPEAKERS:
-        drawn = f"trials in each class (fewer than {MIN_SPEAKERS} speakers)"
-    else:
-        speakers, drawn = Speakers(bonafide, spoof), f"{len(set.union(*kinds)):,} speakers"
+        by_class, drawn = None, f"trials in each class (fewer than {MIN_SPEAKERS} speakers)"
     method = f"bootstrap of {drawn}, percentiles of {bootstrap.num_resamples} resamples"
-    return speakers, {"level": bootstrap.level, "method": method, "seed": bootstrap.seed}
+    return by_class, {"level": bootstrap.level, "method": method, "seed": bootstrap.seed}
 
 
 def _find_intervals(
@@ -301,9 +302,9 @@ def _find_intervals(
     """Confidence intervals of the EER, and of all else with costs; none for too few trials of a class."""
     if bootstrap is None or min(count_classes(trials).values()) < MIN_TRIALS:
         return {}
-    speakers, method = _find_speakers(trials, bootstrap)
-    classes = split_classes(trials, trials["score"])
-    intervals = confidence_intervals(*classes, costs=costs, speakers=speakers, bootstrap=bootstrap)
+    speakers, method = find_speakers(split_classes(trials, trials["speaker_id"]), bootstrap)
+    options = {"speakers": speakers and Speakers(*speakers), "bootstrap": bootstrap}
+    intervals = confidence_intervals(*split_classes(trials, trials["score"]), costs=costs, **options)
     return {**method, **{name: [interval.low, interval.high] for name, interval in intervals.items()}}
 
 

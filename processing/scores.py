@@ -58,7 +58,7 @@ def read_scores(
     scores = read_columns(path, "score", names=columns, keys=keys, layouts=layouts)
     of_class = [name for name in KEYS if name in scores]
     for name in of_class or ["score"]:
-        scores[name] = _read_numbers(path, scores[name])
+        scores[name] = read_numbers(path, scores[name])
     if of_class:
         scores["score"] = scores["bonafide"] - scores["spoof"]
     if "subset" in scores:
@@ -168,7 +168,16 @@ def read_asv_scores(file: Path, metadata: Path | None = None, *, split: str | No
         raise ValueError(
             f"{source} lists no {' and no '.join(without)} trial: the ASV error rates need all three."
         )
-    return trials[["attack", "key"]].assign(score=_read_numbers(file, trials["score"]))
+    return trials[["attack", "key"]].assign(score=read_numbers(file, trials["score"]))
+
+
+def read_numbers(path: Path, column: pd.Series) -> pd.Series:
+    """Scores as float64, to the last bit what Python makes of their text."""
+    scores = column.map(lambda text: float(text) if is_number(text) else math.nan).astype(float)
+    if not np.isfinite(scores).all():
+        number = (~np.isfinite(scores)).idxmax()
+        raise ValueError(f"{path}, line {number}: the score {column[number]!r} is not a finite number.")
+    return scores
 
 
 def _read_side_by_side(file: Path, metadata: Path) -> pd.DataFrame:
@@ -184,15 +193,6 @@ def _read_side_by_side(file: Path, metadata: Path) -> pd.DataFrame:
             f"but differ at {where}."
         )
     return trials.set_index(scores.index).assign(score=scores["score"])
-
-
-def _read_numbers(path: Path, column: pd.Series) -> pd.Series:
-    """Scores as float64, to the last bit what Python makes of their text."""
-    scores = column.map(lambda text: float(text) if is_number(text) else math.nan).astype(float)
-    if not np.isfinite(scores).all():
-        number = (~np.isfinite(scores)).idxmax()
-        raise ValueError(f"{path}, line {number}: the score {column[number]!r} is not a finite number.")
-    return scores
 
 
 def _strip_path(utterances: pd.Series) -> pd.Series:

@@ -61,3 +61,45 @@ def act_dcf(bonafide, spoof):
 def cllr(bonafide, spoof):
     bonafide, spoof = np.asarray(bonafide, float), np.asarray(spoof, float)
     return (np.mean(np.log2(1 + np.exp(-bonafide))) + np.mean(np.log2(1 + np.exp(spoof)))) / 2
+
+
+def sort_trials(classes, labels):
+    """Labels of trials by ascending score, the first class's first among equals, and the scores."""
+    scores, labels = np.concatenate(classes), np.repeat(labels, [len(of_class) for of_class in classes])
+    order = np.argsort(scores, kind="mergesort")
+    return labels[order], scores[order]
+
+
+def min_a_dcf(target, nontarget, spoof, priors=(0.9405, 0.0095, 0.05), prices=(1, 10, 10)):
+    """`a_dcf.py` of the ASVspoof 5 package: one trial after the other is rejected."""
+    weights = [prior * price for prior, price in zip(priors, prices, strict=True)]
+    sizes = len(target), len(nontarget), len(spoof)
+    rejected, costs = [0, 0, 0], [weights[1] + weights[2]]
+    for label in sort_trials((target, nontarget, spoof), (0, 1, 2))[0]:
+        rejected[label] += 1
+        miss, *kept = (number / size for number, size in zip(rejected, sizes, strict=True))
+        costs.append(weights[0] * miss + weights[1] * (1 - kept[0]) + weights[2] * (1 - kept[1]))
+    return min(costs) / min(weights[0], weights[1] + weights[2])
+
+
+def t_eer(cm, asv, rho=0.5):
+    """
+    `compute_teer` of the ASVspoof 5 package: all CM thresholds are looked at for every ASV threshold. The
+    t-EER as a fraction, and the two thresholds.
+    """
+    labels, asv_scores = sort_trials(asv, (1, 0, -1))
+    p_miss_asv = np.concatenate([[0], np.cumsum(labels == 1) / len(asv[0])])
+    p_fa_non_asv = np.concatenate([[1], 1 - np.cumsum(labels == 0) / len(asv[1])])
+    p_fa_spf_asv = np.concatenate([[1], 1 - np.cumsum(labels == -1) / len(asv[2])])
+    p_miss_cm, p_fa_cm, cm_thresholds = det(np.concatenate(cm[:2]), cm[2])
+    best, found = np.inf, None
+    for i, (miss, fa_non, fa_spf) in enumerate(zip(p_miss_asv, p_fa_non_asv, p_fa_spf_asv, strict=True)):
+        p_miss = p_miss_cm + (1 - p_miss_cm) * miss
+        p_fa = (1 - rho) * (1 - p_miss_cm) * fa_non + rho * p_fa_cm * fa_spf
+        k = np.argmin(np.abs(p_miss - p_fa))
+        if miss < (1 - rho) * fa_non + rho * fa_spf and fa_spf > 0 and p_miss_cm[k] < 1:
+            criterion = abs(fa_non / fa_spf - p_fa_cm[k] / (1 - p_miss_cm[k]))
+            if criterion < best:
+                threshold = asv_scores[i - 1] if i else asv_scores[0] - 0.001
+                best, found = criterion, (fa_spf * p_fa_cm[k], cm_thresholds[k], threshold)
+    return found

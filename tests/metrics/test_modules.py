@@ -17,13 +17,14 @@ from huggingface_hub import ModelCard
 
 FOLDER = Path(__file__).resolve().parents[2] / "metrics"
 NAMES = ("eer", "min_tdcf", "asvspoof5")
+TANDEM_NAMES = ("a_dcf", "t_eer")
 KEYS = ["bonafide", "bonafide", "spoof", "spoof"]
 SCORES = [2.0, 0.5, 1.0, -1.0]
 
 
 @pytest.fixture(scope="module")
 def modules():
-    return {name: evaluate.load(str(FOLDER / f"{name}.py")) for name in NAMES}
+    return {name: evaluate.load(str(FOLDER / f"{name}.py")) for name in (*NAMES, *TANDEM_NAMES)}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_tdcf_needs_the_asv_system_in_one_way(modules, asv):
 
 @pytest.mark.parametrize(
     ("keys", "message"),
-    [(["target", "client"], "not 'client'"), (["target"], "2 ASV scores, but 1 ASV keys")],
+    [(["target", "client"], "not 'client'"), (["target"], "2 scores, but 1 keys")],
 )
 def test_tdcf_refuses_unknown_asv_keys(modules, keys, message):
     with pytest.raises(ValueError, match=message):
@@ -144,6 +145,21 @@ def test_modules_refuse_what_has_no_error_rate(modules, name, scores, keys, mess
         modules[name].compute(predictions=scores, references=keys)
 
 
+@pytest.mark.parametrize("name", TANDEM_NAMES)
+def test_modules_of_joint_scores_follow_the_official_scripts(modules, name):
+    cm, asv = np.random.default_rng(0).normal(0, 1, (2, 120)) + np.repeat([[1, 1, 0], [2, 0, 1]], 40, axis=1)
+    keys = {"references": np.repeat([2, 0, 1], 40), "id2label": ["nontarget", "spoof", "target"]}
+
+    results = modules[name].compute(
+        predictions=cm, **keys, **({"asv_scores": asv} if name == "t_eer" else {})
+    )
+
+    cm, asv = np.split(cm, 3), np.split(asv, 3)
+    expected = {"t_eer": official.t_eer(cm, asv)[0], "a_dcf": official.min_a_dcf(*cm)}[name]
+    assert results["t_eer" if name == "t_eer" else "min_a_dcf"] == pytest.approx(expected, abs=1e-12)
+    assert [results[f"num_{kind}"] for kind in ("target", "nontarget", "spoof")] == [40] * 3
+
+
 def test_scores_and_keys_of_different_number_are_refused(modules):
     with pytest.raises(ValueError, match="3 scores, but 2 keys|Mismatch in the number of predictions"):
         modules["eer"].compute(predictions=[1.0, 2.0, 3.0], references=["bonafide", "spoof"])
@@ -156,7 +172,7 @@ def test_module_keeps_float64(modules):
     assert results["eer"] == 0.0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *TANDEM_NAMES])
 def test_example_of_the_documentation_is_true(modules, name, monkeypatch):
     monkeypatch.chdir(FOLDER.parent)
     examples = doctest.DocTestParser().get_doctest(
@@ -168,7 +184,7 @@ def test_example_of_the_documentation_is_true(modules, name, monkeypatch):
     assert (result.failed, result.attempted > 1) == (0, True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *TANDEM_NAMES])
 def test_example_of_the_card_prints_what_it_says(name, monkeypatch, capsys):
     monkeypatch.chdir(FOLDER.parent)
     card = ModelCard.load(FOLDER / f"{name}.md")

@@ -28,7 +28,7 @@ def test_metrics_of_a_resample_are_the_official_ones_of_the_repeated_trials(deci
     speakers = Speakers(names[:80], names[80:]) if with_speakers else None
     system = _System.from_scores(bonafide, spoof, {**COSTS, "min_dcf": ASVSPOOF5_COST})
 
-    for counts in draw_counts(80, 130, speakers, Bootstrap(num_resamples=30)):
+    for counts in draw_counts((80, 130), speakers, Bootstrap(num_resamples=30)):
         resample = np.repeat(bonafide, counts[0]), np.repeat(spoof, counts[1])
         expected = [
             official.eer(*resample)[0],
@@ -88,7 +88,7 @@ def test_speakers_are_drawn_whole_and_within_their_kind():
     spoof_names = [f"both {i % 10}" for i in range(30)] + [f"spoof {i % 3}" for i in range(9)]
     speakers = Speakers(bonafide_names, spoof_names)
 
-    for bonafide, spoof in draw_counts(50, 39, speakers, Bootstrap(num_resamples=20)):
+    for bonafide, spoof in draw_counts((50, 39), speakers, Bootstrap(num_resamples=20)):
         counts = {}
         for name, count in zip(bonafide_names + spoof_names, [*bonafide, *spoof], strict=True):
             counts.setdefault(name, set()).add(int(count))
@@ -98,7 +98,7 @@ def test_speakers_are_drawn_whole_and_within_their_kind():
 
 
 def test_resamples_without_speakers_keep_the_size_of_each_class():
-    for bonafide, spoof in draw_counts(7, 50, None, Bootstrap(num_resamples=10)):
+    for bonafide, spoof in draw_counts((7, 50), None, Bootstrap(num_resamples=10)):
         assert (bonafide.sum(), spoof.sum()) == (7, 50)
 
 
@@ -171,5 +171,5 @@ def test_few_speakers_are_refused():
 def test_speakers_that_do_not_fit_the_scores_are_refused():
     speakers = Speakers([str(i) for i in range(20)], [str(i) for i in range(20)])
 
-    with pytest.raises(ValueError, match="20 spoofed trials for scores of 20 and 21"):
+    with pytest.raises(ValueError, match="speakers of 20 and 20 trials for scores of 20 and 21"):
         confidence_intervals(*normal(20, 21), speakers=speakers)
