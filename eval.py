@@ -28,10 +28,13 @@ ONLY_WITH = {
     **dict.fromkeys(["report", "report_audio"], {"files"}),
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
     **dict.fromkeys(["set_decision_threshold", "calibrate"], {"corpus"}),
-    **dict.fromkeys(["split", "asv_score_file", "num_resamples", "label_map"], {"corpus", "score_file"}),
+    **dict.fromkeys(["split", "asv_score_file", "num_resamples"], {"corpus", "score_file"}),
     "calibration_prior": {"corpus", "score_file"},
+    "label_map": set(MODES),
     **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
-    **dict.fromkeys(["batch_size", "revision", "trust_remote_code", "use_cpu"], {"corpus", "files"}),
+    **dict.fromkeys(
+        ["batch_size", "revision", "trust_remote_code", "use_cpu", "seconds"], {"corpus", "files"}
+    ),
     **dict.fromkeys(["bf16", "tf32", "torch_compile"], {"corpus", "files"}),
 }
 

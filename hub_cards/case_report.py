@@ -117,8 +117,10 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
     """All that a report says but the command, to be written as JSON; `recording` is the file's entry in
     recordings.json."""
     content, run, seconds = basis.content, basis.run, recording["seconds"]
-    rate, length = (run.feature_extractor[name] for name in ("sampling_rate", "num_samples"))
-    window = length and length / rate  # `None`: the whole recording
+    own = {**run.feature_extractor, **content.get("preprocessing", {})}
+    rate, window = own["sampling_rate"], own.get("seconds")  # `None`: the whole recording
+    if length := own.get("num_samples"):
+        window = length / rate
     known = {"num_bytes": file.stat().st_size, "sha256": hash_file(file)} if file.is_file() else {}
     known |= recording["file_format"]
     corpora = {"trained": run.corpus, "unknown": None}  # that of other converted weights is not known, either
@@ -135,7 +137,7 @@ def make_report(file: Path, recording: Mapping, basis: Basis) -> dict:
             "scored_seconds": seconds and [0.0, min(seconds, window or seconds)],
             "scored_at": rate,
             "window_seconds": window,
-            "padding": run.feature_extractor.get("padding"),
+            "padding": own.get("padding"),
         },
         **{of: recording[of] for of in ("score", "statement")},
         "performance": basis.performance,

@@ -152,6 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         countermeasure = load_countermeasure(args.model, revision=args.revision)
+        if countermeasure.preprocessing:
+            raise ValueError(f"{args.model} is not a model of this package: export it by optimum-cli.")
         difference = export_onnx(countermeasure, args.output_dir)
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))

@@ -109,7 +109,8 @@ class CorpusArguments:
     label_column: str | None = HfArg(default=None, help="Label column, where it cannot be guessed.")
     label_map: str | None = HfArg(
         default=None,
-        help="What labels mean that are spelt otherwise: real=bonafide,deepfake=spoof,0=bonafide.",
+        help="What labels mean that are spelt otherwise, of the corpus or of --model of eval.py: "
+        "real=bonafide,deepfake=spoof,0=bonafide.",
     )
     id_column: str | None = HfArg(default=None, help="Column of the utterance id; default: file names.")
     speaker_column: str | None = HfArg(default=None, help="Column of the speaker.")
@@ -266,7 +267,16 @@ class EvaluationArguments:
 
     _argument_group_name = "what is evaluated, and how"
 
-    model: str | None = HfArg(default=None, help="Folder or Hub id of a trained model.")
+    model: str | None = HfArg(
+        default=None,
+        help="Folder or Hub id of a trained model, of this package or any for audio classification that has "
+        "two labels (see --label_map).",
+    )
+    seconds: float | None = HfArg(
+        default=None,
+        help="A model that is not of this package scores so much of the beginning of a recording; default: "
+        "all that its feature extractor takes.",
+    )
     split: str | None = HfArg(
         default=None,
         help="Split of the corpus or protocol; may be a slice of a corpus; default: the only one, or eval.",

@@ -19,11 +19,13 @@ from .readable import leave_out_unreadable
 from .trials import FEATURES, Corpus, count_classes, list_trials, read_label_map
 
 
-def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) -> Corpus:
+def load_corpus(
+    arguments: CorpusArguments, *, unlabelled: str | None = None, needs_label_map: bool = True
+) -> Corpus:
     """
     Load the corpus that the arguments name: an official one, the demo, a folder or a data set of the Hub; of
     several, all of them as one (see [`pool_corpora`]).
-    `unlabelled` is the label of what has none in a folder.
+    `unlabelled` is the label of what has none in a folder; `needs_label_map` is false where a model needs it.
 
     Raises:
         FileNotFoundError: a folder, protocols or audio files that are not there.
@@ -42,12 +44,14 @@ def load_corpus(arguments: CorpusArguments, *, unlabelled: str | None = None) ->
     corpora = []
     for text in names:
         name, weight = (None, 1) if text is None else read_weight(text)
-        corpus = replace(_load_one(name, arguments, unlabelled), weight=weight)
+        corpus = replace(_load_one(name, arguments, unlabelled, needs_label_map), weight=weight)
         corpora.append(_add_breakdowns(corpus, arguments.breakdown or []))
     return corpora[0] if len(corpora) == 1 else pool_corpora(corpora)
 
 
-def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | None) -> Corpus:
+def _load_one(
+    name: str | None, arguments: CorpusArguments, unlabelled: str | None, needs_label_map: bool
+) -> Corpus:
     """The corpus of this name, or that of --data_dir."""
     data_dir = arguments.data_dir and Path(arguments.data_dir).expanduser()
     if name == DEMO or (name is None and data_dir is None):
@@ -85,7 +89,7 @@ def _load_one(name: str | None, arguments: CorpusArguments, unlabelled: str | No
     if found:
         layout = LAYOUTS[found[0]]
         unused = [f"{role}_column" for role in GUESSES if columns[role] is not None]
-        unused += ["label_map"] * (arguments.label_map is not None)
+        unused += ["label_map"] * (needs_label_map and arguments.label_map is not None)
         if unused and len(arguments.dataset or ()) < 2:  # of several, another may need it
             raise ValueError(
                 f"--{unused[0]} has no effect on {layout.name.title}: its protocols say it. Leave it out."

@@ -22,6 +22,7 @@ from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
 from .examination import make_validation_set
 from .files import write_json
+from .foreign_model import ForeignFeatureExtractor
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_countermeasure, write_into_config
 from .pooling import Scope, list_absent, list_scopes
@@ -48,7 +49,7 @@ from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
 from .segment_labels import describe_localization, match_labels, measure_windows
 from .segments import describe_windows, state_windows
-from .trials import Corpus, choose_split, list_trials, read_label_map
+from .trials import KEYS, Corpus, choose_split, list_trials, parse_label_map, read_label_map
 from .validation_set import VALIDATION_NAME, ValidationSet
 from .verdict import Costs, state
 
@@ -66,7 +67,7 @@ def run_model(
     state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
     share_out_cores(args.num_threads, state.device)
     if args.mode == "files":
-        return score_files(args, write_reports)
+        return score_files(args, corpus_args.label_map, write_reports)
     evaluate_model(args, corpus_args)
     return 0
 
@@ -79,8 +80,9 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     num_workers = count_workers(state.device.type != "cpu") if args.num_workers is None else args.num_workers
     batches = Batches(args.batch_size, num_workers)
     with state.main_process_first():
-        countermeasure = load_model(args)
-        corpus = load_corpus(corpus_args)
+        countermeasure = load_model(args, corpus_args.label_map)
+        is_of_model = not find_unused_labels(countermeasure, corpus_args.label_map)
+        corpus = load_corpus(corpus_args, needs_label_map=not is_of_model)
     check_arguments(args, countermeasure, corpus)
     split = choose_split(corpus, args.split)
     corpus, splits = take_readable_splits(
@@ -118,7 +120,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     llrs, calibration, whole = None, countermeasure.calibration, scopes[0]
     if args.calibrate:
         fitted_on = {"corpus": whole.corpus.name, "split": whole.split}
-        fitted_on["weights_sha256"] = about["weights_sha256"]
+        fitted_on |= {of: about[of] for of in ("weights_sha256", "preprocessing") if of in about}
         llrs = calibrate_trials(whole.trials, scores, prior=args.calibration_prior, about=fitted_on)
     elif calibration is not None:
         llrs = apply_calibration(calibration, scores, whole.corpus.name, whole.split)
@@ -162,12 +164,33 @@ def describe_evaluation(
     lines = [corpus.note] if corpus.note else []
     lines += [
         f"Model: {countermeasure.name}, {countermeasure.model.num_parameters():,} parameters",
+        *describe_preprocessing(countermeasure),
         f"Precision: {', '.join(countermeasure.precision.describe()) or 'float32'}",
         *(f"Corpus: {describe_split(scope.corpus, scope.split, scope.counts)}" for scope in scopes),
         *describe_left_out(corpus),
         *(f"Of {name} there is no {split}" for name in list_absent(corpus, scopes)),
     ]
     return "\n".join(lines)
+
+
+def describe_preprocessing(countermeasure: Countermeasure) -> list[str]:
+    """Lines that say what a model does in its own way."""
+    own, lines = countermeasure.preprocessing, []
+    if "labels" in own:
+        lines.append(f"Labels: {', '.join(f'{label} means {key}' for label, key in own['labels'].items())}")
+    if "feature_extractor" in own:
+        scored = "whole recordings, since what it was trained on is not stated (--seconds takes a crop)"
+        if own["seconds"] is not None:
+            scored = f"the first {own['seconds']:g} s of each recording"
+        extractor = f"the model's own {own['feature_extractor']} at {own['sampling_rate']:,} Hz"
+        lines.append(f"Preprocessing: {extractor}, {scored}")
+    return lines
+
+
+def find_unused_labels(countermeasure: Countermeasure, label_map: str | None) -> list[str]:
+    """What `--label_map` explains that is no label of the model."""
+    own = {label.strip().casefold() for label in countermeasure.preprocessing.get("labels", KEYS)}
+    return [label for label in parse_label_map(label_map) if label not in own]
 
 
 def check_arguments(args: EvaluationArguments, countermeasure: Countermeasure, corpus: Corpus) -> None:
@@ -196,13 +219,15 @@ def make_evaluations(
             yield scope, Evaluation.from_arguments(own_args, scope.corpus, scope.split, scope.trials, keys)
 
 
-def score_files(args: EvaluationArguments, write_reports: Callable[..., None]) -> int:
+def score_files(args: EvaluationArguments, label_map: str | None, write_reports: Callable[..., None]) -> int:
     """Score recordings, a printed line each; returns 1 if one could not be read."""
     if PartialState().num_processes > 1:
         raise ValueError("--files is scored by one process: start it by `python eval.py`.")
     files, num_others = find_recordings(Path(file).expanduser() for file in args.files)
     labels = args.segment_labels and match_labels(Path(args.segment_labels).expanduser(), files)
-    countermeasure = load_model(args)
+    countermeasure = load_model(args, label_map)
+    if unused := find_unused_labels(countermeasure, label_map):
+        raise ValueError(f"--label_map: {args.model} has no label {unused[0]!r}. Leave it out.")
     extractor, validation = countermeasure.feature_extractor, countermeasure.validation
     costs = Costs.from_arguments(args, validation)
     if extractor.num_samples is None and (args.window_hop or args.plot_timeline):
@@ -223,7 +248,8 @@ def score_files(args: EvaluationArguments, write_reports: Callable[..., None]) -
     is_validated = hop == choose_hop(extractor)  # the windows of the validation set are so far apart
     if validation is not None and not is_validated:
         print("Passages that look spoofed are not named: the model was calibrated without --window_hop.")
-    print(describe_columns(countermeasure, threshold, hop, costs), TITLES, sep="\n\n")
+    about_scores = describe_columns(countermeasure, threshold, hop, costs)
+    print("\n".join([*describe_preprocessing(countermeasure), about_scores]), TITLES, sep="\n\n")
     recordings = []
     try:
         for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
@@ -260,13 +286,17 @@ def score_files(args: EvaluationArguments, write_reports: Callable[..., None]) -
     return int(failed > 0)
 
 
-def load_model(args: EvaluationArguments) -> Countermeasure:
+def load_model(args: EvaluationArguments, label_map: str | None) -> Countermeasure:
     """The trained model that the arguments name."""
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    options |= {"label_map": label_map, "seconds": args.seconds}
     countermeasure = load_countermeasure(args.model, **options)
-    if args.torch_compile and countermeasure.feature_extractor.num_samples is None:
+    extractor = countermeasure.feature_extractor
+    if args.torch_compile and (
+        extractor.num_samples is None or isinstance(extractor, ForeignFeatureExtractor)
+    ):
         raise ValueError(
-            f"{args.model} scores whole recordings, and would be compiled for each length: leave "
+            f"{args.model} scores recordings of any length, and would be compiled for each: leave "
             "--torch_compile out."
         )
     precision = Precision(bf16=args.bf16, tf32=args.tf32, torch_compile=args.torch_compile)

@@ -3,7 +3,7 @@ model's folder holds and that is trained on, and a trained one from a folder or 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from .base_model import (
 )
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 from .files import ONNX_NAME, find_weights, hash_files, is_exported, write_json
+from .foreign_model import ForeignFeatureExtractor, compute_by_shape, name_classes
 from .onnx_model import OnnxModel
 from .precision import Precision
-from .trials import KEYS
+from .trials import KEYS, read_label_map
 from .validation_set import VALIDATION_NAME, ValidationSet
 
 
@@ -52,6 +53,9 @@ class Countermeasure:
     model: PreTrainedModel
     feature_extractor: SequenceFeatureExtractor
     precision: Precision = Precision()  # of its scores
+    preprocessing: dict = field(
+        default_factory=dict
+    )  # what of a model is not as this package's models have it
     calibration: dict | None = None  # of its config, which is taken out of `model`, so that it gives scores
     validation: ValidationSet | None = None  # the trials of the calibration, where they are kept
 
@@ -140,21 +144,29 @@ def list_settings(config: PreTrainedConfig | SequenceFeatureExtractor) -> dict:
 
 
 def load_countermeasure(
-    model: str, *, revision: str | None = None, trust_remote_code: bool = False
+    model: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    label_map: str | None = None,
+    seconds: float | None = None,
 ) -> Countermeasure:
     """
-    Load a trained model and its feature extractor. The architectures of this package are known once
-    `modeling` has been imported; of others the code must come with the model, see `trust_remote_code`.
+    Load a trained model and its feature extractor. The architectures of transformers are known, and those of
+    this package once `modeling` has been imported; of others the code must come with the model.
 
     Args:
-        model: a folder that train.py, `save_pretrained` or an export to ONNX wrote, or an id on the Hub.
+        model: a folder that train.py, `save_pretrained` or an export to ONNX wrote, or an id on the Hub, of
+            an audio-classification model of two labels.
         revision: branch, tag or commit on the Hub.
-        trust_remote_code: run the code that comes with a model of an architecture that this package lacks.
+        trust_remote_code: run the code that comes with a model of an architecture that is not known.
+        label_map: what labels mean that are not spelt as usual; see [`~processing.trials.read_label_map`].
+        seconds: the crop, for a model whose feature extractor is not of this package.
 
     Raises:
         FileNotFoundError: neither a folder nor on the Hub, or no trained model.
         ValueError: weights that are damaged, lack parameters or do not fit the config, labels other than
-            bonafide and spoof, a feature extractor that does not crop.
+            bonafide and spoof or of unknown meaning, `seconds` for a model that has a crop of its own.
     """
     name, commit, folder = model, None, find_folder(model.removesuffix(f"/{ONNX_NAME}"))
     if folder is not None:
@@ -177,33 +189,43 @@ def load_countermeasure(
         network = align_weights(_load_model(folder, model, trust_remote_code=trust_remote_code))
     with explain_errors(f"The model {model}", SAVE_REMEDY):
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    if set(network.config.label2id) != set(KEYS):
-        raise ValueError(
-            f"{model} has the labels {', '.join(network.config.label2id)}; a countermeasure has "
-            f"{' and '.join(KEYS)}. Set id2label in its config."
-        )
+    labels = name_classes(network.config, read_label_map(label_map), model)
+    preprocessing = {} if set(labels) == set(KEYS) else {"labels": labels}
     if not hasattr(extractor, "num_samples"):
+        extractor = ForeignFeatureExtractor(extractor, seconds)
+        network.forward = compute_by_shape(network.forward)
+        preprocessing |= extractor.describe()
+    elif seconds is not None:
         raise ValueError(
-            f"The feature extractor of {model} is {type(extractor).__name__}, which does not crop to a "
-            "number of samples; AntiSpoofingFeatureExtractor does."
+            f"--seconds {seconds:g} has no effect: {model} says itself what it crops. Leave it out."
         )
-    calibration = _take_calibration(network, folder)
+    calibration = _take_calibration(network, folder, preprocessing)
     validation = _load_validation_set(folder, calibration)
     return Countermeasure(
-        name, folder, commit, network, extractor, calibration=calibration, validation=validation
+        name,
+        folder,
+        commit,
+        network,
+        extractor,
+        preprocessing=preprocessing,
+        calibration=calibration,
+        validation=validation,
     )
 
 
-def _take_calibration(model: PreTrainedModel, folder: Path) -> dict | None:
-    """The calibration of the config, which no longer has it; `None`, with a warning, if of other weights."""
+def _take_calibration(model: PreTrainedModel, folder: Path, preprocessing: dict) -> dict | None:
+    """The calibration of the config, which no longer has it; `None`, with a warning, if of other scores."""
     if (calibration := getattr(model.config, "calibration", None)) is None:
         return None
     model.config.calibration = None
+    differs = "weights than those beside it"
     if calibration.get("weights_sha256") == hash_files(find_weights(folder)):
-        return calibration
+        if calibration.get("preprocessing", {}) == preprocessing:
+            return calibration
+        differs = "labels or another crop than those asked for"
     logger.warning(
-        f"The calibration in {folder / 'config.json'} is of other weights than those beside it, and is not "
-        "used. Calibrate the model again by --calibrate."
+        f"The calibration in {folder / 'config.json'} is of other {differs}, and is not used. Calibrate the "
+        "model again by --calibrate."
     )
     return None
 

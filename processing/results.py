@@ -240,10 +240,12 @@ def describe_model(folder: Path) -> dict:
 
 
 def describe_countermeasure(countermeasure: "Countermeasure") -> dict:
-    """What [`describe_model`] says, by the name of a loaded model, its commit on the Hub, and what of its
-    precision is not float32."""
+    """What [`describe_model`] says, by the name of a loaded model, its commit on the Hub, what of its
+    precision is not float32, and what its labels and preprocessing are, if they are its own."""
     about = {**describe_model(countermeasure.folder), "model": countermeasure.name}
     about |= countermeasure.precision.describe()
+    if countermeasure.preprocessing:
+        about["preprocessing"] = countermeasure.preprocessing
     return {**about, "revision": countermeasure.revision} if countermeasure.revision else about
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -192,9 +192,8 @@ def _start_batch(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> C
 
 
 def _forward(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> ModelOutput:
-    non_blocking = model.device.type == "cuda"
     inputs = {name: of for name, of in batch.items() if name != "labels"}
-    return model(**{name: of.to(model.device, non_blocking=non_blocking) for name, of in inputs.items()})
+    return model(**send_to_device(inputs, model.device, non_blocking=model.device.type == "cuda"))
 
 
 @torch.inference_mode()
@@ -219,7 +218,7 @@ def identify_scoring(
     folder = countermeasure.folder
     return {
         **describe_countermeasure(countermeasure),
-        "files_sha256": hash_files([*folder.glob("preprocessor_config.json"), *folder.glob("*.py")]),
+        "files_sha256": hash_files([*folder.glob("*processor_config.json"), *folder.glob("*.py")]),
         "config_sha256": digest_config(folder),
         "corpus": corpus.name,
         "split": split,

@@ -73,10 +73,12 @@ class Corpus:
 
 
 def read_label_map(text: str | None) -> dict[str, str]:
-    """
-    Keys by labels: [`KEY_OF_LABEL`], and the spellings that `--label_map` adds to it or changes in it, as in
-    `deepfake=spoof,0=bonafide`. A ValueError if the text is not such a list.
-    """
+    """Keys by labels: [`KEY_OF_LABEL`], and the spellings that `--label_map` adds to it or changes in it."""
+    return KEY_OF_LABEL | parse_label_map(text)
+
+
+def parse_label_map(text: str | None) -> dict[str, str]:
+    """Keys by labels in small letters, of `deepfake=spoof,0=bonafide`; a ValueError if it is no such list."""
     pairs = [pair.rpartition("=") for pair in (text or "").split(",") if pair.strip()]
     added = {label.strip().casefold(): key.strip() for label, _, key in pairs}
     if "" in added or not set(added.values()) <= set(KEYS) or len(added) < len(pairs):
@@ -84,7 +86,7 @@ def read_label_map(text: str | None) -> dict[str, str]:
             f"--label_map {text!r} is not a list of each label once, with bonafide or spoof: "
             "real=bonafide,deepfake=spoof."
         )
-    return KEY_OF_LABEL | added
+    return added
 
 
 def read_keys(labels: pd.Series, keys: Mapping[str, str], source: str) -> pd.Series:
