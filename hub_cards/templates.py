@@ -17,6 +17,7 @@ from processing.report import (
     describe_counts,
     tabulate_conditions,
 )
+from processing.segments import format_time
 
 from . import tables
 
@@ -62,6 +63,7 @@ _ENVIRONMENT.filters |= {
     "corpus": describe_corpus,
     "json": json.dumps,
     "stages": group_stages,
+    "time": format_time,
 }
 
 

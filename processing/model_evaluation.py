@@ -29,9 +29,11 @@ from .pooling import Scope, list_absent, list_scopes
 from .precision import Precision
 from .recordings import (
     TITLES,
+    add_statement,
     choose_hop,
     describe_columns,
     describe_recording,
+    describe_scoring,
     find_recordings,
     score_recordings,
     write_recordings,
@@ -39,19 +41,17 @@ from .recordings import (
 )
 from .report import describe_left_out, describe_split
 from .results import (
-    SCORE_OF_MODEL,
     choose_decision_threshold,
     describe_countermeasure,
-    describe_environment,
     measure_at_threshold,
 )
 from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
 from .segment_labels import describe_localization, match_labels, measure_windows
-from .segments import describe_windows, state_windows
+from .segments import describe_windows
 from .trials import KEYS, Corpus, choose_split, list_trials, parse_label_map, read_label_map
 from .validation_set import VALIDATION_NAME, ValidationSet
-from .verdict import Costs, state
+from .verdict import Costs
 
 
 def run_model(
@@ -245,32 +245,20 @@ def score_files(args: EvaluationArguments, label_map: str | None, write_reports:
     if num_others:
         noun = "file" if num_others == 1 else "files"
         print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
-    is_validated = hop == choose_hop(extractor)  # the windows of the validation set are so far apart
-    if validation is not None and not is_validated:
+    if validation is not None and hop != choose_hop(extractor):
         print("Passages that look spoofed are not named: the model was calibrated without --window_hop.")
     about_scores = describe_columns(countermeasure, threshold, hop, costs)
     print("\n".join([*describe_preprocessing(countermeasure), about_scores]), TITLES, sep="\n\n")
-    recordings = []
+    recordings, rate = [], args.family_wise_rate
     try:
         for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
-            if validation is not None and recording.has_score:
-                recording.statement = statement = state(recording, validation, costs)
-                if statement["fitness"]["is_fit"] and is_validated:
-                    statement["windows"] = state_windows(recording, validation, args.family_wise_rate)
+            add_statement(recording, countermeasure, costs, hop_seconds=hop, family_wise_rate=rate)
             tqdm.write(describe_recording(recording.summarize(threshold)))
             if windows := recording.statement and recording.statement["windows"]:
-                tqdm.write(f"{'':>10} {describe_windows(windows, args.family_wise_rate)}")
+                tqdm.write(f"{'':>10} {describe_windows(windows, rate)}")
             recordings.append(recording)
     finally:  # what has been scored is kept, whatever ends the rest
-        about = {
-            **describe_countermeasure(countermeasure),
-            "score": SCORE_OF_MODEL,
-            "decision_threshold": threshold,
-            "calibration": countermeasure.calibration,
-            "window_hop_seconds": hop,
-            **describe_environment(),
-        }
-        write_recordings(folder, recordings, threshold, about)
+        write_recordings(folder, recordings, threshold, describe_scoring(countermeasure, hop))
     if args.plot_timeline:
         write_timelines(folder, recordings, extractor.num_samples / extractor.sampling_rate, threshold)
     if labels:

@@ -20,9 +20,10 @@ from .folder_tree import FolderTree, read_tree
 from .measurements import SignalMeter
 from .models import Countermeasure
 from .report import describe_calibration
-from .segments import format_time, write_segments
+from .results import SCORE_OF_MODEL, describe_countermeasure, describe_environment
+from .segments import format_time, state_windows, write_segments
 from .signal_check import check_channels
-from .verdict import Costs, describe_decisions, explain
+from .verdict import Costs, describe_decisions, explain, state
 from .windows import Window, score_windows
 
 
@@ -185,6 +186,7 @@ def score_recordings(
     *,
     hop_seconds: float | None = None,
     batch_size: int = 32,
+    max_seconds: float = math.inf,
 ) -> Iterator[Recording]:
     """
     Score recordings of any format and length, one after the other, as they are finished. Memory does not grow
@@ -196,6 +198,7 @@ def score_recordings(
             in the recording's `error`.
         hop_seconds: from the start of a window to that of the next; see [`choose_hop`].
         batch_size: windows that are scored at once, of short recordings those of several.
+        max_seconds: a recording that turns out to be longer is not scored.
 
     Raises:
         ValueError: windows that are further apart than they are long, or a batch size below 1.
@@ -208,7 +211,7 @@ def score_recordings(
         batch_size = 1  # whole utterances would all be padded to the longest
     begun: list[Recording] = []  # and not handed out yet
     with tqdm(desc="Scoring", unit=" s", unit_scale=True, total=0) as bar:
-        windows = _decode_files(files, begun, extractor, hop, bar)
+        windows = _decode_files(files, begun, extractor, hop, max_seconds, bar)
         while batch := list(itertools.islice(windows, batch_size)):  # of one file or of several
             scored = score_windows(model, extractor, [of[1:] for of in batch], countermeasure.calibration)
             for (recording, _, _), window in zip(batch, scored, strict=True):
@@ -226,6 +229,7 @@ def _decode_files(
     begun: list[Recording],
     extractor: SequenceFeatureExtractor,
     hop: float | None,
+    max_seconds: float,
     bar: tqdm,
 ) -> Iterator[tuple[Recording, int, np.ndarray]]:
     """The windows of all files: the recording, which is added to `begun`, the first sample, the samples."""
@@ -239,12 +243,14 @@ def _decode_files(
         begun.append(recording)
         options = {"sampling_rate": rate, "remarks": recording.remarks}
         try:
+            _check_length(recording.header["seconds"], max_seconds, path)  # before so much is decoded
             if hop is None:
                 windows = [(0, decode_audio(file, **options))]
             else:
                 lengths = {"num_samples": extractor.num_samples, "hop": round(hop * rate)}
                 windows = decode_windows(file, **lengths, **options)
             for start, samples in windows:
+                _check_length((start + len(samples)) / rate, max_seconds, path)
                 yield recording, start, samples
                 meter.add(samples[num_measured - start :])
                 num_measured = start + len(samples)
@@ -253,6 +259,42 @@ def _decode_files(
             recording.measurements["sampling_rate"] = recording.header.get("sampling_rate") or math.nan
         except (ValueError, OSError) as error:
             recording.error = str(error)
+
+
+def _check_length(seconds: float, max_seconds: float, path: Path) -> None:
+    if seconds > max_seconds:
+        raise ValueError(f"{path} is longer than {format_time(max_seconds)}: cut out what is in question.")
+
+
+def add_statement(
+    recording: Recording,
+    countermeasure: Countermeasure,
+    costs: Costs,
+    *,
+    hop_seconds: float | None,
+    family_wise_rate: float,
+) -> None:
+    """Give a recording its statement, if it has a score and the model a validation set; on its passages only
+    where the windows are as far apart as those of that set."""
+    validation = countermeasure.validation
+    if validation is None or not recording.has_score:
+        return
+    recording.statement = state(recording, validation, costs)
+    is_validated = hop_seconds == choose_hop(countermeasure.feature_extractor)
+    if recording.statement["fitness"]["is_fit"] and is_validated:
+        recording.statement["windows"] = state_windows(recording, validation, family_wise_rate)
+
+
+def describe_scoring(countermeasure: Countermeasure, hop_seconds: float | None) -> dict:
+    """What recordings are scored with, as recordings.json has it."""
+    return {
+        **describe_countermeasure(countermeasure),
+        "score": SCORE_OF_MODEL,
+        "decision_threshold": getattr(countermeasure.model.config, "decision_threshold", None),
+        "calibration": countermeasure.calibration,
+        "window_hop_seconds": hop_seconds,
+        **describe_environment(),
+    }
 
 
 def write_recordings(

@@ -1,0 +1,209 @@
+"""A page on which a recording is dropped, or made with the microphone, and judged: python -m hub_cards.demo
+--model MODEL. It is served on this machine only, asks the internet for nothing and keeps nothing."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Event, Lock
+from types import ModuleType
+
+
+logger = logging.getLogger(__name__)
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
+FORGOTTEN_SECONDS = 3600  # after which an upload that nobody waits for any more is deleted
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the page takes: of a file `megabytes` and `minutes`, and `people` who wait for an answer."""
+
+    megabytes: int = 200
+    minutes: int = 60
+    people: int = 20
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"--max_{name} {value} must be at least 1.")
+
+
+class Uploads:
+    """
+    Deletes a file once it is answered. Gradio keeps files by their content: two people who send the same
+    one share it, so the last who waits for it does.
+    """
+
+    def __init__(self):
+        self.waiting, self.lock = Counter(), Lock()
+
+    def expect(self, file: str) -> str:
+        """Somebody waits for an answer on this file, in the place of the answer before."""
+        with self.lock:
+            self.waiting[file] += 1
+        return ""
+
+    def finish(self, file: str) -> None:
+        """One person has the answer."""
+        with self.lock:
+            self.waiting[file] -= 1
+            if self.waiting[file] <= 0:
+                del self.waiting[file]
+                Path(file).unlink(missing_ok=True)
+
+
+@contextmanager
+def open_page(
+    model: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    limits: Limits = Limits(),
+    port: int | None = None,
+) -> Iterator[str]:
+    """
+    The address of the page, which is served as long as the context lasts.
+
+    Args:
+        model: see [`~processing.models.load_countermeasure`], also for `revision` and `trust_remote_code`.
+        port: by default the first that is free from 7860 on.
+
+    Raises:
+        ImportError: Gradio is not installed.
+        FileNotFoundError, ValueError: no trained model, or a damaged one.
+        OSError: the port is in use.
+    """
+    with TemporaryDirectory(prefix="demo-") as temporary:
+        os.environ["GRADIO_TEMP_DIR"] = temporary  # where it keeps uploads
+        gradio = import_gradio()
+        page = build_page(gradio, model, revision, trust_remote_code, limits)
+        _, address, _ = page.queue(max_size=limits.people).launch(
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            server_port=port,
+            max_file_size=f"{limits.megabytes}mb",
+            allowed_paths=[],
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+            ssr_mode=False,
+            theme=gradio.themes.Default(font=FONTS),
+        )
+        try:
+            yield address
+        finally:
+            page.close()
+
+
+def serve(model: str, **options) -> None:
+    """Serve the page of [`open_page`] until the process is stopped, by SIGTERM or Ctrl+C."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that uploads are deleted
+    with open_page(model, **options) as address:
+        print(f"Open {address} in a browser. Ctrl+C stops the page.", flush=True)
+        Event().wait()
+
+
+def import_gradio() -> ModuleType:
+    """ImportError with the remedy, where it is not installed."""
+    try:
+        import gradio
+    except ImportError as error:
+        raise ImportError(f'{error}. Install what the page needs by pip install -e ".[demo]".') from error
+    return gradio
+
+
+async def take_upload(file: str) -> str:
+    """Take an upload from where it is; ValueError: a web address, from which Gradio would fetch a file."""
+    if "://" in str(file):
+        raise ValueError(f"Only files that were sent are taken, and not {file}.")
+    return str(file)
+
+
+def build_page(gradio: ModuleType, model: str, revision: str | None, trust_remote_code: bool, limits: Limits):
+    """The page as `gradio.Blocks`; loads the model."""
+    import torch  # which takes seconds
+    from accelerate import PartialState
+
+    import modeling  # noqa: F401  registers the architectures
+    from processing.machine import share_out_cores
+    from processing.models import load_countermeasure
+
+    from .demo_answer import answer
+    from .templates import render_template
+
+    share_out_cores(None, PartialState(cpu=not torch.accelerator.is_available()).device)
+    countermeasure = load_countermeasure(model, revision=revision, trust_remote_code=trust_remote_code)
+    uploads = Uploads()
+
+    def respond(file: str, progress=gradio.Progress(track_tqdm=True)) -> tuple[None, str]:
+        """The answer, and nothing any more where the file was dropped."""
+        try:
+            return None, answer(Path(file), countermeasure, 60 * limits.minutes)
+        except Exception:  # whatever it is: the person at the page is told, and its owner sees why
+            logger.exception("No answer on a recording")
+            raise gradio.Error("The page has failed, and its owner can see why. Try another file.") from None
+        finally:
+            uploads.finish(file)
+
+    with gradio.Blocks(
+        title="Human or synthetic speech?", analytics_enabled=False, delete_cache=(60, FORGOTTEN_SECONDS)
+    ) as page:
+        gradio.HTML(
+            render_template(
+                "demo_page.html",
+                where=model,
+                remedy="calibrate the model again",
+                model=countermeasure.name,
+                calibration=countermeasure.calibration,
+                limits=limits,
+            )
+        )
+        with gradio.Tab("File"):
+            file = gradio.File(label="Recording", height=160)
+        with gradio.Tab("Microphone"):
+            microphone = gradio.Audio(sources=["microphone"], type="filepath", label="Recording")
+        said = gradio.HTML()
+        file.async_move_resource_to_block_cache = microphone.async_move_resource_to_block_cache = take_upload
+        for source, event in ((file, file.upload), (microphone, microphone.stop_recording)):
+            options = {"api_visibility": "private"}
+            expected = event(uploads.expect, source, said, queue=False, show_progress="hidden", **options)
+            expected.then(respond, source, [source, said], concurrency_id="model", **options)
+    return page
+
+
+def main(argv: list[str]) -> None:
+    """Serve the page that the arguments ask for."""
+    parser = argparse.ArgumentParser(prog="python -m hub_cards.demo", description=__doc__)
+    parser.add_argument("--model", required=True, help="folder of a trained model, or its id on the Hub")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run the code that comes with the model"
+    )
+    parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
+    for limit, of in zip(
+        fields(Limits), ("size of a file", "length of a recording", "who wait"), strict=True
+    ):
+        text = f"largest {of} (default: {limit.default})"
+        parser.add_argument(f"--max_{limit.name}", type=int, default=limit.default, help=text)
+    args = vars(parser.parse_args(argv))
+    try:
+        limits = Limits(**{limit.name: args.pop(f"max_{limit.name}") for limit in fields(Limits)})
+        serve(args.pop("model"), limits=limits, **args)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"{parser.prog}: error: {error}")
+    except KeyboardInterrupt:
+        print("Stopped; nothing of what was sent is kept.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
