@@ -47,7 +47,7 @@ class AasistBackend(nn.Module, SpectroTemporalGraphs):
 
     def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         """One state (batch, 1, frames, hidden_size) to (batch, output_size)."""
-        hidden = self.projector(states).transpose(2, 3)  # (batch, 1, 128, frames)
+        hidden = self.projector(states.squeeze(1)).unsqueeze(1).transpose(2, 3)  # (batch, 1, 128, frames)
         hidden = selu_(self.first_norm(F.max_pool2d(hidden, POOL_SIZE)))  # (batch, 1, bands, frames // 3)
         for block in self.blocks:
             hidden = block(hidden)  # (batch, channels, bands, frames // 3)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
+from .float32 import apply_unrounded
 
 
 class MeanPooling(nn.Module):
@@ -19,9 +20,7 @@ class MeanPooling(nn.Module):
     def forward(self, states: torch.Tensor, frame_mask: torch.Tensor | None = None) -> torch.Tensor:
         """One state (batch, 1, frames, hidden_size) and a mask (batch, frames), true where there is speech,
         to (batch, output_size)."""
-        pooled = self.pool(states.squeeze(1), frame_mask)
-        with torch.autocast(pooled.device.type, enabled=False):  # of the vector that scores come from
-            return F.gelu(self.projector(pooled.to(self.projector.weight.dtype)))
+        return F.gelu(apply_unrounded(self.projector, self.pool(states.squeeze(1), frame_mask)))
 
     def pool(self, hidden: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
         """(batch, frames, hidden_size) to (batch, hidden_size)."""

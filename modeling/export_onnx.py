@@ -6,6 +6,9 @@ The folder holds `model.onnx`, which takes `input_values` (batch, num_samples), 
 (batch, 2), `score` (batch,), higher = more bona fide, and `embeddings` (batch, size), with all that a program
 must know in its metadata; `config.json` and `preprocessor_config.json`, by which `eval.py --model
 exported/lcnn` scores with it; and `score_onnx.py`, which needs numpy, soundfile and onnxruntime only.
+
+With `--int8` the products with weights are in int8, see `quantize_onnx.py`. Scores then differ, by how much
+is said, and a decision threshold and a calibration of the model's scores are left out.
 """
 
 import json
@@ -28,6 +31,7 @@ from processing.onnx_model import OnnxModel, import_package
 from processing.scoring import score_batch
 
 from .modeling_countermeasure import list_labels
+from .quantize_onnx import list_linear_weights, quantize_products
 
 
 BATCH_SIZES = (1, 3, 64)  # at which the export is held against the model
@@ -48,20 +52,27 @@ class Scorer(nn.Module):
         return outputs.logits, score, outputs.embeddings
 
 
-def export_onnx(countermeasure: Countermeasure, folder: Path) -> float:
+def export_onnx(
+    countermeasure: Countermeasure, folder: Path, *, int8: bool = False
+) -> tuple[float, tuple[float, float] | None]:
     """
-    Write the folder of an exported model; returns the largest difference of a score from the model's.
+    Write the folder of an exported model.
+
+    Returns:
+        The largest difference of a score from the model's, and, with `int8`, milliseconds of an utterance in
+        float32 and in int8.
 
     Raises:
         FileExistsError: the folder holds a model.
         ImportError: a package of the extra `onnx` is missing.
-        ValueError: scores that differ by more than `LARGEST_DIFFERENCE`.
+        ValueError: scores that differ by more than `LARGEST_DIFFERENCE` in float32; int8 that gains nothing.
     """
     if (folder / "config.json").exists():
         raise FileExistsError(f"{folder} holds a model already. Name another --output_dir.")
     for package in ("onnxruntime", "onnxscript"):  # said before torch's exporter works for a minute
         import_package(package)
     model, extractor = countermeasure.model.eval(), countermeasure.feature_extractor
+    linear = list_linear_weights(model) if int8 else None
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
         made = Path(unfinished, "model")
@@ -81,7 +92,7 @@ def export_onnx(countermeasure: Countermeasure, folder: Path) -> float:
         )
         for node in program.model.graph.all_nodes():
             node.metadata_props.clear()  # stack traces, with paths of this machine
-        program.model.metadata_props.update(describe(countermeasure))
+        program.model.metadata_props.update(describe(countermeasure, int8=int8))
         program.save(made / ONNX_NAME, external_data=False)
         difference = find_difference(countermeasure, OnnxModel.load(made))
         if not difference <= LARGEST_DIFFERENCE:
@@ -89,26 +100,32 @@ def export_onnx(countermeasure: Countermeasure, folder: Path) -> float:
                 f"The export of {countermeasure.name} is not right: a score differs by {difference:.2g} from "
                 f"the model's, more than {LARGEST_DIFFERENCE:g}. Nothing is written."
             )
-        config = json.loads((made / "config.json").read_text(encoding="utf-8"))
-        if countermeasure.calibration:
+        config, milliseconds = json.loads((made / "config.json").read_text(encoding="utf-8")), None
+        if int8:
+            example = next(make_batches(extractor)).numpy()
+            milliseconds = quantize_products(made / ONNX_NAME, linear, example)
+            difference = find_difference(countermeasure, OnnxModel.load(made))
+            config["decision_threshold"] = None
+        elif countermeasure.calibration:
             weights = hash_files([made / ONNX_NAME])
             config["calibration"] = {**countermeasure.calibration, "weights_sha256": weights}
             if validation := countermeasure.validation:
                 replace(validation, about=config["calibration"]).save(made)
         write_json(made / "config.json", config)
         move_model(made, folder)
-    return difference
+    return difference, milliseconds
 
 
-def describe(countermeasure: Countermeasure) -> dict[str, str]:
+def describe(countermeasure: Countermeasure, *, int8: bool = False) -> dict[str, str]:
     """The metadata of `model.onnx`, each value as JSON."""
     extractor, config = countermeasure.feature_extractor, countermeasure.model.config
     settings = ("sampling_rate", "num_samples", "padding", "do_normalize")
     about = {
         "labels": list_labels(config),
         "num_parameters": countermeasure.model.num_parameters(),
-        "decision_threshold": config.decision_threshold,
-        "calibration": countermeasure.calibration,
+        "is_int8": int8,
+        "decision_threshold": None if int8 else config.decision_threshold,
+        "calibration": None if int8 else countermeasure.calibration,
         **{name: getattr(extractor, name) for name in settings},
     }
     return {name: json.dumps(value) for name, value in about.items()}
@@ -149,17 +166,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
     parser.add_argument("--revision", help="Branch, tag or commit of a Hub model.")
     parser.add_argument("--output_dir", type=Path, required=True, help="Where the export goes.")
+    parser.add_argument(
+        "--int8", action="store_true", help="Products with weights in int8; refused where that is not faster."
+    )
     args = parser.parse_args(arguments)
     try:
         countermeasure = load_countermeasure(args.model, revision=args.revision)
         if countermeasure.preprocessing:
             raise ValueError(f"{args.model} is not a model of this package: export it by optimum-cli.")
-        difference = export_onnx(countermeasure, args.output_dir)
+        difference, milliseconds = export_onnx(countermeasure, args.output_dir, int8=args.int8)
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
     size = (args.output_dir / ONNX_NAME).stat().st_size / 1e6
     print(f"Written: {args.output_dir.resolve()}, {ONNX_NAME} of {size:.1f} MB")
     print(f"Largest difference of a score in batches of {', '.join(map(str, BATCH_SIZES))}: {difference:.1e}")
+    if milliseconds:
+        print("An utterance takes {:.1f} ms in int8, {:.1f} ms in float32".format(*reversed(milliseconds)))
+        print("Calibration and decision threshold are left out: eval.py sets them, see --calibrate")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class GraphAttention(nn.Module):
         """(batch, nodes, in_size) to (batch, nodes, out_size)."""
         nodes = self.dropout(nodes)
         pairs = nodes.unsqueeze(2) * nodes.unsqueeze(1)  # (batch, nodes, nodes, in_size)
-        energies = (torch.tanh(self.attention(pairs)) @ self.energy).squeeze(-1)
+        energies = (torch.tanh(apply_to_pairs(self.attention, pairs)) @ self.energy).squeeze(-1)
         weights = torch.softmax(energies / self.temperature, dim=-1)  # (batch, nodes, nodes)
         return F.selu(normalize_nodes(self.norm, self.attended(weights @ nodes) + self.own(nodes)))
 
@@ -89,7 +89,7 @@ class HeterogeneousStackingGraphAttention(nn.Module):
         split = temporal.shape[1]
         nodes = self.dropout(torch.cat([self.temporal(temporal), self.spectral(spectral)], dim=1))
         pairs = nodes.unsqueeze(2) * nodes.unsqueeze(1)  # (batch, nodes, nodes, in_size)
-        hidden = torch.tanh(self.attention(pairs))
+        hidden = torch.tanh(apply_to_pairs(self.attention, pairs))
         of_temporal = torch.cat(
             [hidden[:, :split, :split] @ self.temporal_energy, hidden[:, :split, split:] @ self.mixed_energy],
             dim=2,
@@ -180,6 +180,11 @@ class SpectroTemporalGraphs:
         temporal, spectral, stack = (torch.maximum(*nodes) for nodes in zip(*branches, strict=True))
         parts = [part for nodes in (temporal, spectral) for part in (nodes.abs().amax(1), nodes.mean(1))]
         return torch.cat([*parts, stack.squeeze(1)], dim=1)
+
+
+def apply_to_pairs(layer: nn.Module, pairs: torch.Tensor) -> torch.Tensor:
+    """A linear layer on (batch, nodes, nodes, size); bitsandbytes' take no more than three dimensions."""
+    return layer(pairs.flatten(1, 2)).unflatten(1, pairs.shape[1:3])
 
 
 def normalize_nodes(norm: nn.BatchNorm1d, nodes: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from transformers import initialization as init
 
 from .configuration_lfcc import LFCCFrontEndConfig
 from .float32 import Float32Module
+from .power_spectrum import power_spectrum
 
 
 CHUNK = 16384  # frames whose spectra are held at a time: 35 MB for 512 points
@@ -188,8 +189,7 @@ class LFCC(Float32Module):
     def coefficients(self, frames: torch.Tensor) -> torch.Tensor:
         """(batch, frames, window_length) to (batch, frames, coefficients)."""
         config = self.config
-        spectrum = torch.fft.rfft(frames * self.window, n=config.lfcc_fft_size)  # (batch, frames, bins)
-        power = spectrum.real.square() + spectrum.imag.square()
+        power = power_spectrum(frames, self.window, config.lfcc_fft_size)  # (batch, frames, bins)
         bands = (power @ self.filters + config.lfcc_log_floor).log10()  # (batch, frames, filters)
         coefficients = bands @ self.dct
         if config.lfcc_use_energy:

@@ -2,12 +2,14 @@
 Supervision", ICML 2023), as transformers' `WhisperFeatureExtractor` computes it."""
 
 import torch
+from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers import initialization as init
 from transformers.audio_utils import mel_filter_bank
 
 from .configuration_wav2vec2_antispoofing import WHISPER_HOP_LENGTH, WHISPER_WINDOW_LENGTH
 from .float32 import Float32Module
+from .power_spectrum import power_spectrum
 
 
 class LogMelSpectrogram(Float32Module):
@@ -49,14 +51,10 @@ class LogMelSpectrogram(Float32Module):
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """(batch, samples) at 16 kHz to (batch, num_mel_bins, samples // 160), float32."""
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveform.float(),
-                WHISPER_WINDOW_LENGTH,
-                WHISPER_HOP_LENGTH,
-                window=self.window,
-                return_complex=True,
-            )[..., :-1]  # (batch, bins, frames)
-            power = spectrum.real.square() + spectrum.imag.square()
+            half = WHISPER_WINDOW_LENGTH // 2
+            padded = F.pad(waveform.float()[:, None], (half, half), mode="reflect")[:, 0]
+            frames = padded.unfold(1, WHISPER_WINDOW_LENGTH, WHISPER_HOP_LENGTH)[:, :-1]
+            power = power_spectrum(frames, self.window, WHISPER_WINDOW_LENGTH).transpose(1, 2)
             bands = (self.filters @ power).clamp(min=1e-10).log10()  # (batch, num_mel_bins, frames)
             loudest = bands.amax(dim=(1, 2), keepdim=True)
             return (torch.maximum(bands, loudest - 8.0) + 4.0) / 4.0

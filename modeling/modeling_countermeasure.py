@@ -11,6 +11,7 @@ from transformers.utils import can_return_tuple, logging
 
 from .configuration_countermeasure import CountermeasureConfig
 from .cosine_classifier import CosineClassifier, make_classifier
+from .float32 import apply_unrounded
 from .loss import LOSSES
 
 
@@ -32,6 +33,7 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
 
     main_input_name = "input_values"
     accepts_loss_kwargs = True  # `num_items_in_batch`, by the Trainer
+    _keep_in_fp32_modules = ["classifier"]  # also where a library quantises what it finds
     _keys_to_ignore_on_load_unexpected = [r"^classifier\."]  # a network is read from a classifier's weights
 
     @classmethod
@@ -63,6 +65,9 @@ class CountermeasurePreTrainedModel(PreTrainedModel):
         else:
             model.freeze()
         return loaded
+
+    def get_input_embeddings(self) -> None:
+        """None: a waveform has no tokens. (A library that quantises asks, to leave such embeddings alone.)"""
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs) -> None:
         """As in [`PreTrainedModel`]; the config names the saved code for each Auto class that can load it."""
@@ -267,8 +272,7 @@ class CountermeasureForAudioClassification:
             input_values, attention_mask, output_hidden_states, return_dict=True, **inputs
         )
         embeddings = outputs.pooler_output
-        with torch.autocast(embeddings.device.type, enabled=False):  # scores rounded to bfloat16 would tie
-            logits = self.classifier(self.dropout(embeddings.to(self.classifier.weight.dtype)))
+        logits = apply_unrounded(self.classifier, self.dropout(embeddings))
         return XVectorOutput(
             loss=self.loss_function(logits, labels, num_items_in_batch),
             logits=self.calibrate(logits),

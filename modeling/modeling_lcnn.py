@@ -7,13 +7,15 @@ from torch.nn import functional as F
 
 from .configuration_lcnn import LCNNConfig
 from .cqt import CQT
+from .float32 import apply_unrounded
 from .lfcc import LFCC
 from .modeling_countermeasure import CountermeasureForAudioClassification, CountermeasurePreTrainedModel
 
 
 def max_feature_map(hidden: torch.Tensor) -> torch.Tensor:
     """The larger of the two halves of the channels: (batch, 2 * channels, …) to (batch, channels, …)."""
-    return torch.maximum(*hidden.chunk(2, dim=1))
+    half = hidden.shape[1] // 2
+    return torch.maximum(hidden[:, :half], hidden[:, half:])
 
 
 class LCNNBlock(nn.Module):
@@ -94,12 +96,11 @@ class LCNNModel(LCNNPreTrainedModel):
             )
         hidden = self.front_end(input_values).unsqueeze(1)  # (batch, 1, bins, frames), float32
         hidden_states = (hidden,)
-        hidden = hidden.to(self.fc.weight.dtype)
+        hidden = hidden.to(self.dtype)
         for block in self.blocks:
             hidden = block(hidden)
             hidden_states += (hidden,)
-        with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
-            embeddings = max_feature_map(self.fc(hidden.flatten(1).to(self.fc.weight.dtype)))
+        embeddings = max_feature_map(apply_unrounded(self.fc, hidden.flatten(1)))
         return hidden, embeddings, hidden_states
 
 

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import initialization as init
 from transformers.modeling_outputs import XVectorOutput
 from transformers.utils import can_return_tuple
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from .configuration_lfcc_gmm import LFCCGMMConfig
 from .float32 import Float32Module
@@ -193,6 +194,13 @@ class LFCCGMMPreTrainedModel(CountermeasurePreTrainedModel):
     base_model_prefix = "lfcc_gmm"
     _keep_in_fp32_modules_strict = ["gmms", "lfcc"]
     accepts_loss_kwargs = False  # it has no parameters
+
+    @classmethod
+    def from_pretrained(cls, *args, quantization_config: QuantizationConfigMixin | None = None, **kwargs):
+        """As for every countermeasure; a `ValueError` where it is to be quantised."""
+        if quantization_config is not None:
+            raise ValueError("LFCC-GMM has no matrix products to quantise: leave out quantization_config.")
+        return super().from_pretrained(*args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (LFCC, DiagonalGMM)):

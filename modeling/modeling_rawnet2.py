@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_rawnet2 import RawNet2Config
+from .float32 import apply_unrounded
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasureForAudioClassification, CountermeasurePreTrainedModel
 from .sinc import SincBank
@@ -129,10 +130,10 @@ class RawNet2Model(RawNet2PreTrainedModel):
             for block in self.blocks[SINGLE_BLOCKS:]:
                 hidden = run_in_micro_batches(block, hidden, CPU_MICRO_BATCH)
         hidden = F.selu(self.norm(hidden)).squeeze(2).permute(2, 0, 1)  # (frames, batch, channels)
-        self.gru.flatten_parameters()
+        if isinstance(self.gru, nn.GRU):  # and not what a library quantised
+            self.gru.flatten_parameters()
         hidden = self.gru(hidden.contiguous())[0]  # (frames, batch, gru_hidden_size)
-        with torch.autocast(hidden.device.type, enabled=False):  # scores rounded to bfloat16 would tie
-            embeddings = self.embedding(hidden[-1].to(self.embedding.weight.dtype))
+        embeddings = apply_unrounded(self.embedding, hidden[-1])
         states = tuple(h.squeeze(2) for h in hidden_states) if output_hidden_states else ()
         return hidden.transpose(0, 1), embeddings, states
 

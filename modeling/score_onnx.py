@@ -16,7 +16,11 @@ def load(folder: Path) -> tuple[onnxruntime.InferenceSession, dict]:
     """The network, and its labels, sampling rate, crop, threshold and calibration."""
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
-    return session, {name: json.loads(value) for name, value in about.items()}
+    about = {name: json.loads(value) for name, value in about.items()}
+    if (folder / "config.json").is_file():  # where eval.py writes what it finds later
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        about |= {name: config.get(name) for name in ("decision_threshold", "calibration")}
+    return session, about
 
 
 def read(file: str, about: dict) -> np.ndarray:
@@ -36,6 +40,8 @@ def read(file: str, about: dict) -> np.ndarray:
 
 
 def main(files: list[str]) -> None:
+    if not files:
+        sys.exit(__doc__)
     session, about = load(Path(__file__).parent)
     for file in files:
         inputs = {"input_values": read(file, about)[None]}
