@@ -17,14 +17,16 @@ MODES = {
     "corpus": "--model on a corpus",
     "score_file": "--score_file: the trials are those of the file, or of --protocol",
     "files": "--files: recordings have no key, so there are scores, but no error rates",
+    "stream": "--stream: it scores one recording, which comes through a pipe",
 }
 CORPUS_ARGUMENTS = [f.name for f in dataclasses.fields(CorpusArguments)]
 ONLY_WITH = {
     **dict.fromkeys(["protocol", "higher_is", "score_columns"], {"score_file"}),
     **dict.fromkeys(["calibrate_on", "calibrate_protocol", "fuse"], {"score_file"}),
-    **dict.fromkeys(["files", "window_hop", "plot_timeline", "segment_labels"], {"files"}),
-    **dict.fromkeys(["prior", "cost_miss", "cost_false_alarm", "cost_abstain"], {"files"}),
-    "family_wise_rate": {"files"},
+    **dict.fromkeys(["files", "plot_timeline", "segment_labels"], {"files"}),
+    **dict.fromkeys(["stream", "min_seconds"], {"stream"}),
+    **dict.fromkeys(["window_hop", "family_wise_rate"], {"files", "stream"}),
+    **dict.fromkeys(["prior", "cost_miss", "cost_false_alarm", "cost_abstain"], {"files", "stream"}),
     **dict.fromkeys(["report", "report_audio"], {"files"}),
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
     **dict.fromkeys(["set_decision_threshold", "calibrate"], {"corpus"}),
@@ -32,10 +34,9 @@ ONLY_WITH = {
     "calibration_prior": {"corpus", "score_file"},
     "label_map": set(MODES),
     **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
-    **dict.fromkeys(
-        ["batch_size", "revision", "trust_remote_code", "use_cpu", "seconds"], {"corpus", "files"}
-    ),
-    **dict.fromkeys(["bf16", "tf32", "torch_compile"], {"corpus", "files"}),
+    "batch_size": {"corpus", "files"},
+    **dict.fromkeys(["revision", "trust_remote_code", "use_cpu", "seconds"], {"corpus", "files", "stream"}),
+    **dict.fromkeys(["bf16", "tf32", "torch_compile"], {"corpus", "files", "stream"}),
 }
 
 

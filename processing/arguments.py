@@ -302,6 +302,16 @@ class EvaluationArguments:
     compare_columns: str | None = HfArg(default=None, help="As --score_columns, of --compare.")
     compare_higher_is: Direction = HfArg(default="bonafide", help="What a higher score in --compare means.")
     files: list[str] | None = HfArg(default=None, help="Recordings, or folders of them, for --model.")
+    stream: bool = HfArg(
+        default=False,
+        help="Score what comes through a pipe, for --model, with a line for each window when it is there: "
+        "ffmpeg … -f wav - | python eval.py --model M --stream.",
+    )
+    min_seconds: float | None = HfArg(
+        default=None,
+        help="A first, early score of --stream after so many seconds, and again at twice as many until the "
+        "crop is whole; default: when the crop is whole.",
+    )
     window_hop: float | None = HfArg(
         default=None, help="Seconds from window to window in longer recordings; default: half a window."
     )
@@ -395,7 +405,9 @@ class EvaluationArguments:
 
     @property
     def mode(self) -> str:
-        """What is evaluated: "corpus" and "files" by a model, or a "score_file"."""
+        """What is evaluated: "corpus", "files" and "stream" by a model, or a "score_file"."""
         if self.score_file is not None:
             return "score_file"
+        if self.stream:
+            return "stream"
         return "corpus" if self.files is None else "files"

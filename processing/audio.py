@@ -117,28 +117,30 @@ def decode_windows(
     cutter = WindowCutter(num_samples, hop)
     with open_audio_file(source, remarks) as file:
         for block in _decode_blocks(file, sampling_rate, 0, sys.maxsize):
-            yield from cutter.add(block)
-    yield from cutter.finish()
+            yield from (window[:2] for window in cutter.add(block))
+    yield from (window[:2] for window in cutter.finish())
 
 
 class WindowCutter:
     """
-    Cuts a signal that comes in parts of any length into the windows of [`decode_windows`], each as soon as it
-    is there.
+    Cuts a signal that comes in parts into the windows of [`decode_windows`], each as soon as it is whole.
 
     Args:
-        num_samples, hop: length of a window, and from start to start. `None`: one window, the whole signal.
-        num_early: so many samples from the beginning are a window too, and twice as many, and so on, as far
-            as they are shorter than the first window.
+        num_samples, hop: as for `decode_windows`; `None`: the whole signal is one window.
+        num_early: the first so many samples are a window before, and so are twice as many, and so on, up to
+            half of `num_samples`.
+
+    Yields:
+        First sample of the window, its samples, and whether it is one of those before the first whole one.
     """
 
-    def __init__(self, num_samples: int | None, hop: int | None, *, num_early: int | None = None):
+    def __init__(self, num_samples: int | None, hop: int | None, num_early: int | None = None):
         self.num_samples, self.hop = num_samples or sys.maxsize, hop
         self.start, self.held, self.num_held = 0, [], 0  # the signal from `start` on
-        self.due = min(num_early or self.num_samples, self.num_samples)  # so much of it is the next window
+        self.due = min(num_early or sys.maxsize, self.num_samples)  # the next window is there with so much
 
-    def add(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        """Take the next samples (n,); yields what `decode_windows` yields, as far as it is whole."""
+    def add(self, samples: np.ndarray) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """Take the next samples (n,); yields the windows that they complete."""
         self.held.append(samples)
         self.num_held += len(samples)
         while self.num_held >= self.due:
@@ -147,49 +149,39 @@ class WindowCutter:
                 self.start, held = self.start + self.hop, held[self.hop :]
             self.held, self.num_held = [held], len(held)
             length = min(self.due, self.num_samples)
-            if length < self.num_samples:
-                self.due = min(2 * length, self.num_samples)
-            else:  # a window is held until the next one is whole: the last one may begin in it
+            is_early = length < self.num_samples
+            if is_early:
+                self.due = 2 * length if 4 * length <= self.num_samples else self.num_samples
+            else:  # it is held until the next one is whole: the last one may begin in it
                 self.due = self.num_samples + self.hop
-            yield self.start, held[:length].copy()
+            yield self.start, held[:length].copy(), is_early
 
-    def finish(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The signal has ended: yields its last window, if there is one more."""
+    def finish(self) -> Iterator[tuple[int, np.ndarray, bool]]:
+        """The signal has ended: yields its last window, unless it has been yielded."""
         held = np.concatenate([np.empty(0, np.float32), *self.held])
-        if self.due <= self.num_samples:  # there has not been a whole one
-            yield 0, held
+        if self.due <= self.num_samples:
+            yield 0, held, False
         elif len(held) > self.num_samples:
-            yield self.start + len(held) - self.num_samples, held[-self.num_samples :].copy()
+            yield self.start + len(held) - self.num_samples, held[-self.num_samples :], False
 
 
 def decode_stream(
-    stream: BinaryIO, *, sampling_rate: int = 16_000, name: str = "The stream", remarks: Remarks | None = None
+    pipe: BinaryIO, *, sampling_rate: int = 16_000, remarks: Remarks | None = None
 ) -> tuple[int, Iterator[np.ndarray]]:
     """
-    Decode what comes through a pipe to mono at `sampling_rate` (Hz), while it comes.
-
-    Args:
-        stream: its `read` returns what is there instead of waiting for as much as was asked for, as that of a
-            file that was opened with `buffering=0`.
-        name: of the stream in errors.
-        remarks: as for `decode_audio`.
-
-    Returns:
-        The stream's own rate in Hz, and its samples, (n,), float32, in pieces, with the bits of
-        `decode_audio`.
-
-    Raises:
-        ValueError: what `decode_audio` raises, when the decoding comes to it.
+    Decode what comes through a pipe, opened with `buffering=0`, while it comes, as `decode_audio` does; its
+    errors are raised when the decoding comes to them. Of MP3, the padding at its end is not left out.
+    Returns the rate of the stream, and its samples in parts (n,).
     """
-    file = AudioFile(stream, name, Remarks() if remarks is None else remarks)
+    file = AudioFile(pipe, "The stream", Remarks() if remarks is None else remarks)
     frames = decode_frames(file)
     first = next(frames)
     rate = first.sample_rate
-    check_rate(rate, name)
-    pieces = (_mix_down(convert_pcm(frame), file) for frame in itertools.chain([first], frames))
-    if rate != sampling_rate:
-        pieces = get_resampler(rate, sampling_rate).resample(pieces, 0, sys.maxsize)
-    return rate, pieces
+    check_rate(rate, file.name)
+    parts = (_mix_down(convert_pcm(frame), file) for frame in itertools.chain([first], frames))
+    return rate, parts if rate == sampling_rate else get_resampler(rate, sampling_rate).resample(
+        parts, 0, sys.maxsize
+    )
 
 
 def count_samples(source: AudioSource, *, sampling_rate: int = 16_000) -> int:

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from .arguments import CorpusArguments, EvaluationArguments
+from .audio import decode_stream
 from .augmentation import build_augmentation
 from .calibration import apply_calibration, calibrate_trials, find_llrs
 from .collation import AudioCollator
@@ -24,11 +25,13 @@ from .examination import make_validation_set
 from .files import write_json
 from .foreign_model import ForeignFeatureExtractor
 from .machine import count_workers, keep_freed_memory, share_out_cores
+from .measurements import SignalMeter
 from .models import Countermeasure, load_countermeasure, write_into_config
 from .pooling import Scope, list_absent, list_scopes
 from .precision import Precision
 from .recordings import (
     TITLES,
+    Recording,
     add_statement,
     choose_hop,
     describe_columns,
@@ -49,6 +52,7 @@ from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
 from .segment_labels import describe_localization, match_labels, measure_windows
 from .segments import describe_windows
+from .streaming import WINDOW_TITLES, StreamedWindow, StreamingScorer, describe_window, end_on_interrupt
 from .trials import KEYS, Corpus, choose_split, list_trials, parse_label_map, read_label_map
 from .validation_set import VALIDATION_NAME, ValidationSet
 from .verdict import Costs
@@ -65,9 +69,13 @@ def run_model(
     """
     keep_freed_memory()
     state = PartialState(cpu=args.use_cpu or not torch.accelerator.is_available())
+    if args.mode != "corpus" and state.num_processes > 1:
+        raise ValueError(f"--{args.mode} is scored by one process: start it by `python eval.py`.")
     share_out_cores(args.num_threads, state.device)
     if args.mode == "files":
         return score_files(args, corpus_args.label_map, write_reports)
+    if args.mode == "stream":
+        return score_stream(args, corpus_args.label_map)
     evaluate_model(args, corpus_args)
     return 0
 
@@ -221,41 +229,25 @@ def make_evaluations(
 
 def score_files(args: EvaluationArguments, label_map: str | None, write_reports: Callable[..., None]) -> int:
     """Score recordings, a printed line each; returns 1 if one could not be read."""
-    if PartialState().num_processes > 1:
-        raise ValueError("--files is scored by one process: start it by `python eval.py`.")
     files, num_others = find_recordings(Path(file).expanduser() for file in args.files)
     labels = args.segment_labels and match_labels(Path(args.segment_labels).expanduser(), files)
-    countermeasure = load_model(args, label_map)
-    if unused := find_unused_labels(countermeasure, label_map):
-        raise ValueError(f"--label_map: {args.model} has no label {unused[0]!r}. Leave it out.")
+    countermeasure, hop, costs = prepare_recordings(args, label_map)
     extractor, validation = countermeasure.feature_extractor, countermeasure.validation
-    costs = Costs.from_arguments(args, validation)
-    if extractor.num_samples is None and (args.window_hop or args.plot_timeline):
-        raise ValueError(
-            f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
-        )
     if args.report and validation is None:
         raise ValueError(
             f"--report needs a calibrated model: calibrate {args.model} by --calibrate on a development set."
         )
-    hop = choose_hop(extractor, args.window_hop)
     threshold = getattr(countermeasure.model.config, "decision_threshold", None)
     folder = choose_output_dir(args, Path("evaluation") / time.strftime("files-%Y%m%d-%H%M%S"))
     folder.mkdir(parents=True, exist_ok=True)
     if num_others:
         noun = "file" if num_others == 1 else "files"
         print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
-    if validation is not None and hop != choose_hop(extractor):
-        print("Passages that look spoofed are not named: the model was calibrated without --window_hop.")
-    about_scores = describe_columns(countermeasure, threshold, hop, costs)
-    print("\n".join([*describe_preprocessing(countermeasure), about_scores]), TITLES, sep="\n\n")
-    recordings, rate = [], args.family_wise_rate
+    print_scoring(countermeasure, hop, costs, TITLES)
+    recordings = []
     try:
         for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
-            add_statement(recording, countermeasure, costs, hop_seconds=hop, family_wise_rate=rate)
-            tqdm.write(describe_recording(recording.summarize(threshold)))
-            if windows := recording.statement and recording.statement["windows"]:
-                tqdm.write(f"{'':>10} {describe_windows(windows, rate)}")
+            print_recording(recording, countermeasure, costs, hop, args.family_wise_rate)
             recordings.append(recording)
     finally:  # what has been scored is kept, whatever ends the rest
         write_recordings(folder, recordings, threshold, describe_scoring(countermeasure, hop))
@@ -272,6 +264,84 @@ def score_files(args: EvaluationArguments, label_map: str | None, write_reports:
     if failed:
         print(f"{failed:,} of {len(recordings):,} recordings could not be scored.", file=sys.stderr)
     return int(failed > 0)
+
+
+def score_stream(args: EvaluationArguments, label_map: str | None) -> int:
+    """Score what comes through standard input, a printed line for each window and one for all; returns 1 if
+    it could not be read."""
+    pipe = sys.stdin.buffer.raw
+    if pipe.isatty():
+        raise ValueError("--stream reads a pipe: ffmpeg … -f wav - | python eval.py --model M --stream")
+    countermeasure, hop, costs = prepare_recordings(args, label_map)
+    extractor, calibration = countermeasure.feature_extractor, countermeasure.calibration
+    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
+    folder = args.output_dir and choose_output_dir(args, Path())
+    options = {"hop_seconds": hop, "min_seconds": args.min_seconds, "calibration": calibration}
+    scorer = StreamingScorer(countermeasure.model, extractor, **options)
+    recording, meter = Recording(Path("stream")), SignalMeter(extractor.sampling_rate)
+
+    def take(results: Iterable[StreamedWindow]) -> None:
+        for result in results:
+            print(describe_window(result), flush=True)
+            if not result.is_early:
+                recording.add(result.window)
+
+    print_scoring(countermeasure, hop, costs, WINDOW_TITLES)
+    try:
+        with end_on_interrupt(pipe):
+            options = {"sampling_rate": extractor.sampling_rate, "remarks": recording.remarks}
+            rate, parts = decode_stream(pipe, **options)
+            recording.header = {"sampling_rate": rate}
+            for samples in parts:
+                meter.add(samples)
+                take(scorer.push(samples))
+            take(scorer.finish())
+            recording.measurements = meter.measure() | recording.header
+    except (ValueError, OSError) as error:
+        recording.error = str(error)
+    print(f"\n{TITLES}")
+    print_recording(recording, countermeasure, costs, hop, args.family_wise_rate)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_recordings(folder, [recording], threshold, describe_scoring(countermeasure, hop))
+        print(f"Written: {folder.resolve()}")
+    return int(bool(recording.error))
+
+
+def prepare_recordings(
+    args: EvaluationArguments, label_map: str | None
+) -> tuple[Countermeasure, float | None, Costs]:
+    """The model, the seconds from window to window, and the costs by which recordings are judged."""
+    countermeasure = load_model(args, label_map)
+    if unused := find_unused_labels(countermeasure, label_map):
+        raise ValueError(f"--label_map: {args.model} has no label {unused[0]!r}. Leave it out.")
+    extractor = countermeasure.feature_extractor
+    if extractor.num_samples is None and (args.window_hop or args.plot_timeline):
+        raise ValueError(
+            f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
+        )
+    hop = choose_hop(extractor, args.window_hop)
+    return countermeasure, hop, Costs.from_arguments(args, countermeasure.validation)
+
+
+def print_scoring(countermeasure: Countermeasure, hop: float | None, costs: Costs, titles: str) -> None:
+    """Print how recordings are scored, and the titles of what follows."""
+    if countermeasure.validation is not None and hop != choose_hop(countermeasure.feature_extractor):
+        print("Passages that look spoofed are not named: the model was calibrated without --window_hop.")
+    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
+    about = [*describe_preprocessing(countermeasure), describe_columns(countermeasure, threshold, hop, costs)]
+    print("\n".join(about), titles, sep="\n\n", flush=True)
+
+
+def print_recording(
+    recording: Recording, countermeasure: Countermeasure, costs: Costs, hop: float | None, rate: float
+) -> None:
+    """Print a recording, and what a calibrated model says of its windows at this family-wise rate."""
+    add_statement(recording, countermeasure, costs, hop_seconds=hop, family_wise_rate=rate)
+    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
+    tqdm.write(describe_recording(recording.summarize(threshold)))
+    if windows := recording.statement and recording.statement["windows"]:
+        tqdm.write(f"{'':>10} {describe_windows(windows, rate)}")
 
 
 def load_model(args: EvaluationArguments, label_map: str | None) -> Countermeasure:

@@ -22,8 +22,8 @@ class Window:
         score: higher = more bona fide.
         probability: of bona fide: softmax output, at equal priors if calibrated.
         doubt: why the score must not be used, or ""; see [`check_signal`].
-        llr: log-likelihood ratio, cut to the bounds of the calibration; `None` if there is none.
-        uncut: the same as the calibration gives it.
+        llr, uncut: log-likelihood ratio, cut to the bounds of the calibration and as it gives it; `None` if
+            there is none.
         embedding: (size,); of size 0 where the model gives none.
     """
 
@@ -43,31 +43,14 @@ def score_windows(
     windows: Sequence[tuple[int, np.ndarray]],
     calibration: Mapping | None = None,
 ) -> list[Window]:
-    """
-    Score windows as one batch, on the model's device.
-
-    Args:
-        windows: of each the first sample, counted from the beginning of the recording, and the samples (n,),
-            at the extractor's rate.
-        calibration: of the model's config.
-    """
+    """Score windows, each given by its first sample and its samples (n,), as one batch."""
     rate, llrs, uncut = extractor.sampling_rate, [None] * len(windows), [None] * len(windows)
     inputs = extractor([samples for _, samples in windows], sampling_rate=rate, return_tensors="pt")
     scores, probabilities, embeddings = (of.numpy() for of in score_batch(model, inputs))
     if calibration:
         llrs, uncut = (of.tolist() for of in find_llrs(calibration, scores))
         probabilities = expit(llrs)
-    columns = zip(windows, scores.tolist(), probabilities.tolist(), llrs, uncut, embeddings, strict=True)
-    return [
-        Window(
-            start_seconds=start / rate,
-            end_seconds=(start + len(samples)) / rate,
-            score=score,
-            probability=probability,
-            doubt=check_signal(samples, rate),
-            llr=llr,
-            uncut=raw,
-            embedding=embedding,
-        )
-        for (start, samples), score, probability, llr, raw, embedding in columns
-    ]
+    places = [(start / rate, (start + len(samples)) / rate) for start, samples in windows]
+    doubts = [check_signal(samples, rate) for _, samples in windows]
+    columns = (scores.tolist(), probabilities.tolist(), doubts, llrs, uncut, embeddings)
+    return [Window(*place, *values) for place, *values in zip(places, *columns, strict=True)]

@@ -4,9 +4,12 @@ two processes, and given what it must refuse."""
 import base64
 import csv
 import hashlib
+import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -663,7 +666,7 @@ def test_threshold_of_an_evaluation_becomes_that_of_the_verdicts(
 
 
 def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pipeline(
-    run, trained, la_corpus, recordings, tmp_path
+    run, trained, la_corpus, recordings, tmp_path, monkeypatch
 ):
     model = shutil.copytree(trained, tmp_path / "model", ignore=shutil.ignore_patterns("results"))
     before = json.loads((model / "config.json").read_text())
@@ -748,6 +751,20 @@ def test_calibration_is_written_and_makes_llrs_of_recordings_corpora_and_the_pip
         assert report["material"]["sha256"] == digest and digest in page.read_text()
         (sound,) = re.findall(r'<audio controls src="data:[^,]*;base64,([^"]*)">', page.read_text())
         assert hashlib.sha256(base64.b64decode(sound)).hexdigest() == digest
+
+    # The same recording through a pipe.
+    (expected, *_) = json.loads((tmp_path / "o" / "recordings.json").read_text())["recordings"]
+    with subprocess.Popen(["cat", expected["file"]], stdout=subprocess.PIPE) as cat:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(cat.stdout))
+        status, of_stream = run("--model", model, "--stream", "--output_dir", tmp_path / "s")
+    assert status == 0 and f"Written: {tmp_path / 's'}" in of_stream
+    (row,) = json.loads((tmp_path / "s" / "recordings.json").read_text())["recordings"]
+    _, printed, _ = of_stream.split("\n\n")
+    assert row["num_windows"] == len(printed.splitlines()) - 1 > 1
+    for name in ("seconds", "num_windows", "score", "llr", "llr_low", "verdict", "mean_score", "min_score"):
+        assert row[name] == pytest.approx(expected[name], abs=1e-5)
+    told, told_before = (of["statement"]["fitness"]["measurements"] for of in (row, expected))
+    assert told["sampling_rate"]["value"] == told_before["sampling_rate"]["value"] == 16_000
 
 
 def test_report_of_a_model_that_is_not_calibrated_is_refused(fails, trained, recordings, tmp_path):

@@ -16,6 +16,7 @@ from modeling import AntiSpoofingFeatureExtractor, export_onnx
 from modeling.export_onnx import main
 from processing.models import load_countermeasure
 from processing.scoring import score_batch
+from processing.streaming import StreamingScorer
 
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -59,6 +60,10 @@ def test_export_gives_the_scores_of_the_model_for_batches_of_any_size(name, tmp_
             torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
             embeddings = [of.model(**inputs).embeddings.detach() for of in (ours, exported)]
             torch.testing.assert_close(*embeddings, rtol=1e-3, atol=1e-4)
+    scorers = [StreamingScorer(of.model, of.feature_extractor) for of in (ours, exported)]
+    streamed = [of.push(np.concatenate(make_signals(8000))) + of.finish() for of in scorers]
+    expected, scores = ([result.window.score for result in of] for of in streamed)
+    assert scores == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_example_beside_the_export_scores_as_eval_does_without_torch(tmp_path):
