@@ -29,7 +29,7 @@ ONLY_WITH = {
     **dict.fromkeys(["prior", "cost_miss", "cost_false_alarm", "cost_abstain"], {"files", "stream"}),
     **dict.fromkeys(["report", "report_audio"], {"files"}),
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
-    **dict.fromkeys(["set_decision_threshold", "calibrate"], {"corpus"}),
+    **dict.fromkeys(["set_decision_threshold", "calibrate", "submission"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples"], {"corpus", "score_file"}),
     "calibration_prior": {"corpus", "score_file"},
     "label_map": set(MODES),

@@ -212,15 +212,22 @@ def publish_trained(folder: Path, target: Target) -> None:
 def main(argv: list[str]) -> None:
     """Publish the run that the arguments name, or say what would be published."""
     parser = argparse.ArgumentParser(prog="python -m hub_cards.publish", description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder that train.py left")
+    parser.add_argument("run", type=Path, help="the folder that train.py left, or eval.py --submission")
     parser.add_argument("--repo_id", required=True, metavar="ORG/NAME", help="repository on the Hub")
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument("--revision", help="branch to publish on, which is made if it does not exist")
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead")
-    parser.add_argument("--dry_run", action="store_true", help="check everything and list it, offline")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--dry_run", action="store_true", help="check everything and list it, offline")
+    instead.add_argument("--submit", action="store_true", help="submit what eval.py --submission left")
     args = parser.parse_args(argv)
     try:
         target = Target(args.repo_id, args.private, args.revision, args.create_pr)
+        if args.submit:
+            from .submit import submit  # which is built on what is here
+
+            submit(args.run, target)
+            return
         run = read_run(args.run)
         if args.dry_run:
             with stage_files(run, target.repo_id, target.revision) as files:

@@ -148,6 +148,28 @@ def equal_error_range(bonafide_scores, spoof_scores) -> tuple[float, float]:
     return threshold, float(min(scores[scores > threshold], default=threshold))
 
 
+def interpolated_equal_error_rate(bonafide_scores, spoof_scores) -> float:
+    """
+    EER as a fraction, where FRR and FAR cross when they are drawn as straight lines from each score to the
+    next higher one: `compute_eer` of speech-spoof-bench 0.3.0, which the Speech Anti-Spoofing Arena ranks by.
+    At a threshold, scores of at least that are accepted.
+
+    Args and errors as [`det_curve`].
+    """
+    bonafide, spoof = (np.sort(scores) for scores in check_scores(bonafide_scores, spoof_scores))
+    thresholds = np.unique(np.concatenate([bonafide, spoof]))
+    frr = np.searchsorted(bonafide, thresholds) / bonafide.size
+    far = (spoof.size - np.searchsorted(spoof, thresholds)) / spoof.size
+    difference = far - frr
+    crossings = np.flatnonzero(np.diff(np.sign(difference)))
+    if crossings.size == 0:
+        nearest = np.argmin(np.abs(difference))
+        return float((far[nearest] + frr[nearest]) / 2)
+    before, after = crossings[0], crossings[0] + 1
+    share = difference[before] / (difference[before] - difference[after])
+    return float(sum(rate[before] + share * (rate[after] - rate[before]) for rate in (far, frr)) / 2)
+
+
 def find_threshold(
     bonafide_sorted: np.ndarray, spoof_sorted: np.ndarray, rejected_bonafide: int, rejected_spoof: int
 ) -> float:

@@ -387,6 +387,11 @@ class EvaluationArguments:
     output_dir: str | None = HfArg(
         default=None, help="Where results go; default: beside a local model, else in evaluation/."
     )
+    submission: str | None = HfArg(
+        default=None,
+        help="Folder with a meta.yaml, into which a submission to the Speech Anti-Spoofing Arena is written; "
+        "--dataset is a data set of its benchmark on the Hub.",
+    )
     overwrite: bool = HfArg(default=False, help="Replace the results in --output_dir.")
     batch_size: int = HfArg(default=32, help="Utterances at a time, on each process.")
     num_workers: int | None = HfArg(

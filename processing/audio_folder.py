@@ -4,6 +4,7 @@
 import dataclasses
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 from huggingface_hub import snapshot_download
 
+from .benchmark import find_official, name_official, spread_notes
 from .columns import GUESSES
 from .folder_tree import AUDIO_EXTENSIONS, FolderTree, describe_endings, join, open_tree
 from .layouts import report_missing
@@ -136,6 +138,8 @@ def load_hub(
         builder.EXTENSIONS = [*AUDIO_EXTENSIONS]
     builder.download_and_prepare()
     corpus = _to_corpus(builder.as_dataset(), dataset_id, columns, keys)
+    if commit := re.match(r"hf://datasets/([^@]+@[0-9a-f]{40})", builder.base_path or ""):
+        corpus = dataclasses.replace(corpus, hub=commit[1])
     used = [file for files in builder.config.data_files.values() for file in files]
     here = [
         path
@@ -241,15 +245,18 @@ def _describe_unlabelled(
 def _to_corpus(
     datasets: Mapping[str, Dataset], name: str, columns: Columns, keys: Mapping[str, str]
 ) -> Corpus:
-    splits = {}
+    splits, official = {}, find_official(name, datasets)
+    own = official.breakdowns if official else ()
     for split, rows in datasets.items():
+        rows = spread_notes(rows, f"{name}, split {split}")
+        columns = {**columns, **{f"breakdown {of}": of for of in own if of in rows.column_names}}
         ours = SPLITS.get(split.casefold(), split)
         if ours in splits:
             raise _double_split(name, split, ours)
         if not len(rows):
             raise ValueError(f"{name} holds no recordings for {split}.")
         splits[ours] = _to_rows(rows, f"{name}, split {split}", columns, keys)
-    return Corpus(name, splits)
+    return name_official(Corpus(name, splits), official) if official else Corpus(name, splits)
 
 
 def _double_split(name: str | Path, split: str, ours: str) -> ValueError:

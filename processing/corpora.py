@@ -97,8 +97,9 @@ def _load_one(
         return layout.load(tree, allow_missing=arguments.allow_missing)
     is_data_set = any(name.endswith((".parquet", ".arrow")) for name in tree.list_others())
     if is_data_set and not tree.recordings:
-        corpus = load_hub(str(tree.root.resolve()), columns, keys, arguments.dataset_config)
-        return replace(corpus, name=strip_folder(str(folder)))
+        root = str(tree.root.resolve())
+        corpus = load_hub(root, columns, keys, arguments.dataset_config)
+        return replace(corpus, name=strip_folder(str(folder))) if corpus.name == root else corpus
     try:
         corpus = load_folder(
             tree, columns, keys, allow_missing=arguments.allow_missing, unlabelled=unlabelled

@@ -53,6 +53,7 @@ from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditi
 from .segment_labels import describe_localization, match_labels, measure_windows
 from .segments import describe_windows
 from .streaming import WINDOW_TITLES, StreamedWindow, StreamingScorer, describe_window, end_on_interrupt
+from .submission import Submission
 from .trials import KEYS, Corpus, choose_split, list_trials, parse_label_map, read_label_map
 from .validation_set import VALIDATION_NAME, ValidationSet
 from .verdict import Costs
@@ -97,6 +98,9 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         corpus, {split: split}, allow_unreadable=corpus_args.allow_unreadable
     )
     rows = splits[split]
+    submission = args.submission and Submission.prepare(
+        Path(args.submission), corpus, split, len(rows), overwrite=args.overwrite
+    )
     keys = read_label_map(corpus_args.label_map)
     scopes = list_scopes(corpus, split, list_trials(rows))
     evaluations = list(make_evaluations(args, scopes, keys))
@@ -152,6 +156,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
             results["conditions"] = evaluation.evaluate_conditions(own, own_under)
         write_conditions(folder / scope.folder / "conditions", evaluation, own_under)
         finish_evaluation(evaluation, results, about["model"], own, folder / scope.folder)
+    if submission:
+        print(submission.write(whole.trials, scores, countermeasure.model.num_parameters()))
     if args.set_decision_threshold:
         change_threshold(countermeasure, threshold)
     if args.calibrate:

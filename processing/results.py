@@ -74,7 +74,7 @@ def evaluate_corpus(
         "score": SCORE_OF_MODEL,
         **evaluate_trials(trials, scores, asv=asv, breakdowns=corpus.breakdowns, bootstrap=bootstrap),
     }
-    known = {"left_out": corpus.left_out, "note": corpus.note}
+    known = {"left_out": corpus.left_out, "note": corpus.note, "data_set": corpus.hub}
     if corpus.parts:
         known["tdcf_left_out"] = "its ASV scores are of one corpus, and these are trials of several"
     return results | {name: value for name, value in known.items() if value}

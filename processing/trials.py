@@ -57,6 +57,7 @@ class Corpus:
         asv_score_files: per split, the ASV score files found in the corpus folder, as
             [`~processing.scores.read_asv_scores`] takes them.
         weight: how many times each of its utterances is seen in an epoch of training.
+        hub: id and commit of a data set of the Hub, ID@COMMIT, or "".
         parts: the corpora of which this one is made up; see [`~processing.pooling`].
     """
 
@@ -69,6 +70,7 @@ class Corpus:
     breakdowns: tuple[str, ...] = ()
     asv_score_files: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     weight: int = 1
+    hub: str = ""
     parts: tuple["Corpus", ...] = ()
 
 

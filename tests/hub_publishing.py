@@ -19,7 +19,7 @@ ACCOUNTS = {
     READER: {"name": "reader", "orgs": [{"name": "org"}], "auth": {"accessToken": {"role": "read"}}},
 }
 LICENSES = ("mit", "apache-2.0", "other")  # of those that the Hub knows
-MODEL = r"/api/models/(?P<id>[^/]+/[^/]+)"
+MODEL = r"/api/(?:models|datasets)/(?P<id>[^/]+/[^/]+)"
 
 
 @dataclass

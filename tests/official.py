@@ -29,6 +29,22 @@ def asv_rates(target, nontarget, spoof):
     return np.mean(target < threshold), np.mean(nontarget >= threshold), np.mean(spoof >= threshold)
 
 
+def eer_of_arena(bonafide, spoof):
+    """`metrics/eer.py` of speech-spoof-bench 0.3.0, in per cent: linear between neighbouring thresholds."""
+    bonafide, spoof = np.asarray(bonafide, float), np.asarray(spoof, float)
+    thresholds = np.unique(np.concatenate([bonafide, spoof]))
+    far = np.array([np.mean(spoof >= threshold) for threshold in thresholds])
+    frr = np.array([np.mean(bonafide < threshold) for threshold in thresholds])
+    diff = far - frr
+    crossings = [i for i in range(len(diff) - 1) if np.sign(diff[i]) != np.sign(diff[i + 1])]
+    if not crossings:
+        i = np.argmin(np.abs(diff))
+        return 100 * (far[i] + frr[i]) / 2
+    i = crossings[0]
+    alpha = diff[i] / (diff[i] - diff[i + 1])
+    return 50 * (far[i] + alpha * (far[i + 1] - far[i]) + frr[i] + alpha * (frr[i + 1] - frr[i]))
+
+
 def min_tdcf_2019(bonafide, spoof, p_miss, p_fa, p_fa_spoof):
     """Kinnunen et al. 2018: C1 and C2 of the ASVspoof 2019 evaluation plan."""
     c1 = 0.9405 * (1 - 1 * p_miss) - 0.0095 * 10 * p_fa

@@ -11,20 +11,24 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import official
 import pytest
 import soundfile
 import torch
+import yaml
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 import eval as script
 from metrics.calibration import fit_calibration
 from metrics.det import equal_error_rate
+from processing import model_evaluation
 from processing.arguments import EvaluationArguments
 from processing.audio import decode_audio
 from processing.calibration import calibrate_score_file
+from processing.corpora import load_corpus
 from processing.layouts import read_protocol
 from processing.measurements import MEASUREMENTS
 from processing.report import LLR_PLOTS
@@ -226,6 +230,31 @@ def test_asv_scores_of_other_attacks_are_refused_before_the_scoring(fails, train
 
     assert "dev with dev, eval with eval" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_submission_holds_the_scores_of_a_data_set_of_the_hub(
+    run, fails, monkeypatch, trained, la_corpus, tmp_path
+):
+    arguments = ("--model", trained, "--data_dir", la_corpus, "--output_dir", "out", "--submission", ".")
+    system = {"name": "Tiny", "slug": "tiny", "description": "A test.", "code": "https://x"}
+    submitter = {"hf_username": "lab", "contact": "lab@example.com"}
+    meta = {"system": {**system, "checkpoint": "https://x"}, "submitter": submitter}
+    (tmp_path / "meta.yaml").write_text(yaml.safe_dump(meta))
+    assert "--submission is of the whole test split of a data set of the Hub" in fails(*arguments)
+    of_hub = f"org/LA@{'5' * 40}"
+    monkeypatch.setattr(
+        model_evaluation, "load_corpus", lambda *a, **b: replace(load_corpus(*a, **b), hub=of_hub)
+    )
+
+    _, output = run(*arguments)
+
+    submission = yaml.safe_load((tmp_path / "submissions" / "tiny.yaml").read_text())
+    assert submission["dataset"] == {"id": "org/LA", "revision": "5" * 40, "split": "test"}
+    assert results_in(tmp_path / "out")["data_set"] == of_hub
+    scores = (tmp_path / ".eval_results" / "org" / "LA" / "scores.txt").read_text().splitlines()
+    whole = (tmp_path / "out" / "scores.txt").read_text().splitlines()
+    assert scores == [f"{utterance} {score}" for utterance, _, _, score in map(str.split, whole)]
+    assert "by the official definition\nTo submit it: python -m hub_cards.publish" in output
 
 
 def test_results_of_a_local_model_go_beside_it_by_corpus_and_split(run, trained, la_corpus, tmp_path):

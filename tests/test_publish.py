@@ -1,5 +1,6 @@
 """A trained run is published on a Hub by the real client, and used from there where this package is not."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,17 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, TINY_RECIPE, Script
 from elsewhere import Elsewhere
-from hub_publishing import READER, WRITER, PublishingHub
+from hub_publishing import READER, WRITER, PublishingHub, Repository
 from hub_server import serve
 from small_aasist import converted_aasist
 
 from hub_cards.publish import Target
 from hub_cards.run_folder import read_run
 from hub_cards.staging import find_files, stage_files
+from hub_cards.submit import submit
+from processing.submission import Submission
+from processing.trials import Corpus
 
 
 LOAD_CONFIG = """
@@ -527,3 +533,50 @@ def test_recipe_does_not_publish(refused, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
     assert "unknown key 'hub_model_id'" in refused("--model", tmp_path / "recipe.yaml")
+
+
+def test_submission_is_uploaded_and_its_pull_request_opened(publisher, tmp_path):
+    meta = {
+        "system": {
+            **{"name": "Tiny", "slug": "tiny", "description": "A test."},
+            **dict.fromkeys(["code", "checkpoint"], "https://huggingface.co/org/tiny"),
+        },
+        "submitter": {"hf_username": "writer", "contact": "w@example.com"},
+    }
+    (tmp_path / "meta.yaml").write_text(yaml.safe_dump(meta))
+    trials = pd.DataFrame({"utterance_id": ["a", "b"], "key": ["bonafide", "spoof"]})
+    benchmark = Corpus("Set", {}, hub=f"Benchmarks/Set@{'5' * 40}")
+    Submission.prepare(tmp_path, benchmark, "eval", 2, overwrite=False).write(trials, np.array([1.0, 0.0]), 1)
+    publisher.hub.repositories["Benchmarks/Set"] = Repository(False)
+    publisher.hub.repositories["Benchmarks/Set"].commit("main", {"README.md": b"data"}, "initial commit")
+
+    arguments = [str(tmp_path), "--repo_id", "org/tiny", "--submit"]
+    twice = f"main({arguments}), main({[*arguments, '--create_pr']})"
+
+    output = publisher.start([sys.executable, "-c", f"from hub_cards.publish import main; {twice}"])
+
+    assert "Submitted: " in output and "/Benchmarks/Set/discussions/1" in output
+    assert set(publisher.files("Benchmarks/Set")) == {"README.md"}
+    opened = publisher.files("Benchmarks/Set", "refs/pr/1")
+    submission = yaml.safe_load(opened["submissions/tiny.yaml"])
+    there = publisher.files("org/tiny")
+    scores_url = submission["artifact"]["scores_url"]
+    commit, path = re.fullmatch(r"https://huggingface.co/org/tiny/resolve/(\w+)/(.+)", scores_url).groups()
+    scores = publisher.files("org/tiny", commit)[path]
+    assert scores == there[path] == b"a 1\nb 0\n"
+    assert hashlib.sha256(scores).hexdigest() == submission["artifact"]["scores_sha256"]
+    result = yaml.safe_load(there[".eval_results/Benchmarks/Set/result.yaml"])
+    assert result["artifact"] == {"scores_url": scores_url}
+    assert (
+        yaml.safe_load(there[".eval_results/Set.yaml"])[0]["value"]
+        == submission["scores"]["eer_percent"]
+        == 0
+    )
+
+    # Of the second time all that is new is in pull requests.
+    assert "Benchmarks/Set/discussions/2" in output
+    assert "refs/pr/1" in publisher.hub.repositories["org/tiny"].branches
+
+    (tmp_path / path).write_text("a 2\nb 0\n")
+    with pytest.raises(ValueError, match="has been changed since"):
+        submit(tmp_path, Target("org/tiny"))

@@ -774,7 +774,9 @@ from test_corpora import describe
 found = {}
 for name in sys.argv[1:]:
     try:
-        found[name] = describe(load_corpus(CorpusArguments(name)))
+        corpus = load_corpus(CorpusArguments(name))
+        found[name] = describe(corpus)
+        found[f"{name}, called"] = [corpus.name, corpus.hub]
     except Exception as error:
         found[name] = f"{type(error).__name__}: {error}"
 print(json.dumps(found))
@@ -808,6 +810,23 @@ def publish_parquet(corpus: Corpus, folder: Path) -> None:
         pq.write_table(table, folder / f"{HUB_SPLITS[split]}-00000-of-00001.parquet")
 
 
+def publish_benchmark(rows: Dataset, folder: Path) -> None:
+    """In the format of the Speech anti-spoofing benchmark."""
+    folder.mkdir(parents=True)
+    names = "utterance_id", "speaker_id", "attack_id"
+    notes = [(u, s, a.replace("-", "bonafide")) for u, s, a, _ in trials(rows)]
+    columns = {
+        "path": [f"{i}.flac" for i in range(len(rows))],
+        "audio": [{"bytes": Path(row["audio"]["path"]).read_bytes(), "path": "a.flac"} for row in rows],
+        "label": [int(key == "spoof") for *_, key in trials(rows)],
+        "notes": [json.dumps(dict(zip(names, of, strict=True))) for of in notes],
+    }
+    features = Features(path=Value("string"), audio=Audio(16_000), notes=Value("string"))
+    features["label"] = ClassLabel(names=["bonafide", "spoof"])
+    schema = Features({name: features[name] for name in columns}).arrow_schema
+    pq.write_table(pa.table(columns, schema=schema), folder / "test-00000-of-00001.parquet")
+
+
 def publish_files(corpus: Corpus, folder: Path, *, metadata: bool) -> None:
     """Loose recordings, beside a `metadata.csv` or in a folder for each label."""
     for split, rows in corpus.splits.items():
@@ -829,6 +848,7 @@ def published(tmp_path_factory) -> Path:
     corpus = LAYOUTS["asvspoof2019-la"].load(make_la(root / "LA", train=TRAIN, dev=DEV, eval=EVAL))
     repositories = root / "hub" / "datasets" / "lab"
     publish_parquet(corpus, repositories / "parquet" / "data")
+    publish_benchmark(corpus.splits["eval"], repositories / "ASVspoof2019_LA" / "data")
     publish_files(corpus, repositories / "metadata", metadata=True)
     publish_files(corpus, repositories / "folders", metadata=False)
     return root
@@ -848,13 +868,48 @@ def from_hub(hub, tmp_path_factory) -> dict[str, dict[str, list] | str]:
     """
     paths = os.pathsep.join([str(REPOSITORY / "tests"), str(Path(__file__).parent)])
     environment = hub.environment(tmp_path_factory.mktemp("home")) | {"PYTHONPATH": paths}
-    names = ["lab/parquet", "lab/metadata", "lab/folders", "lab/nothing"]
+    names = ["lab/parquet", "lab/metadata", "lab/folders", "lab/ASVspoof2019_LA", "lab/nothing"]
     return json.loads(run_script(HUB_SCRIPT, environment, *names))
 
 
 @pytest.mark.parametrize("name", ["lab/parquet", "lab/metadata"])
 def test_a_data_set_of_the_hub_gives_the_rows_of_the_corpus_on_disk(published, from_hub, name):
     assert from_hub[name] == describe(load(data_dir=str(published / "LA")))
+
+
+def test_data_set_of_the_benchmark_gives_the_official_trials_under_their_name_and_its_commit(
+    published, hub, from_hub
+):
+    official = load(data_dir=str(published / "LA"))
+
+    assert from_hub["lab/ASVspoof2019_LA"] == {"eval": describe(official)["eval"]}
+    commit, _ = hub.files("datasets", "lab/ASVspoof2019_LA", None)
+    called = ["ASVspoof 2019 LA", f"lab/ASVspoof2019_LA@{commit}"]
+    assert from_hub["lab/ASVspoof2019_LA, called"] == called
+
+
+def test_downloaded_data_set_of_the_benchmark_has_the_asv_scores_that_lie_in_it(published, tmp_path):
+    folder = shutil.copytree(
+        published / "hub" / "datasets" / "lab" / "ASVspoof2019_LA", tmp_path / "ASVspoof2019_LA"
+    )
+    scores = folder / "ASVspoof2019_LA_asv_scores" / "ASVspoof2019.LA.asv.eval.gi.trl.scores.txt"
+    scores.parent.mkdir()
+    scores.touch()
+
+    corpus = load(folder)
+
+    assert (corpus.name, corpus.hub) == ("ASVspoof 2019 LA", "")
+    assert corpus.asv_score_files == {"eval": (scores,)}
+    assert load(folder.rename(tmp_path / "own")).name == "own"
+
+
+def test_notes_that_are_not_json_are_refused(tmp_path):
+    columns = {"path": ["a"], "audio": [{"bytes": b"", "path": "a"}], "label": ["spoof"], "notes": ["none"]}
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "data" / "test-0.parquet")
+
+    with pytest.raises(ValueError, match="split test: the column notes does not hold JSON objects"):
+        load(tmp_path)
 
 
 def test_label_folders_on_the_hub_give_the_rows_of_the_same_folders_on_disk(published, from_hub):
