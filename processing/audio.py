@@ -212,7 +212,8 @@ def read_header(source: AudioSource) -> dict:
     try:
         with open_audio_file(source) as file, open_container(file.stream, probesize="65536") as container:
             header = {"seconds": max(0, container.duration or 0) / av.time_base}
-            if (track := container.streams.best("audio")) is not None:
+            track = container.streams.best("audio")
+            if track is not None and track.codec_context is not None:
                 header |= {"container": container.format.name, "codec": track.codec_context.name}
                 header |= {"sampling_rate": track.rate or None, "channels": track.channels or None}
             return header

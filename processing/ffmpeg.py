@@ -26,6 +26,7 @@ _FRAMES_OF_MP3 = re.compile(
 _LENGTH_IN_HEADER = {"flac", "mov,mp4,m4a,3gp,3g2,mj2", "tta", "wv"}
 # Formats that state the time of the end of all tracks, if not always rightly: a remark, no error.
 _LENGTH_FOR_REMARK = {"matroska,webm", "ogg"}
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
 def open_container(stream: BinaryIO, **options: str) -> av.container.InputContainer:
@@ -71,8 +72,12 @@ def decode_frames(file: AudioFile) -> Iterator[av.AudioFrame]:
 
 def convert_pcm(frame: av.AudioFrame) -> np.ndarray:
     """(samples, channels) in float32, scaled as libsndfile scales: FFmpeg aligns 24 bits to the top of 32."""
-    pcm = frame.to_ndarray()
-    pcm = pcm.T if frame.format.is_planar else pcm.reshape(-1, frame.layout.nb_channels)
+    dtype, channels = _DTYPES[frame.format.packed.name], frame.layout.nb_channels
+    # PyAV 18.1 finds a ninth plane, a pointer to anywhere, behind eight: its `to_ndarray` may crash there.
+    planes = frame.planes[: channels if frame.format.is_planar else 1]
+    count = frame.samples * channels // len(planes)
+    pcm = np.stack([np.frombuffer(plane, dtype, count) for plane in planes])
+    pcm = pcm.T if frame.format.is_planar else pcm.reshape(-1, channels)
     if pcm.dtype.kind == "f":
         return pcm.astype(np.float32, copy=False)
     half = 2 ** (8 * pcm.dtype.itemsize - 1)
@@ -207,7 +212,8 @@ class _Decoding:
     def find_time(self, packet: av.Packet | None, frame: av.AudioFrame) -> float | None:
         """Seconds at which the frame begins, as the file states it."""
         if self.kind == "flac" and packet:  # of damaged files FFmpeg's time stamps are wrong
-            return _read_block_start(packet, self.track.codec_context.extradata) / self.rate
+            streaminfo = self.track.codec_context.extradata
+            return _read_block_start(packet, streaminfo) / self.rate if streaminfo else None
         # AMR has no time stamps, and no sync word: FFmpeg takes each byte of junk for a frame.
         return None if frame.pts is None or self.kind == "amr" else frame.pts * self.tick
 

@@ -302,3 +302,16 @@ def test_chunks_after_the_samples_of_a_wav_are_nothing_unread(sound, tmp_path):
     path.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
 
     assert decode(path)[1] == Remarks()
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.opus", "a.ac3"])
+def test_channels_beyond_five_are_decoded_as_by_ffmpeg(tmp_path, name):
+    channels, layout = (6, "5.1") if name == "a.ac3" else (8, "7.1")
+    noise = 0.1 * np.random.default_rng(0).standard_normal((48_000, channels))
+    sf.write(tmp_path / "original.wav", noise, 48_000)
+    run_ffmpeg("-channel_layout", layout, "-i", tmp_path / "original.wav", tmp_path / name)
+
+    samples = decode_audio(tmp_path / name, sampling_rate=48_000)
+
+    expected = ffmpeg_pcm(tmp_path / name).reshape(-1, channels).mean(axis=1)
+    np.testing.assert_allclose(samples[:40_000], expected[:40_000], atol=1e-4)
