@@ -31,7 +31,7 @@ ONLY_WITH = {
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
     **dict.fromkeys(["set_decision_threshold", "calibrate", "submission"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples"], {"corpus", "score_file"}),
-    "calibration_prior": {"corpus", "score_file"},
+    **dict.fromkeys(["calibration_prior", "allow_unreadable"], {"corpus", "score_file"}),
     "label_map": set(MODES),
     **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
     "batch_size": {"corpus", "files"},
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         from processing.evaluation import evaluate_score_file
 
         if os.environ.get("RANK", "0") == "0":  # under accelerate launch, too, one process is enough
-            evaluate_score_file(args, corpus_args.label_map)
+            evaluate_score_file(args, corpus_args.label_map, allow_unreadable=corpus_args.allow_unreadable)
     except (ValueError, OSError) as error:
         sys.exit(f"eval.py: error: {error}")
     return 0

@@ -261,11 +261,11 @@ class EMArguments:
         )
 
 
-@dataclass
-class EvaluationArguments:
-    """What is evaluated, and how. A model on a corpus, a score file, or a model on recordings (--files)."""
+@dataclass(unsafe_hash=True)
+class ScoringArguments:
+    """A trained model, and how its scores are computed."""
 
-    _argument_group_name = "what is evaluated, and how"
+    _argument_group_name = "the model and its scores"
 
     model: str | None = HfArg(
         default=None,
@@ -277,13 +277,36 @@ class EvaluationArguments:
         help="A model that is not of this package scores so much of the beginning of a recording; default: "
         "all that its feature extractor takes.",
     )
+    batch_size: int = HfArg(default=32, help="Utterances at a time, on each process.")
+    num_workers: int | None = HfArg(
+        default=None, help="Processes that decode; default: 0 on a CPU, up to 8 for a GPU."
+    )
+    num_threads: int | None = HfArg(
+        default=None, help="CPU threads of each process; default: the cores, shared out over the processes."
+    )
+    revision: str | None = HfArg(default=None, help="Branch, tag or commit of a Hub model.")
+    trust_remote_code: bool = HfArg(default=False, help="Run the code of a model of an unknown architecture.")
+    use_cpu: bool = HfArg(default=False, help="Do not use a GPU.")
+    bf16: bool = HfArg(default=False, help="Compute the network in bfloat16, by autocast; default: float32.")
+    tf32: bool = HfArg(default=False, help="Compute the network in TF32, on an Ampere or newer GPU.")
+    torch_compile: bool = HfArg(default=False, help="Compile the network by torch.compile.")
+
+
+@dataclass
+class EvaluationArguments(ScoringArguments):
+    """What is evaluated, and how. A model on a corpus, a score file, or a model on recordings (--files)."""
+
+    _argument_group_name = "what is evaluated, and how"
+
     split: str | None = HfArg(
         default=None,
         help="Split of the corpus or protocol; may be a slice of a corpus; default: the only one, or eval.",
     )
     score_file: str | None = HfArg(
         default=None,
-        help="Scores to evaluate: `utterance score`, `utterance [attack] key score`, CSV with a header, …",
+        aliases=["--scores"],
+        help="Scores to evaluate: `utterance score`, `utterance [attack] key score`, CSV with a header, …; "
+        "or the folder that processing.scale wrote.",
     )
     score_columns: str | None = HfArg(
         default=None,
@@ -393,20 +416,7 @@ class EvaluationArguments:
         "--dataset is a data set of its benchmark on the Hub.",
     )
     overwrite: bool = HfArg(default=False, help="Replace the results in --output_dir.")
-    batch_size: int = HfArg(default=32, help="Utterances at a time, on each process.")
-    num_workers: int | None = HfArg(
-        default=None, help="Processes that decode; default: 0 on a CPU, up to 8 for a GPU."
-    )
-    num_threads: int | None = HfArg(
-        default=None, help="CPU threads of each process; default: the cores, shared out over the processes."
-    )
     num_resamples: int = HfArg(default=1000, help="Bootstrap resamples for the intervals; 0: no intervals.")
-    revision: str | None = HfArg(default=None, help="Branch, tag or commit of a Hub model.")
-    trust_remote_code: bool = HfArg(default=False, help="Run the code of a model of an unknown architecture.")
-    use_cpu: bool = HfArg(default=False, help="Do not use a GPU.")
-    bf16: bool = HfArg(default=False, help="Compute the network in bfloat16, by autocast; default: float32.")
-    tf32: bool = HfArg(default=False, help="Compute the network in TF32, on an Ampere or newer GPU.")
-    torch_compile: bool = HfArg(default=False, help="Compile the network by torch.compile.")
 
     @property
     def mode(self) -> str:
@@ -416,3 +426,48 @@ class EvaluationArguments:
         if self.stream:
             return "stream"
         return "corpus" if self.files is None else "files"
+
+
+@dataclass
+class ScaleArguments:
+    """What is scored shard by shard, where its scores go, and on what it runs."""
+
+    _argument_group_name = "shards"
+
+    input: list[str] | None = HfArg(
+        default=None,
+        help="Parquet files with an audio column, tar files (WebDataset), .txt lists of a path or URL on "
+        "each line; or folders of them, patterns (*), URLs (hf://, s3://, https://).",
+    )
+    output: str | None = HfArg(
+        default=None, help="Folder, or its URL, for a parquet file of scores of each shard."
+    )
+    audio_column: str | None = HfArg(default=None, help="Audio column of parquet files; default: audio.")
+    id_column: str | None = HfArg(
+        default=None,
+        help="Column of the utterance id; default: utterance_id, utterance, file_id, else paths.",
+    )
+    label_map: str | None = HfArg(
+        default=None, help="What the two labels of a model mean that are spelt otherwise: fake=spoof,…"
+    )
+    list_size: int = HfArg(default=10_000, help="Lines of a list that make a shard.")
+    workers: int | None = HfArg(
+        default=None, help="Shards that are scored at once; default: 1 on this machine, elsewhere all."
+    )
+    executor: Literal["local", "slurm", "ray", "jobs"] = HfArg(
+        default="local", help="datatrove's executor: processes here, a Slurm array, Ray, Hugging Face Jobs."
+    )
+    executor_options: dict | str | None = HfArg(
+        default=None,
+        help="""Arguments of that executor, as JSON: '{"partition": "gpu", "time": "8:00:00"}'.""",
+    )
+
+    def __post_init__(self):
+        try:
+            self.executor_options = json.loads(self.executor_options or "{}")
+        except ValueError as error:
+            raise ValueError(
+                f"executor_options {self.executor_options!r} is not valid JSON: {error}"
+            ) from error
+        if self.list_size < 1 or (self.workers is not None and self.workers < 1):
+            raise ValueError(f"list_size {self.list_size} and workers {self.workers} must be positive.")

@@ -1,7 +1,7 @@
 """Calibrations of scores to log-likelihood ratios (LLRs): on which trials they are fitted, and what is
 recorded of them. Imports no torch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -115,7 +115,7 @@ def calibrate_score_file(
     keys: Mapping[str, str],
     trials: pd.DataFrame,
     scores: np.ndarray,
-    elsewhere: Collection[str] = (),
+    elsewhere: pd.Series | None = None,
 ) -> LLRs:
     """
     LLRs of the scores (num_trials,) of `--score_file`, higher = more bona fide, or of their fusion with those

@@ -2,7 +2,7 @@
 no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from metrics.statistics import MIN_TRIALS, Bootstrap
 
 from .arguments import EvaluationArguments
 from .calibration import LLRs, calibrate_score_file, find_llrs
+from .files import read_json
 from .joint_scores import evaluate_joint_scores, is_joint
 from .layouts import find_layout, read_protocol
 from .report import LLR_PLOTS, REMEDY_OF_MODEL, describe_comparison, describe_results, make_title, plot_llrs
@@ -25,17 +26,22 @@ from .results import (
     find_asv_rates,
     write_results,
 )
+from .score_folders import SETTINGS_NAME
 from .scores import make_scored_corpus, match_scores, read_scores, write_scores
 from .text_tables import read_first_line
 from .trials import Corpus, choose_split, count_classes, read_label_map, split_classes
 
 
-def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> None:
-    """Evaluate anybody's scores of the trials that the file itself or a protocol describes."""
+def evaluate_score_file(
+    args: EvaluationArguments, label_map: str | None, *, allow_unreadable: bool = False
+) -> None:
+    """Evaluate anybody's scores of the trials that the file itself or a protocol describes; without those of
+    recordings that could not be read, where that is allowed."""
     file, keys = Path(args.score_file), read_label_map(label_map)
     if file.is_file() and is_joint(file):
         return evaluate_joint_scores(args, label_map, choose_output_dir(args, Path("evaluation", file.stem)))
-    scored = read_scores(file, split_names(args.score_columns), keys)
+    columns = split_names(args.score_columns)
+    scored = read_scores(file, columns, keys, allow_unreadable=allow_unreadable)
     if args.protocol is None:
         corpus = make_scored_corpus(scored, file=file, split=args.split)
     else:
@@ -57,6 +63,10 @@ def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> Non
     if left_out := len(scored) - len(scores):
         noun = "trial" if left_out == 1 else "trials"
         print(f"Left out: scores of {left_out:,} {noun} in other splits of the protocol than {split}.")
+    if num_unreadable := int((is_unreadable := np.isnan(scores)).sum()):
+        trials, scores = trials[~is_unreadable].reset_index(drop=True), scores[~is_unreadable]
+        corpus = replace(corpus, unreadable={split: num_unreadable})
+        print(f"Left out: {num_unreadable:,} trials of {split}, whose recordings could not be read.")
     evaluation = Evaluation.from_arguments(args, corpus, split, trials, keys)
     name = "+".join(Path(of).stem for of in (file, *(args.fuse or ())))
     folder = choose_output_dir(args, Path("evaluation") / name)
@@ -72,6 +82,8 @@ def evaluate_score_file(args: EvaluationArguments, label_map: str | None) -> Non
         "protocol": args.protocol and Path(args.protocol).name,
         "score": how,
     }
+    if file.is_dir():
+        results["scoring"] = read_json(file / SETTINGS_NAME)
     finish_evaluation(evaluation, results, name, scores, folder)
 
 
@@ -162,9 +174,9 @@ def split_names(columns: str | None) -> list[str] | None:
     return columns and columns.split(",")
 
 
-def list_utterances(corpus: Corpus) -> set[str]:
+def list_utterances(corpus: Corpus) -> pd.Series:
     """Utterances of all splits, of which score files may hold more than is evaluated."""
-    return {utterance for rows in corpus.splits.values() for utterance in rows["utterance_id"]}
+    return pd.concat([pd.Series(rows["utterance_id"][:], dtype="str") for rows in corpus.splits.values()])
 
 
 def choose_output_dir(args: EvaluationArguments, default: Path) -> Path:

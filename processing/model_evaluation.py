@@ -12,7 +12,7 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from .arguments import CorpusArguments, EvaluationArguments
+from .arguments import CorpusArguments, EvaluationArguments, ScoringArguments
 from .audio import decode_stream
 from .augmentation import build_augmentation
 from .calibration import apply_calibration, calibrate_trials, find_llrs
@@ -350,7 +350,7 @@ def print_recording(
         tqdm.write(f"{'':>10} {describe_windows(windows, rate)}")
 
 
-def load_model(args: EvaluationArguments, label_map: str | None) -> Countermeasure:
+def load_model(args: ScoringArguments, label_map: str | None) -> Countermeasure:
     """The trained model that the arguments name."""
     options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
     options |= {"label_map": label_map, "seconds": args.seconds}

@@ -4,16 +4,19 @@ tools and anybody's, and those of the organisers' automatic speaker verification
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .columns import is_number, read_columns
-from .files import write_text
+from .files import write_whole
 from .folder_tree import AUDIO_EXTENSIONS
 from .layouts import LAYOUTS
+from .score_folders import read_score_folder
 from .text_tables import read_table, refuse_lines
 from .trials import KEY_OF_LABEL, KEYS, SUBSET_OF_NAME, Corpus, check_trials, complete_trials
 
@@ -34,24 +37,35 @@ def write_scores(path: Path, trials: pd.DataFrame, scores: Sequence[float]) -> N
     survives. The file appears whole or not at all.
     """
     columns = zip(trials["utterance_id"], trials["attack"], trials["key"], scores, strict=True)
-    write_text(path, "".join(f"{u} {attack} {key} {score:.9g}\n" for u, attack, key, score in columns))
+    with write_whole(path) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.writelines(f"{u} {attack} {key} {score:.9g}\n" for u, attack, key, score in columns)
 
 
 def read_scores(
-    path: Path, columns: Sequence[str] | None = None, keys: Mapping[str, str] = KEY_OF_LABEL
+    path: Path,
+    columns: Sequence[str] | None = None,
+    keys: Mapping[str, str] = KEY_OF_LABEL,
+    *,
+    allow_unreadable: bool = False,
 ) -> pd.DataFrame:
     """
     Read anybody's score file: see [`~processing.columns.read_columns`] for the arguments and errors. Without
     named columns a line is `utterance score`, `utterance key score` or `utterance attack key score` with the
     columns after the first in any order, `speaker utterance score key`, or a whole line of an ASVspoof
-    protocol and the score. A score of each class becomes that of bona fide minus that of spoof.
+    protocol and the score. A score of each class becomes that of bona fide minus that of spoof. Or a
+    folder of [`~processing.score_folders`].
 
     Returns:
-        utterance_id, score (float64) and the other columns that the file has.
+        utterance_id, score (float64) and the other columns that the file has. Of a folder the score is NaN
+        where a recording could not be read, if `allow_unreadable` says that this may be.
 
     Raises:
         ValueError: a score that is not a finite number, or an utterance listed twice.
     """
+    if path.is_dir():
+        scores = read_score_folder(path, allow_unreadable=allow_unreadable)
+        check_trials(scores, str(path))
+        return scores
     if not path.is_file():
         raise FileNotFoundError(f"There is no score file {path}.")
     layouts = [layout.columns for layout in PROTOCOLS]
@@ -76,7 +90,7 @@ def match_scores(
     *,
     file: Path | str,
     source: str,
-    elsewhere: Collection[str] = (),
+    elsewhere: pd.Series | None = None,
 ) -> np.ndarray:
     """
     What [`read_scores`] read, in the order of a protocol's trials (num_trials,); scores of `elsewhere`, the
@@ -87,13 +101,14 @@ def match_scores(
         ValueError: trials without a score, scores of utterances that are not listed, or another key than the
             protocol's.
     """
-    ids, listed, known = scores["utterance_id"], trials["utterance_id"], pd.Series([*elsewhere], dtype="str")
-    places = pd.Index(ids).get_indexer(listed)
+    ids, listed = scores["utterance_id"], trials["utterance_id"]
+    known = listed if elsewhere is None else elsewhere
+    places = _find_places(ids, listed)
     if (places < 0).any():
         bare = [_strip_path(names) for names in (ids, listed, known)]
         if bare[0].is_unique and bare[1].is_unique:
             ids, listed, known = bare
-            places = pd.Index(ids).get_indexer(listed)
+            places = _find_places(ids, listed)
     if (places < 0).any():
         missing = trials.loc[places < 0, "utterance_id"]
         raise ValueError(
@@ -101,10 +116,10 @@ def match_scores(
             f"is {missing.iloc[0]}. The first of {file} is {scores['utterance_id'].iloc[0]}."
         )
     # With as many scores as trials, all are of these trials.
-    if len(scores) > len(trials) and (unknown := {*ids}.difference(listed, known)):
+    if len(scores) > len(trials) and len(unknown := ids[~(ids.isin(listed) | ids.isin(known))]):
         raise ValueError(
             f"{file} has scores of utterances that are not in {source}: {len(unknown):,} in all, one of them "
-            f"{min(unknown)}."
+            f"{unknown.min()}."
         )
     matched = scores.iloc[places]
     if "key" in scores and (differs := matched["key"].to_numpy() != trials["key"].to_numpy()).any():
@@ -114,6 +129,12 @@ def match_scores(
             "them is of another corpus, or its labels are the wrong way round."
         )
     return matched["score"].to_numpy()
+
+
+def _find_places(ids: pd.Series, listed: pd.Series) -> np.ndarray:
+    """Where each of the listed is among unique ids, -1 for nowhere; in half the memory that pandas takes."""
+    places = pc.index_in(pa.array(listed, pa.large_string()), pa.array(ids, pa.large_string()))
+    return places.fill_null(-1).to_numpy()
 
 
 def list_scored_trials(scores: pd.DataFrame, *, file: Path | str, remedy: str = "--protocol") -> pd.DataFrame:

@@ -16,7 +16,7 @@ from accelerate.utils import gather_object, send_to_device
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, SequenceFeatureExtractor
 from transformers.utils import ModelOutput
 
 from .augmentation import Augmentation
@@ -42,6 +42,10 @@ class Batches:
             raise ValueError(
                 f"batch_size {self.batch_size} must be positive, num_workers {self.num_workers} not negative."
             )
+
+    def choose_size(self, feature_extractor: SequenceFeatureExtractor) -> int:
+        """Utterances in a batch: one where they are taken whole, or all would be padded to the longest."""
+        return 1 if feature_extractor.num_samples is None else self.batch_size
 
 
 def score_rows(
@@ -73,8 +77,7 @@ def score_rows(
             checkpoint of another scoring.
     """
     process = PartialState()
-    # Whole utterances would all be padded to the longest.
-    size = 1 if collator.feature_extractor.num_samples is None else batches.batch_size
+    size = batches.choose_size(collator.feature_extractor)
     corpora = np.asarray(rows["corpus"][:]) if "corpus" in rows.column_names else np.zeros(len(rows))
     # A batch is of one corpus, so that its scores have the bits that they have without the others.
     ends = [*np.flatnonzero(corpora[1:] != corpora[:-1]) + 1, len(rows)]
@@ -97,12 +100,14 @@ def score_rows(
         pin_memory=process.device.type == "cuda",
     )
     num_rounds = len(range(len(finished), len(slices), process.num_processes))
+    # For the last processes there may be no batch in the last round.
+    rounds = itertools.islice(itertools.chain(loader, itertools.repeat(None)), num_rounds)
     model = model.to(process.device).eval()
     utterances = rows["utterance_id"][:]
     started = time.time()
     total = len(rows) - num_before
     with tqdm(total=total, desc=description, unit=" utterances", disable=not process.is_main_process) as bar:
-        for scored in score_ahead(model, iter(loader), num_rounds):
+        for scored in score_ahead(model, rounds):
             computed = gather_object(scored)
             new = [score for of_batch in computed for score in of_batch]
             names = utterances[len(scores) : len(scores) + len(new)]
@@ -152,20 +157,20 @@ def score_conditions(
     return scored
 
 
-def score_ahead(
-    model: PreTrainedModel, loader: Iterator[Mapping], num_rounds: int
-) -> Iterator[list[list[float]]]:
+def score_ahead(model: PreTrainedModel, batches: Iterator[Mapping | None]) -> Iterator[list[list[float]]]:
     """
-    The scores of this process's batch of each round, in a list that is empty where it has none. They come
-    when the next batch has been started, so that a GPU computes that one while these are kept.
+    The scores of each batch, in a list that is empty where there is none. They come when the next batch has
+    been started, so that a GPU computes that one while these are kept.
     """
-    waiting = deque()
-    for _ in range(num_rounds):
+    waiting, end = deque(), object()
+    while True:
         try:
-            batch = next(loader, None)  # there may be none for the last processes of the last round
+            batch = next(batches, end)
         except BaseException:  # what was computed before the recording that cannot be read is kept
             yield from (_take_scores(model, started) for started in waiting)
             raise
+        if batch is end:
+            break
         waiting.append([] if batch is None else [_start_batch(model, batch)])
         if len(waiting) > 1:
             yield _take_scores(model, waiting.popleft())
@@ -215,14 +220,17 @@ def identify_scoring(
     countermeasure: Countermeasure, corpus: Corpus, split: str, rows: Dataset, batches: Batches
 ) -> dict:
     """All that the scores depend on: a killed scoring goes on only where nothing of it has changed."""
+    of_rows = {"corpus": corpus.name, "split": split, "rows_sha256": hash_rows(rows)}
+    return {**identify_scorer(countermeasure, batches), **of_rows}
+
+
+def identify_scorer(countermeasure: Countermeasure, batches: Batches) -> dict:
+    """All that the scores of given rows depend on, but for the number of threads."""
     folder = countermeasure.folder
     return {
         **describe_countermeasure(countermeasure),
         "files_sha256": hash_files([*folder.glob("*processor_config.json"), *folder.glob("*.py")]),
         "config_sha256": digest_config(folder),
-        "corpus": corpus.name,
-        "split": split,
-        "rows_sha256": hash_rows(rows),
         "batch_size": batches.batch_size,
         "device": PartialState().device.type,
         "torch": torch.__version__,

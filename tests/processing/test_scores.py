@@ -286,7 +286,11 @@ def test_names_that_differ_in_their_folders_only_are_not_matched_without_them(sc
 def test_scores_of_other_splits_are_left_out(score_file):
     file = read_scores(score_file("p1 9\nu3 3\nu1 1\nu2 2\n"))
 
-    assert match_scores(file, TRIALS, file=FILE, source="P", elsewhere={"p1"}).tolist() == [1, 2, 3]
+    assert match_scores(file, TRIALS, file=FILE, source="P", elsewhere=pd.Series(["p1"])).tolist() == [
+        1,
+        2,
+        3,
+    ]
 
 
 @pytest.mark.parametrize(
