@@ -25,16 +25,15 @@ from .text_tables import find_delimiter, read_fields, read_first_line, refuse_li
 TRIAL = ["speaker_id", "utterance_id"]
 SCORES = ("cm_score", "asv_score", "sasv_score")
 # What the first line may call a column, in any case, by what it is called here.
-COLUMNS = {**dict(zip(SCORES, SCORES, strict=True)), "asv_label": "key", "key": "key"}
-COLUMNS |= {name: role for role in TRIAL for name in NAMES[role]}
+COLUMNS = {name: role for role in TRIAL for name in NAMES[role]}
+COLUMNS |= {name: name for name in SCORES} | {"key": "key", "asv_label": "key"}
 UNUSED = ("split", "score_columns", "higher_is", "compare", "asv_score_file", "calibrate_on", "fuse")
 
 
 def is_joint(path: Path) -> bool:
     """Whether the first line of a score file names a column of SASV scores."""
-    return "sasv_score" in map(
-        normalize_name, split_line(line := read_first_line(path), find_delimiter(line))
-    )
+    first = read_first_line(path)
+    return "sasv_score" in map(normalize_name, split_line(first, find_delimiter(first)))
 
 
 def read_joint_table(path: Path) -> pd.DataFrame:
@@ -80,8 +79,8 @@ def read_joint_scores(path: Path, protocol: Path | None = None) -> pd.DataFrame:
             f"{protocol or path} does not say which trials are {', '.join(KINDS)}. Name a file of keys by "
             "--protocol, and the columns in its first line: spk, filename, asv-label."
         )
-    scores, options = scores.drop(columns="key", errors="ignore"), {"on": TRIAL, "how": "outer"}
-    joined = scores.merge(listed[[*TRIAL, "key"]], **options, indicator="file")
+    scores = scores.drop(columns="key", errors="ignore")
+    joined = scores.merge(listed[[*TRIAL, "key"]], on=TRIAL, how="outer", indicator="file")
     if len(other := joined[joined["file"] != "both"]):
         only = path if other["file"].iloc[0] == "left_only" else protocol
         raise ValueError(

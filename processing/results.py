@@ -288,7 +288,8 @@ def find_speakers(
 ) -> tuple[Sequence[np.ndarray] | None, dict]:
     """The speakers of the trials of each class, where they are known and enough to be drawn, and what results
     tell of the bootstrap."""
-    kinds = [set(of_class.astype(str)) for of_class in by_class]
+    by_class = [np.asarray(of_class, dtype=str) for of_class in by_class]
+    kinds = [*map(set, by_class)]
     drawn = f"{len(set.union(*kinds)):,} speakers"
     if "-" in set.union(*kinds):
         by_class, drawn = None, "trials in each class (speakers are not known)"

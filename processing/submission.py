@@ -75,8 +75,8 @@ class Submission:
         meta = read_meta(folder / META_NAME)
         if not corpus.hub or split != "eval":
             raise ValueError(
-                "--submission is of the whole test split of a data set of the Hub: give its id by --dataset, "
-                "SpeechAntiSpoofingBenchmarks/…, and no other --split."
+                "--submission is of the whole test split of a data set of the Hub at a known commit: give "
+                "its id by --dataset, SpeechAntiSpoofingBenchmarks/…, online, and no other --split."
             )
         path = folder / "submissions" / f"{meta['system']['slug']}.yaml"
         if path.exists() and not overwrite:

@@ -1,6 +1,6 @@
 """
 Speed of the metrics against the official formulation written plainly in numpy (`tests/official.py`), in one
-run: EER, both forms of the min t-DCF, and the EER of each of 13 attacks; and the time of the bootstrap.
+run: EER, both forms of the min t-DCF, the EER of each of 13 attacks, and the t-EER; and the bootstrap's time.
 
     python tests/benchmarks/error_rates.py
 """
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from metrics.costs import FORMS, AsvErrorRates, min_tdcf, tdcf_cost
-from metrics.det import equal_error_rate
+from metrics.det import SortedTrials, equal_error_rate
 from metrics.statistics import Speakers, confidence_intervals, paired_test
+from metrics.tandem import t_eer
 from processing.results import describe_environment
 
 
@@ -91,6 +92,15 @@ def main() -> None:
         start = time.perf_counter()
         paired_test((bonafide, spoof), (bonafide * 0.9, spoof), costs=COSTS)
         print(f"  paired test of the three, 1,000 resamples of trials: {time.perf_counter() - start:.2f} s")
+
+    for num_trials in (3_000, 30_000, 300_000, 3_000_000):
+        generator = np.random.default_rng(0)
+        cm, asv = generator.normal(0, 1, (2, 3, num_trials // 3)) + np.array(
+            [[[1.5], [1.5], [0]], [[2], [0], [1]]]
+        )
+        trials = [SortedTrials.from_classes(of) for of in (cm, asv)]
+        print(f"t-EER of {num_trials:,} trials: {seconds(lambda: t_eer(*trials), 3):.4f} s", end="")  # noqa: B023
+        print(f", plain {seconds(lambda: official.t_eer(cm, asv), 1):.2f} s" if num_trials < 100_000 else "")  # noqa: B023
 
 
 if __name__ == "__main__":

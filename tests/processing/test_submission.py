@@ -17,8 +17,6 @@ from processing.submission import Submission
 from processing.trials import Corpus
 
 
-jsonschema = pytest.importorskip("jsonschema")
-
 META = {
     "system": {
         "name": "Tiny",
@@ -120,6 +118,7 @@ def test_interpolated_eer_is_that_of_the_arena(bonafide, spoof):
 
 
 def test_files_are_valid_by_the_schemas_and_for_the_hub(tmp_path, trials, scores):
+    jsonschema = pytest.importorskip("jsonschema")
     text = prepare(tmp_path).write(trials, scores, 1_234_567)
 
     submission = yaml.safe_load((tmp_path / "submissions" / "tiny-1.yaml").read_text())
@@ -158,6 +157,7 @@ def test_recomputation_of_the_arena_finds_the_claimed_numbers(tmp_path, trials, 
 
 
 def test_system_without_a_paper_has_a_submission(tmp_path, trials, scores):
+    jsonschema = pytest.importorskip("jsonschema")
     system = {name: value for name, value in META["system"].items() if name != "paper"}
     meta = {**META, "system": {**system, "params_millions": 7.5}, "notes": "Mine."}
     prepare(tmp_path, meta).write(trials, scores, 1)
