@@ -4,21 +4,21 @@
 import argparse
 import logging
 import os
+import shutil
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from threading import Event, Lock
+from tempfile import TemporaryDirectory, mkdtemp
+from threading import Event
 from types import ModuleType
 
 
 logger = logging.getLogger(__name__)
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
-FORGOTTEN_SECONDS = 3600  # after which an upload that nobody waits for any more is deleted
+UPLOAD_SECONDS = 60  # after which Gradio deletes what was sent, and looks for it
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,21 @@ class Limits:
                 raise ValueError(f"--max_{name} {value} must be at least 1.")
 
 
-class Uploads:
-    """
-    Deletes a file once it is answered. Gradio keeps files by their content: two people who send the same
-    one share it, so the last who waits for it does.
-    """
+def take(upload: str) -> str:
+    """Give a file that was sent a name of its own: Gradio names files by their content, so that two people
+    who send the same one share it. Its own copy it deletes soon, whether there is an answer or not."""
+    own = Path(mkdtemp(prefix="waiting-", dir=os.environ["GRADIO_TEMP_DIR"])) / Path(upload).name
+    try:
+        os.link(upload, own)
+    except FileNotFoundError:
+        raise import_gradio().Error("The connection is too slow: the file is gone again.") from None
+    return str(own)
 
-    def __init__(self):
-        self.waiting, self.lock = Counter(), Lock()
 
-    def expect(self, file: str) -> str:
-        """Somebody waits for an answer on this file, in the place of the answer before."""
-        with self.lock:
-            self.waiting[file] += 1
-        return ""
-
-    def finish(self, file: str) -> None:
-        """One person has the answer."""
-        with self.lock:
-            self.waiting[file] -= 1
-            if self.waiting[file] <= 0:
-                del self.waiting[file]
-                Path(file).unlink(missing_ok=True)
+def discard(own: str | None) -> None:
+    """Delete what [`take`] named, once it has its answer or nobody waits for one any more."""
+    if own is not None:
+        shutil.rmtree(Path(own).parent, ignore_errors=True)
 
 
 @contextmanager
@@ -141,23 +134,22 @@ def build_page(gradio: ModuleType, model: str, revision: str | None, trust_remot
     from .demo_answer import answer
     from .templates import render_template
 
+    shown = gradio.Progress(track_tqdm=True)  # it changes tqdm, so there must be no bar yet
     share_out_cores(None, PartialState(cpu=not torch.accelerator.is_available()).device)
     countermeasure = load_countermeasure(model, revision=revision, trust_remote_code=trust_remote_code)
-    uploads = Uploads()
 
-    def respond(file: str, progress=gradio.Progress(track_tqdm=True)) -> tuple[None, str]:
+    def respond(own: str, progress=shown) -> tuple[None, str]:
         """The answer, and nothing any more where the file was dropped."""
         try:
-            return None, answer(Path(file), countermeasure, 60 * limits.minutes)
+            return None, answer(Path(own), countermeasure, 60 * limits.minutes)
         except Exception:  # whatever it is: the person at the page is told, and its owner sees why
             logger.exception("No answer on a recording")
             raise gradio.Error("The page has failed, and its owner can see why. Try another file.") from None
         finally:
-            uploads.finish(file)
+            discard(own)
 
-    with gradio.Blocks(
-        title="Human or synthetic speech?", analytics_enabled=False, delete_cache=(60, FORGOTTEN_SECONDS)
-    ) as page:
+    options = {"title": "Human or synthetic speech?", "analytics_enabled": False}
+    with gradio.Blocks(delete_cache=(UPLOAD_SECONDS, UPLOAD_SECONDS), **options) as page:
         gradio.HTML(
             render_template(
                 "demo_page.html",
@@ -174,10 +166,11 @@ def build_page(gradio: ModuleType, model: str, revision: str | None, trust_remot
             microphone = gradio.Audio(sources=["microphone"], type="filepath", label="Recording")
         said = gradio.HTML()
         file.async_move_resource_to_block_cache = microphone.async_move_resource_to_block_cache = take_upload
+        own = gradio.State(delete_callback=discard)  # an hour after somebody has left the page
         for source, event in ((file, file.upload), (microphone, microphone.stop_recording)):
-            options = {"api_visibility": "private"}
-            expected = event(uploads.expect, source, said, queue=False, show_progress="hidden", **options)
-            expected.then(respond, source, [source, said], concurrency_id="model", **options)
+            taken = event(take, source, own, queue=False, show_progress="hidden", api_visibility="private")
+            answering = {"concurrency_id": "model", "api_visibility": "private"}
+            taken.then(respond, own, [source, said], **answering)
     return page
 
 

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from huggingface_hub import (
     HfApi,
     ModelCard,
     ModelInfo,
+    SpaceCard,
+    SpaceInfo,
     constants,
     get_token,
 )
@@ -26,6 +28,7 @@ from processing.files import read_json
 
 from .card import CARD_NAME
 from .run_folder import RunFolder, read_run
+from .spaces import stage_page
 from .staging import MANIFEST, describe_files, format_total_size, stage_files
 
 
@@ -48,6 +51,7 @@ class Target:
     private: bool = False
     revision: str | None = None  # a branch, which is made if it does not exist; `None` is the main one
     create_pr: bool = False  # a pull request, which leaves the main branch alone
+    repo_type: str = "model"  # or "space"
 
     def __post_init__(self) -> None:
         validate_repo_id(self.repo_id)
@@ -56,6 +60,11 @@ class Target:
                 f"{self.repo_id!r} is not the name of a repository: ORG/NAME is expected, ORG being an "
                 "organisation or a user of the Hub."
             )
+
+    @property
+    def address(self) -> str:
+        """Of its page."""
+        return f"{constants.ENDPOINT}/{'spaces/' if self.repo_type == 'space' else ''}{self.repo_id}"
 
 
 def check_access(target: Target) -> None:
@@ -81,32 +90,38 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
     card before anything is made there. Says what is done. Errors: see [`stage_files`] and [`check_access`];
     PublishingError: the Hub refused, or the connection broke.
     """
-    api = HfApi()
     with stage_files(run, target.repo_id, target.revision) as files:
-        check_access(target)
-        sizes = {name: path.stat().st_size for name, path in files.items()}
-        total = format_total_size(*files.values())
-        print(f"Publishing {run.system} as {target.repo_id}: {len(files)} files, {total}")
-        with explain_errors(target, UNCHANGED):
-            ModelCard.load(files[CARD_NAME]).validate()  # before anything is made; the Hub knows all licences
-            before = open_repository(target)
-            there = {sibling.rfilename for sibling in before.siblings}
-            stale = sorted((there & read_manifest(target, there, before.sha)) - files.keys())
-            for name in stale:
-                print(f"Deleting {name}, of an earlier publication")
-            operations = [CommitOperationAdd(name, path) for name, path in files.items()]
-            operations += [CommitOperationDelete(name) for name in stale]
-            commit = api.create_commit(
-                target.repo_id,
-                operations,
-                commit_message=f"Publish {run.system}",
-                revision=target.revision,
-                create_pr=target.create_pr,
-                parent_commit=before.sha,
-            )
+        return push_files(files, target, run.system)
+
+
+def push_files(files: Mapping[str, Path], target: Target, what: str) -> CommitInfo:
+    """Put files, by their names there, into a repository as [`publish`] does; `what` they are is said."""
+    api, kind = HfApi(), {"repo_type": target.repo_type}
+    check_access(target)
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    print(f"Publishing {what} as {target.repo_id}: {len(files)} files, {format_total_size(*files.values())}")
+    with explain_errors(target, UNCHANGED):
+        # Before anything is made; the Hub knows all licences.
+        {"model": ModelCard, "space": SpaceCard}[target.repo_type].load(files[CARD_NAME]).validate()
+        before = open_repository(target)
+        there = {sibling.rfilename for sibling in before.siblings}
+        stale = sorted((there & read_manifest(target, there, before.sha)) - files.keys())
+        for name in stale:
+            print(f"Deleting {name}, of an earlier publication")
+        operations = [CommitOperationAdd(name, path) for name, path in files.items()]
+        operations += [CommitOperationDelete(name) for name in stale]
+        commit = api.create_commit(
+            target.repo_id,
+            operations,
+            commit_message=f"Publish {what}",
+            revision=target.revision,
+            create_pr=target.create_pr,
+            parent_commit=before.sha,
+            **kind,
+        )
     # The Hub leaves out what a .gitignore in the repository names, and does not say so.
     with explain_errors(target, f"The files were sent ({commit.commit_url}) but could not be listed."):
-        listed = api.list_repo_tree(target.repo_id, recursive=True, revision=commit.oid)
+        listed = api.list_repo_tree(target.repo_id, recursive=True, revision=commit.oid, **kind)
         there = {file.path: file.size for file in listed if isinstance(file, RepoFile)}
     if lacking := [name for name, size in sizes.items() if there.get(name) != size]:
         raise PublishingError(
@@ -117,24 +132,37 @@ def publish(run: RunFolder, target: Target) -> CommitInfo:
         print(f"Nothing has changed since the last publication: {target.repo_id} stays as it is.")
     else:
         branch = f"/tree/{target.revision}" if target.revision else ""
-        print(f"Published: {commit.pr_url or f'{constants.ENDPOINT}/{target.repo_id}{branch}'}")
+        print(f"Published: {commit.pr_url or f'{target.address}{branch}'}")
     return commit
 
 
-def open_repository(target: Target) -> ModelInfo:
+def publish_page(space: Target, model: str, commit: str, *, is_dry: bool = False) -> None:
+    """Publish the page of [`~hub_cards.demo`] with a commit of a model, as a Space that runs from its own
+    files; `is_dry` only lists them."""
+    with stage_page(space.repo_id, model, commit) as files:
+        if is_dry:
+            print(f"The page, as the Space {space.repo_id}:", *files, sep="\n  ")
+        else:
+            push_files(files, space, f"the page of {model}")
+    if space.private:
+        print(f"To read {model}, {space.repo_id} needs a secret HF_TOKEN: {space.address}/settings")
+
+
+def open_repository(target: Target) -> ModelInfo | SpaceInfo:
     """Make the repository and its branch where they do not exist, and tell what is there. PublishingError: it
     is public and was to be private."""
-    api = HfApi()
-    api.create_repo(target.repo_id, private=target.private or None, exist_ok=True)
-    found = api.model_info(target.repo_id)
+    api, kind = HfApi(), {"repo_type": target.repo_type}
+    sdk = {"space_sdk": "gradio"} if target.repo_type == "space" else {}
+    api.create_repo(target.repo_id, private=target.private or None, exist_ok=True, **kind, **sdk)
+    found = api.repo_info(target.repo_id, **kind)
     if target.private and not found.private:
         raise PublishingError(
             f"{target.repo_id} exists already and is public, so --private was not done. Make it private in "
             "its settings on the Hub, or choose another name. Nothing was published."
         )
     if target.revision:
-        api.create_branch(target.repo_id, branch=target.revision, exist_ok=True)
-        found = api.model_info(target.repo_id, revision=target.revision)
+        api.create_branch(target.repo_id, branch=target.revision, exist_ok=True, **kind)
+        found = api.repo_info(target.repo_id, revision=target.revision, **kind)
     return found
 
 
@@ -142,7 +170,8 @@ def read_manifest(target: Target, there: Collection[str], commit: str) -> set[st
     """Names of what the last publication put into a repository; none without its manifest."""
     if MANIFEST not in there:
         return set()
-    path = HfApi().hf_hub_download(target.repo_id, MANIFEST, revision=commit)
+    options = {"repo_type": target.repo_type, "revision": commit}
+    path = HfApi().hf_hub_download(target.repo_id, MANIFEST, **options)
     return set(read_json(Path(path)))
 
 
@@ -217,12 +246,18 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument("--revision", help="branch to publish on, which is made if it does not exist")
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead")
+    parser.add_argument(
+        "--space", metavar="ORG/NAME", help="publish the page of hub_cards.demo with the model, as a Space"
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry_run", action="store_true", help="check everything and list it, offline")
     instead.add_argument("--submit", action="store_true", help="submit what eval.py --submission left")
     args = parser.parse_args(argv)
     try:
         target = Target(args.repo_id, args.private, args.revision, args.create_pr)
+        space = args.space and Target(args.space, args.private, repo_type="space")
+        if space and (args.create_pr or args.submit):
+            raise ValueError("--space goes with a model that is published: without --create_pr and --submit.")
         if args.submit:
             from .submit import submit  # which is built on what is here
 
@@ -232,8 +267,11 @@ def main(argv: list[str]) -> None:
         if args.dry_run:
             with stage_files(run, target.repo_id, target.revision) as files:
                 print(f"{run.system}, as {target.repo_id}:\n{describe_files(run, files)}")
+            commit = "the commit"
         else:
-            publish(run, target)
+            commit = publish(run, target).oid
+        if space:
+            publish_page(space, target.repo_id, commit, is_dry=args.dry_run)
     except (OSError, ValueError, PublishingError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ ACCOUNTS = {
     READER: {"name": "reader", "orgs": [{"name": "org"}], "auth": {"accessToken": {"role": "read"}}},
 }
 LICENSES = ("mit", "apache-2.0", "other")  # of those that the Hub knows
-MODEL = r"/api/(?:models|datasets)/(?P<id>[^/]+/[^/]+)"
+REPOSITORY = r"/api/(?P<kind>models|datasets|spaces)/(?P<id>[^/]+/[^/]+)"
 
 
 @dataclass
@@ -47,7 +47,7 @@ class PublishingHub(Hub):
 
     def __init__(self, root: Path):
         super().__init__(root)
-        self.repositories: dict[str, Repository] = {}
+        self.repositories: dict[str, Repository] = {}  # of a Space as spaces/org/name
         self.large: dict[str, bytes] = {}  # by SHA-256
         self.fail: Callable[[str], int | None] = lambda request: None
 
@@ -62,16 +62,19 @@ class PublishingHub(Hub):
         return environment | ({"HF_TOKEN": token} if token else {})
 
     def files(self, kind: str, repo_id: str, revision: str | None) -> tuple[str, dict[str, bytes]]:
-        if repo_id not in self.repositories:
+        if (repository := self.find(kind, repo_id)) is None:
             return super().files(kind, repo_id, revision)
-        repository = self.repositories[repo_id]
         commit = repository.branches.get(revision or "main", revision)
         if commit not in repository.commits:
             raise FileNotFoundError("RevisionNotFound")
         return commit, repository.commits[commit]
 
-    def is_private(self, repo_id: str) -> bool:
-        return repo_id in self.repositories and self.repositories[repo_id].private
+    def find(self, kind: str | None, repo_id: str) -> Repository | None:
+        return self.repositories.get(f"spaces/{repo_id}" if kind == "spaces" else repo_id)
+
+    def is_private(self, kind: str | None, repo_id: str) -> bool:
+        repository = self.find(kind, repo_id)
+        return repository is not None and repository.private
 
 
 class PublishingHandler(Handler):
@@ -86,7 +89,7 @@ class PublishingHandler(Handler):
             account = self.account()
             return self.answer({"type": "user", **account}) if account else self.refuse(401)
         match = next((found for route in (TREE, INFO, FILE) if (found := route.fullmatch(path))), None)
-        if match and self.server.is_private(match["id"]) and self.account() is None:
+        if match and self.server.is_private(match["kind"], match["id"]) and self.account() is None:
             self.server.requests.append(f"{self.command} {path}")
             return self.refuse(401, "RepoNotFound")  # as where there is none
         return super().do_GET()
@@ -111,13 +114,16 @@ class PublishingHandler(Handler):
         if path == "/api/repos/create":
             return self.create_repository(json.loads(body))
         for route, handle in (
-            (rf"{MODEL}/preupload/{REVISION}", self.choose_modes),
-            (r"/(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch", self.give_addresses),
-            (rf"{MODEL}/branch/(?P<branch>.+)", self.create_branch),
-            (rf"{MODEL}/commit/{REVISION}", self.commit),
+            (rf"{REPOSITORY}/preupload/{REVISION}", self.choose_modes),
+            (
+                r"(?:/(?P<kind>spaces))?/(?P<id>[^/]+/[^/]+)\.git/info/lfs/objects/batch",
+                self.give_addresses,
+            ),
+            (rf"{REPOSITORY}/branch/(?P<branch>.+)", self.create_branch),
+            (rf"{REPOSITORY}/commit/{REVISION}", self.commit),
         ):
             if match := re.fullmatch(route, path):
-                if match["id"] not in self.server.repositories:
+                if self.server.find(match["kind"], match["id"]) is None:
                     return self.refuse(404, "RepoNotFound")
                 return handle(match, body)
         self.send(404)
@@ -125,7 +131,10 @@ class PublishingHandler(Handler):
     do_PUT = do_POST
 
     def create_repository(self, asked: dict) -> None:
-        repo_id = f"{asked['organization']}/{asked['name']}"
+        is_space = asked.get("type") == "space"
+        if is_space and asked.get("sdk") not in ("gradio", "docker", "static"):
+            return self.refuse(400)
+        repo_id = f"{'spaces/' if is_space else ''}{asked['organization']}/{asked['name']}"
         if asked["organization"] not in ("org", self.account()["name"]):
             return self.refuse(403)
         is_new = repo_id not in self.server.repositories
@@ -136,7 +145,7 @@ class PublishingHandler(Handler):
         self.answer({"url": f"{self.server.endpoint}/{repo_id}"}, 200 if is_new else 409)
 
     def create_branch(self, asked: re.Match, body: bytes) -> None:
-        branches = self.server.repositories[asked["id"]].branches
+        branches = self.server.find(asked["kind"], asked["id"]).branches
         if asked["branch"] in branches:
             return self.refuse(409)
         branches[asked["branch"]] = branches["main"]
@@ -154,7 +163,7 @@ class PublishingHandler(Handler):
 
     def choose_modes(self, asked: re.Match, body: bytes) -> None:
         """Text goes with the commit, what is binary on its own before it."""
-        _, there = self.server.files("models", asked["id"], asked["revision"])
+        _, there = self.server.files(asked["kind"], asked["id"], asked["revision"])
         answers = []
         for file in json.loads(body)["files"]:
             mode = "lfs" if b"\0" in base64.b64decode(file["sample"]) else "regular"
@@ -173,8 +182,8 @@ class PublishingHandler(Handler):
         self.answer({"transfer": "basic", "objects": objects})
 
     def commit(self, asked: re.Match, body: bytes) -> None:
-        repository, branch = self.server.repositories[asked["id"]], asked["revision"]
-        parent, files = self.server.files("models", asked["id"], branch)
+        repository, branch = self.server.find(asked["kind"], asked["id"]), asked["revision"]
+        parent, files = self.server.files(asked["kind"], asked["id"], branch)
         files, header = dict(files), {}
         for line in body.splitlines():
             key, value = json.loads(line).values()

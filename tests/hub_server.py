@@ -16,7 +16,7 @@ API = r"/api/(?P<kind>\w+)/(?P<id>[^/]+/[^/]+)"
 REVISION = r"(?P<revision>refs/pr/\d+|[^/]+)"
 INFO = re.compile(rf"{API}(?:/revision/{REVISION})?")
 TREE = re.compile(rf"{API}/tree/{REVISION}(?:/(?P<path>.+))?")
-FILE = re.compile(rf"(?:/(?P<kind>datasets))?/(?P<id>[^/]+/[^/]+)/resolve/{REVISION}/(?P<path>.+)")
+FILE = re.compile(rf"(?:/(?P<kind>datasets|spaces))?/(?P<id>[^/]+/[^/]+)/resolve/{REVISION}/(?P<path>.+)")
 
 
 class Hub(ThreadingHTTPServer):
@@ -55,7 +55,7 @@ class Hub(ThreadingHTTPServer):
             raise FileNotFoundError("RevisionNotFound")
         return commit, files
 
-    def is_private(self, repo_id: str) -> bool:
+    def is_private(self, kind: str, repo_id: str) -> bool:
         return False
 
 
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_info(self, asked: re.Match, commit: str, files: dict[str, bytes]) -> None:
         siblings = [{"rfilename": path} for path in files]
-        private = self.server.is_private(asked["id"])
+        private = self.server.is_private(asked["kind"], asked["id"])
         info = {"id": asked["id"], "sha": commit, "private": private, "tags": [], "siblings": siblings}
         self.send(200, json.dumps(info).encode())
 

@@ -6,16 +6,21 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from browser import drop, open_browser, wait_for_answer
 from conftest import ROOT, TINY_RECIPE, Script
 from elsewhere import Elsewhere
 from hub_publishing import READER, WRITER, PublishingHub, Repository
@@ -24,6 +29,7 @@ from small_aasist import converted_aasist
 
 from hub_cards.publish import Target
 from hub_cards.run_folder import read_run
+from hub_cards.spaces import METRICS
 from hub_cards.staging import find_files, stage_files
 from hub_cards.submit import submit
 from processing.submission import Submission
@@ -45,6 +51,14 @@ RESULTS = ("results.json", "scores.txt", "det.png", "scores.png", "per_attack.pn
 def contents(folder: Path) -> dict[str, bytes]:
     paths = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+COMPUTE = """
+import json, sys
+import evaluate
+metrics = json.loads(sys.argv[1])
+print(json.dumps({name: evaluate.load(f"org/{name}").compute(**of) for name, of in metrics.items()}))
+"""
 
 
 @dataclass(frozen=True)
@@ -69,9 +83,9 @@ class Publisher:
         assert process.returncode == status, process.stdout + process.stderr
         return process.stderr if status else process.stdout
 
-    def files(self, repo_id: str, revision: str = "main") -> dict[str, bytes]:
+    def files(self, repo_id: str, revision: str = "main", kind: str = "models") -> dict[str, bytes]:
         """What the Hub holds, without the file that it makes itself."""
-        _, files = self.hub.files("models", repo_id, revision)
+        _, files = self.hub.files(kind, repo_id, revision)
         return {path: content for path, content in files.items() if path != ".gitattributes"}
 
 
@@ -580,3 +594,81 @@ def test_submission_is_uploaded_and_its_pull_request_opened(publisher, tmp_path)
     (tmp_path / path).write_text("a 2\nb 0\n")
     with pytest.raises(ValueError, match="has been changed since"):
         submit(tmp_path, Target("org/tiny"))
+
+
+@contextmanager
+def run_space(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of a Space that runs from the files in a folder, and without those of this checkout."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = environment | {"GRADIO_SERVER_PORT": port, "PYTHONPATH": ""}
+    log = folder.parent / f"{folder.name}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=folder, env=environment, stdout=output, stderr=output
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            assert process.poll() is None, log.read_text()
+            with suppress(httpx.HTTPError):
+                httpx.get(address)
+                break
+            time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+    assert "Traceback" not in log.read_text()
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.slow
+def test_page_is_published_with_its_model_as_a_space_that_runs_from_its_own_files(
+    publisher, own_run, la_corpus, tmp_path
+):
+    listed = publisher(own_run, "--repo_id", "org/shown", "--space", "org/page", "--dry_run", token=None)
+    output = publisher(own_run, "--repo_id", "org/shown", "--space", "org/page")
+
+    commit = publisher.hub.repositories["org/shown"].branches["main"]
+    files = publisher.files("org/page", kind="spaces")
+    assert f"Published: {publisher.hub.endpoint}/spaces/org/page" in output
+    assert set(files) == set(re.findall(r"^  (\S+)$", listed.split("as the Space org/page:")[1], re.M))
+    assert f'serve("org/shown", revision="{commit}"' in files["app.py"].decode()
+    header = yaml.safe_load(files["README.md"].decode().split("---")[1])
+    assert (header["sdk"], header["app_file"], header["models"]) == ("gradio", "app.py", ["org/shown"])
+    assert f"{ROOT}/".encode() not in b"".join(files.values())
+    file = next((la_corpus / "ASVspoof2019_LA_eval" / "flac").glob("*.flac"))
+    environment = publisher.hub.environment(tmp_path / "home", token=None)
+    folder = write_files(tmp_path / "space", files)
+    with run_space(folder, environment) as address, open_browser() as browser:
+        tab = browser.new_page()
+        drop(tab, address, file)
+        answer = wait_for_answer(tab, file.name)
+    assert re.search("(Human|Synthetic) speech The score of the first 0.50 s, -?[0-9.]+, is", answer)
+
+
+@pytest.mark.slow
+def test_metrics_are_published_as_spaces_which_evaluate_loads_and_which_run(publisher, tmp_path):
+    command = [sys.executable, "-m", "hub_cards.publish_metrics", "--namespace", "org"]
+    output = publisher.start(command)
+
+    assert output.count("Published: ") == len(METRICS)
+    environment = publisher.hub.environment(tmp_path / "home", token=None)
+    arguments = [sys.executable, "-c", COMPUTE, json.dumps(METRICS)]
+    process = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout)["eer"]["eer"] == 0.5
+    folder = write_files(tmp_path / "eer", publisher.files("org/eer", kind="spaces"))
+    with run_space(folder, environment) as address, httpx.Client(base_url=address) as client:
+        data = [json.dumps(METRICS["eer"])]
+        event = client.post("/gradio_api/call/compute", json={"data": data}).json()["event_id"]
+        answer = client.get(f"/gradio_api/call/compute/{event}").text
+    assert '"eer": 0.5' in answer

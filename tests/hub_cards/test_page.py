@@ -5,8 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from html import unescape
 from pathlib import Path
 
@@ -14,9 +13,10 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from browser import drop, open_browser, wait_for_answer
 from tiny_model import save_tiny_model
 
-from hub_cards.demo import Uploads, open_page
+from hub_cards.demo import Limits, discard, open_page, take
 from hub_cards.demo_answer import answer
 from processing.arguments import CorpusArguments
 from processing.calibration import calibrate_trials
@@ -161,50 +161,21 @@ def test_calibrated_model_gives_evidence_in_words_and_the_report(calibrated, rec
     assert str(tmp_path) not in report
 
 
-def test_file_that_two_wait_for_is_deleted_after_the_second_answer(tmp_path):
-    file, uploads = tmp_path / "shared.wav", Uploads()
-    file.touch()
-    for _ in range(2):
-        uploads.expect(str(file))
+def test_two_who_send_the_same_file_do_not_share_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    (tmp_path / "same.wav").write_bytes(b"sound")
+    first, second = (take(str(tmp_path / "same.wav")) for _ in range(2))
 
-    uploads.finish(str(file))
-    assert file.exists()
-    uploads.finish(str(file))
+    discard(first)
 
-    assert not file.exists()
+    assert not Path(first).exists() and Path(second).read_bytes() == b"sound"
+    assert Path(second).name == "same.wav"
 
 
-@contextmanager
-def open_browser() -> Iterator:
-    """A Chromium with a microphone, and no background traffic of its own."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("needs Chromium")
-    flags = "no-sandbox disable-gpu use-fake-device-for-media-stream use-fake-ui-for-media-stream"
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=program, args=[f"--{f}" for f in flags.split()])
-        yield browser
-        browser.close()
-
-
-def drop(tab, address: str, file: Path) -> None:
-    """Open the page and drop a file."""
-    if tab.url != address:
-        tab.goto(address)
-    tab.set_input_files("input[type=file]", file)
-
-
-def wait_for_answer(tab, name: str, seconds: float = 60) -> str:
-    """The words of the answer on the file with this name."""
-    tab.locator(".answer .file", has_text=name).wait_for(timeout=1000 * seconds)
-    return " ".join(tab.inner_text(".answer").split())
-
-
-def list_kept() -> list[str]:
+def list_kept() -> list[Path]:
     """Files that the page of this process keeps and that hold anything."""
-    kept = Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*")
-    return [path.name for path in kept if path.is_file() and path.stat().st_size]
+    files = Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*")
+    return [path for path in files if path.is_file() and path.stat().st_size]
 
 
 def test_browser_gets_the_answer_asks_nobody_else_and_leaves_nothing(model, recordings, scores, tmp_path):
@@ -217,7 +188,8 @@ def test_browser_gets_the_answer_asks_nobody_else_and_leaves_nothing(model, reco
         for file in (hostile, recordings["text"]):
             drop(tab, address, Path(file))
             found[Path(file).name] = wait_for_answer(tab, "img src" if file is hostile else "text.wav")
-        title, kept = tab.title(), list_kept()
+        title = tab.title()
+        waiting = [path for path in list_kept() if path.parent.name.startswith("waiting-")]
         with httpx.Client(base_url=address) as client:
             (event, *_) = [of["id"] for of in client.get("/config").json()["dependencies"] if of["queue"]]
             refused = client.get(f"/gradio_api/file={model / 'config.json'}").status_code
@@ -226,7 +198,8 @@ def test_browser_gets_the_answer_asks_nobody_else_and_leaves_nothing(model, reco
     assert verdict in found[HOSTILE] and "Not scored text.wav cannot be decoded" in found["text.wav"]
     assert title == "Human or synthetic speech?"
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {address.split("/")[2]}
-    assert kept == []
+    assert waiting == []
+    assert not Path(os.environ["GRADIO_TEMP_DIR"]).exists()
     assert refused == 403
     assert [of["success"] for of in answers] == [False, False]
 
@@ -238,3 +211,55 @@ def call(client: httpx.Client, event: int, path: str) -> dict:
     with client.stream("GET", "/gradio_api/queue/data?session_hash=test") as stream:
         messages = (json.loads(line.removeprefix("data:")) for line in stream.iter_lines() if line)
         return next(message for message in messages if message["msg"] == "process_completed")
+
+
+@pytest.mark.slow
+def test_two_people_at_once_get_their_answers_also_on_the_same_file(model, recordings, monkeypatch):
+    monkeypatch.setattr("hub_cards.demo.UPLOAD_SECONDS", 20)
+    names = ("noise", "tone", "noise")
+    with open_page(str(model)) as address, open_browser() as browser:
+        tabs = [browser.new_context().new_page() for _ in names]
+        for tab in tabs:
+            tab.goto(address)
+        for tab, name in zip(tabs, names, strict=True):
+            drop(tab, address, recordings[name])
+        found = [wait_for_answer(tab, name) for tab, name in zip(tabs, names, strict=True)]
+        for _ in range(60):  # in which Gradio deletes its own copies as well
+            if kept := list_kept():
+                time.sleep(1)
+
+    assert found[0] == found[2] != found[1]
+    assert kept == []
+
+
+@pytest.mark.slow
+def test_hour_is_scored_and_what_is_longer_or_larger_is_refused_in_words(model, tmp_path):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(3600 * 16000, dtype=np.float32)
+    soundfile.write(tmp_path / "hour.flac", noise, 16000)
+    soundfile.write(tmp_path / "longer.flac", np.append(noise, noise[:16000]), 16000)
+    soundfile.write(tmp_path / "larger.wav", noise, 16000)  # 115 MB
+    with open_page(str(model), limits=Limits(megabytes=112)) as address, open_browser() as browser:
+        tab = browser.new_page()
+        drop(tab, address, tmp_path / "hour.flac")
+        scored = wait_for_answer(tab, "hour.flac", seconds=500)
+        drop(tab, address, tmp_path / "longer.flac")
+        longer = wait_for_answer(tab, "longer.flac")
+        drop(tab, address, tmp_path / "larger.wav")
+        tab.get_by_text("maximum allowed size").wait_for()
+
+    assert "hour.flac, 1:00:00.0" in scored and "Scores of its 14,399 windows" in scored
+    assert "Not scored longer.flac is longer than 1:00:00.0" in longer
+
+
+@pytest.mark.slow
+def test_recording_by_microphone_is_scored(model):
+    with open_page(str(model)) as address, open_browser() as browser:
+        tab = browser.new_context(permissions=["microphone"]).new_page()
+        tab.goto(address)
+        tab.get_by_role("tab", name="Microphone").click()
+        tab.get_by_role("button", name="Record").click()
+        tab.wait_for_timeout(2000)
+        tab.get_by_role("button", name="Stop").click()
+        found = wait_for_answer(tab, "audio.wav")
+
+    assert found.startswith("audio.wav, 0:0") and "Scores as JSON" in found and "Not scored" not in found
