@@ -97,6 +97,7 @@ from processing.origin import describe_start, describe_training
 from processing.pooling import Scope, list_absent, list_scopes, repeat_rows
 from processing.report import describe_left_out, describe_results, describe_split
 from processing.run_settings import check_same_settings, describe_settings, record_start
+from processing.streamed_rows import is_streamed
 from processing.trainer_arguments import TrainerArguments, check_trainer_arguments
 from processing.training import build_trainer
 from processing.training_lfcc_gmm import STATE_FOLDER, USED_ARGUMENTS
@@ -205,6 +206,12 @@ class Run:
                 "--cache_frozen_trunk cannot be combined with --crop random or augmentation: it keeps one "
                 "crop of each utterance as it is. Leave it out, or add --crop start --augmentation '[]'."
             )
+        if "shuffle_buffer" in self.given and not method.streaming:
+            raise ValueError("--shuffle_buffer is of --streaming. Add that, or leave it out.")
+        if method.streaming and method.cache_frozen_trunk:
+            raise ValueError(
+                "--cache_frozen_trunk keeps on disk what --streaming does not: leave one of them out."
+            )
         if method.lora_rank and model.get("num_trainable_layers"):
             raise ValueError(
                 "--lora_rank trains adapters instead of the encoder's own weights, but the system has "
@@ -230,6 +237,8 @@ class Run:
         own_args = {**vars(self.gradient_args), **vars(self.em_args)}
         trained_on = {role: (specs[role], splits[role]) for role in ("train", "dev")}
         settings = describe_settings(self.args, own_args, trained_on)
+        if self.gradient_args.streaming:  # whose workers have each their part of an epoch
+            settings["dataloader_num_workers"] = self.args.dataloader_num_workers
         settings |= {"model": self.recipe.model, "feature_extractor": self.recipe.feature_extractor}
         # As they are now: training may write into their folder.
         return settings | {"started_from": self.weights and describe_start(self.weights)}
@@ -283,11 +292,17 @@ def main(argv: list[str]) -> None:
         checkpoint = find_checkpoint(folder, run.args.resume_from_checkpoint)
         share_out_cores(run.model_args.num_threads, run.args.device)
         with PartialState().main_process_first():
-            corpus = load_corpus(run.corpus_args)
+            corpus = load_corpus(run.corpus_args, streaming=run.gradient_args.streaming)
         specs = split_specs(run.split_args, corpus)
         corpus, splits = take_readable_splits(
             corpus, specs, allow_unreadable=run.corpus_args.allow_unreadable
         )
+        for role, rows in splits.items() if run.gradient_args.streaming else ():
+            if is_streamed(rows) != (role == "train"):
+                raise ValueError(
+                    f"--streaming reads the split train from where it is, and it alone: {role} cannot be "
+                    f"{specs[role]}. Name another --{role}_split, or leave --streaming out."
+                )
         scopes = {role: list_scopes(corpus, specs[role], list_trials(rows)) for role, rows in splits.items()}
         splits["train"] = repeat_rows(corpus, splits["train"])
         settings = run.describe_settings(specs, splits)

@@ -182,6 +182,14 @@ class GradientArguments:
         help="Compute what the frozen part of the model gives of every utterance once, keep it on "
         "disk, and train on that.",
     )
+    streaming: bool = HfArg(
+        default=False,
+        help="Read the training data from where they are in each epoch, instead of downloading them; of a "
+        "data set of Parquet files, whose dev and eval are downloaded.",
+    )
+    shuffle_buffer: int = HfArg(
+        default=1000, help="Utterances that each worker shuffles at a time, with --streaming."
+    )
     early_stopping_patience: int | None = HfArg(
         default=None, help="Stop after so many evaluations in a row without a lower dev EER."
     )
@@ -200,6 +208,8 @@ class GradientArguments:
                 raise ValueError(f"augmentation {self.augmentation!r} is not valid JSON: {error}") from error
         if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay {self.layer_decay} must be above 0 and at most 1.")
+        if self.shuffle_buffer < 1:
+            raise ValueError(f"shuffle_buffer {self.shuffle_buffer} must be at least 1.")
         if self.lora_rank is not None and self.lora_rank < 0:
             raise ValueError(f"lora_rank {self.lora_rank} must be at least 1, or 0 for none.")
         value = self.average_checkpoints

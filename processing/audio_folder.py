@@ -121,7 +121,7 @@ def load_hub(
     if any(Path(dataset_id, name).is_file() for name in ("dataset_dict.json", "state.json")):
         saved = load_from_disk(dataset_id)
         splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
-        return _to_corpus(splits, dataset_id, columns, keys)
+        return to_corpus(splits, dataset_id, columns, keys)
     try:
         builder = load_dataset_builder(dataset_id, configuration)
     except DatasetNotFoundError as error:
@@ -137,7 +137,7 @@ def load_hub(
         builder.BASE_FEATURE = UndecodedAudio
         builder.EXTENSIONS = [*AUDIO_EXTENSIONS]
     builder.download_and_prepare()
-    corpus = _to_corpus(builder.as_dataset(), dataset_id, columns, keys)
+    corpus = to_corpus(builder.as_dataset(), dataset_id, columns, keys)
     if commit := re.match(r"hf://datasets/([^@]+@[0-9a-f]{40})", builder.base_path or ""):
         corpus = dataclasses.replace(corpus, hub=commit[1])
     used = [file for files in builder.config.data_files.values() for file in files]
@@ -242,7 +242,7 @@ def _describe_unlabelled(
     return f"{text} {tables[0]} is not read." if tables else text
 
 
-def _to_corpus(
+def to_corpus(
     datasets: Mapping[str, Dataset], name: str, columns: Columns, keys: Mapping[str, str]
 ) -> Corpus:
     splits, official = {}, find_official(name, datasets)

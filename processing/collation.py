@@ -51,7 +51,9 @@ class AudioCollator:
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
-    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[dict | None]) -> dict[str, torch.Tensor]:
+        if rows[0] is None:  # of a batch that a resumed run skips
+            return {}
         rate = self.feature_extractor.sampling_rate
         waveforms = [self._decode(row, rate) for row in rows]
         batch = dict(self.feature_extractor(waveforms, sampling_rate=rate, return_tensors="pt"))

@@ -16,16 +16,22 @@ from .folder_tree import ARCHIVE_EXTENSIONS, FolderTree, open_tree
 from .layouts import LAYOUTS
 from .pooling import list_specs, pool_corpora, pool_rows, read_weight
 from .readable import leave_out_unreadable
+from .streamed_rows import load_streamed
 from .trials import FEATURES, Corpus, count_classes, list_trials, read_label_map
 
 
 def load_corpus(
-    arguments: CorpusArguments, *, unlabelled: str | None = None, needs_label_map: bool = True
+    arguments: CorpusArguments,
+    *,
+    unlabelled: str | None = None,
+    needs_label_map: bool = True,
+    streaming: bool = False,
 ) -> Corpus:
     """
     Load the corpus that the arguments name: an official one, the demo, a folder or a data set of the Hub; of
     several, all of them as one (see [`pool_corpora`]).
-    `unlabelled` is the label of what has none in a folder; `needs_label_map` is false where a model needs it.
+    `unlabelled` is the label of what has none in a folder; `needs_label_map` is false where a model needs it;
+    `streaming` leaves the audio of training where it is (see [`load_streamed`]).
 
     Raises:
         FileNotFoundError: a folder, protocols or audio files that are not there.
@@ -44,7 +50,11 @@ def load_corpus(
     corpora = []
     for text in names:
         name, weight = (None, 1) if text is None else read_weight(text)
-        corpus = replace(_load_one(name, arguments, unlabelled, needs_label_map), weight=weight)
+        if streaming:
+            corpus = _load_streamed(name, arguments)
+        else:
+            corpus = _load_one(name, arguments, unlabelled, needs_label_map)
+        corpus = replace(corpus, weight=weight)
         corpora.append(_add_breakdowns(corpus, arguments.breakdown or []))
     return corpora[0] if len(corpora) == 1 else pool_corpora(corpora)
 
@@ -70,9 +80,7 @@ def _load_one(
             f"--dataset {name} is not one of the named corpora {', '.join([*LAYOUTS, DEMO])}; a folder or a "
             "Hub id is given by --dataset alone."
         )
-    columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
-    columns |= {f"breakdown {name}": name for name in arguments.breakdown or () if name not in FEATURES}
-    keys = read_label_map(arguments.label_map)
+    columns, keys = _read_columns(arguments), read_label_map(arguments.label_map)
     folder = data_dir or Path(name).expanduser()
     if not folder.is_dir() and not (folder.is_file() and folder.name.lower().endswith(ARCHIVE_EXTENSIONS)):
         is_path = folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
@@ -111,6 +119,22 @@ def _load_one(
                 absence = layout.describe_absence(tree)
                 raise FileNotFoundError(f"{absence} Nor are its recordings labelled: {error}") from error
         raise
+
+
+def _load_streamed(name: str | None, arguments: CorpusArguments) -> Corpus:
+    """The data set of this name, whose audio of training stays where it is."""
+    if name is None or len(arguments.dataset) > 1:
+        raise ValueError("--streaming is of one data set: name it by --dataset, a Hub id or a folder.")
+    folder, keys = Path(name).expanduser(), read_label_map(arguments.label_map)
+    source = str(folder.resolve()) if folder.is_dir() else name
+    corpus = load_streamed(source, _read_columns(arguments), keys, arguments.dataset_config)
+    return replace(corpus, name=strip_folder(str(folder)) if folder.is_dir() else name)
+
+
+def _read_columns(arguments: CorpusArguments) -> dict[str, str | None]:
+    """The names of columns that are given, by their roles."""
+    columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
+    return columns | {f"breakdown {name}": name for name in arguments.breakdown or () if name not in FEATURES}
 
 
 def _add_breakdowns(corpus: Corpus, names: list[str]) -> Corpus:

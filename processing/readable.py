@@ -18,6 +18,7 @@ from .audio_file import Remarks
 from .files import write_text
 from .machine import count_cores
 from .resuming import hash_rows, read_on_main
+from .streamed_rows import is_streamed
 
 
 VERSION = 2  # to be raised with every change of what is checked
@@ -35,12 +36,12 @@ def leave_out_unreadable(
     The rows of each split whose recordings can be read, and how many others there were. Read are the header
     and the first sample, or the last where that takes no decoding of the others. Files that can be read are
     remembered in the cache of `datasets`, by path, size and time of the last change of all of a split. All
-    processes call it and share the work.
+    processes call it and share the work. What is streamed is not read.
 
     Raises:
         ValueError: recordings that cannot be read, with all reasons, unless `allow_unreadable`.
     """
-    errors = {name: _find_errors(rows, name) for name, rows in splits.items()}
+    errors = {name: {} if is_streamed(rows) else _find_errors(rows, name) for name, rows in splits.items()}
     reasons = [reason for of_split in errors.values() for reason in of_split.values()]
     if reasons and not allow_unreadable:
         more = [f"… and {len(reasons) - NUM_SHOWN:,} more"] if len(reasons) > NUM_SHOWN else []

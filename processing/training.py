@@ -1,11 +1,13 @@
 """The trainer of a model; of training by gradient the crop, dev EER, and runs that go on after a kill."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch import nn
 from torch.optim import Adam, Optimizer
@@ -30,6 +32,7 @@ from .collation import AudioCollator
 from .corpus_names import shorten_name
 from .scores import compute_scores
 from .scoring import Batches
+from .streamed_rows import StreamedRows, is_streamed
 from .training_lfcc_gmm import LFCCGMMTrainer
 from .trunk_cache import TrunkCollator, cache_trunk
 
@@ -75,6 +78,8 @@ def build_trainer(
         train = cache_trunk(model, train_collator, train, batches=batches, description="train")
         dev = cache_trunk(model, collator, dev, batches=batches, description="dev")
         train_collator = collator = TrunkCollator(collator.label_ids)
+    elif is_streamed(train):
+        train = StreamedRows(train, args, train_collator.epoch, buffer=method.shuffle_buffer)
     patience = method.early_stopping_patience
     if patience is not None and args.eval_strategy == "no":
         patience = None
@@ -129,6 +134,25 @@ class AntiSpoofingTrainer(Trainer):
         self.layer_decay = layer_decay
         if isinstance(self.data_collator, AudioCollator):
             self.add_callback(EpochCallback(self.data_collator))
+        if isinstance(self.train_dataset, StreamedRows):
+            self.add_callback(SkippingCallback(self.train_dataset))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in [`Trainer`]; rows that are streamed are divided between the processes already."""
+        if not isinstance(self.train_dataset, StreamedRows):
+            return super().get_train_dataloader()
+        names = (
+            "num_workers",
+            "pin_memory",
+            "persistent_workers",
+            "prefetch_factor",
+            "multiprocessing_context",
+        )
+        options = {name: getattr(self.args, f"dataloader_{name}") for name in names}
+        loader = DataLoader(
+            self.train_dataset, self.args.train_batch_size, collate_fn=self.data_collator, **options
+        )
+        return prepare_data_loader(loader, self.args.device, 1, 0, put_on_device=True, dispatch_batches=False)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """As in [`Trainer`], with the collator of evaluation, and with every trial."""
@@ -243,6 +267,21 @@ class EpochCallback(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.collator.epoch.fill_(int(state.epoch or 0))
+
+
+class SkippingCallback(TrainerCallback):
+    """Tells streamed rows how many batches of the epoch a resumed run has been trained on before."""
+
+    def __init__(self, rows: StreamedRows):
+        self.rows = rows
+
+    def on_epoch_begin(self, args, state, control, train_dataloader, **kwargs):
+        steps_in_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
+        if not args.ignore_data_skip:
+            self.rows.skip.fill_(state.global_step % steps_in_epoch * args.gradient_accumulation_steps)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.rows.skip.zero_()
 
 
 def make_metrics(

@@ -97,7 +97,12 @@ class Handler(BaseHTTPRequestHandler):
         if asked["path"] not in files:
             raise FileNotFoundError("EntryNotFound")
         content = files[asked["path"]]
-        self.send(200, content, **{"ETag": f'"{blob_id(content)}"', "X-Repo-Commit": commit})
+        headers = {"ETag": f'"{blob_id(content)}"', "X-Repo-Commit": commit}
+        if asked_range := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+            first, last = map(int, asked_range.groups())
+            headers["Content-Range"] = f"bytes {first}-{min(last, len(content) - 1)}/{len(content)}"
+            return self.send(206, content[first : last + 1], **headers)
+        self.send(200, content, **headers)
 
     def send(self, status: int, content: bytes = b"", **headers: str) -> None:
         self.send_response(status)
