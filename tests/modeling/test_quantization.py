@@ -100,7 +100,14 @@ def test_export_in_int8_says_how_scores_differ_and_does_not_depend_on_the_batch(
     assert in_int8.model.config.decision_threshold is None
 
 
-@pytest.mark.parametrize(("name", "reason"), [("lcnn", "which is no gain"), ("lfcc-gmm", "has no product")])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        pytest.param("whisper", "which is no gain", marks=pytest.mark.slow),
+        ("lcnn", "products of an encoder, and the model has none"),
+        ("lfcc-gmm", "products of an encoder, and the model has none"),
+    ],
+)
 def test_export_in_int8_that_gains_nothing_is_refused(name, reason, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quantize_onnx, "SMALLEST_GAIN", float("inf"))
     model = save_model(tmp_path / "model", name)
