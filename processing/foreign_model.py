@@ -126,7 +126,7 @@ def name_classes(config: PreTrainedConfig, keys: Mapping[str, str], model: str) 
             f"{model} has the labels {found}; one must mean bona fide, the other spoof. Say which: "
             f"--label_map {first}=bonafide,{second}=spoof or --label_map {first}=spoof,{second}=bonafide."
         )
-    if set(labels) != set(KEYS):
+    if any(label != key for label, key in means.items()):
         config.id2label = {index: means[label] for index, label in config.id2label.items()}
         config.label2id = {key: index for index, key in config.id2label.items()}
     return means

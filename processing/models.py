@@ -53,9 +53,7 @@ class Countermeasure:
     model: PreTrainedModel
     feature_extractor: SequenceFeatureExtractor
     precision: Precision = Precision()  # of its scores
-    preprocessing: dict = field(
-        default_factory=dict
-    )  # what of a model is not as this package's models have it
+    preprocessing: dict = field(default_factory=dict)  # and labels, of a model that has its own
     calibration: dict | None = None  # of its config, which is taken out of `model`, so that it gives scores
     validation: ValidationSet | None = None  # the trials of the calibration, where they are kept
 
@@ -190,7 +188,7 @@ def load_countermeasure(
     with explain_errors(f"The model {model}", SAVE_REMEDY):
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     labels = name_classes(network.config, read_label_map(label_map), model)
-    preprocessing = {} if set(labels) == set(KEYS) else {"labels": labels}
+    preprocessing = {} if labels == {key: key for key in KEYS} else {"labels": labels}
     if not hasattr(extractor, "num_samples"):
         extractor = ForeignFeatureExtractor(extractor, seconds)
         network.forward = compute_by_shape(network.forward)

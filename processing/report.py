@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .trials import Corpus
 
 
-REMEDY_OF_MODEL = "check the order of id2label in the model's config.json"
+REMEDY_OF_MODEL = "check the order of id2label in the model's config.json, or --label_map"
 
 
 NOTE_ON_CONDITIONS = (

@@ -141,17 +141,10 @@ class AntiSpoofingTrainer(Trainer):
         """As in [`Trainer`]; rows that are streamed are divided between the processes already."""
         if not isinstance(self.train_dataset, StreamedRows):
             return super().get_train_dataloader()
-        names = (
-            "num_workers",
-            "pin_memory",
-            "persistent_workers",
-            "prefetch_factor",
-            "multiprocessing_context",
-        )
+        names = "num_workers pin_memory persistent_workers prefetch_factor multiprocessing_context".split()
         options = {name: getattr(self.args, f"dataloader_{name}") for name in names}
-        loader = DataLoader(
-            self.train_dataset, self.args.train_batch_size, collate_fn=self.data_collator, **options
-        )
+        options |= {"batch_size": self.args.train_batch_size, "collate_fn": self.data_collator}
+        loader = DataLoader(self.train_dataset, **options)
         return prepare_data_loader(loader, self.args.device, 1, 0, put_on_device=True, dispatch_batches=False)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:

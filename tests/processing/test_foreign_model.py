@@ -163,6 +163,14 @@ def test_label_map_says_what_labels_without_names_mean(rows, tmp_path):
     )
 
 
+def test_label_map_turns_labels_that_are_spelt_as_ours(rows, tmp_path):
+    folder = save_model(tmp_path / "model", "ast", labels=("spoof", "bonafide"))
+
+    turned = score(folder, rows, label_map="spoof=bonafide,bonafide=spoof")
+
+    assert turned == pytest.approx(-score(folder, rows), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "label_map", "message"),
     [
