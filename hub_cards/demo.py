@@ -1,5 +1,6 @@
 """A page on which a recording is dropped, or made with the microphone, and judged: python -m hub_cards.demo
---model MODEL. It is served on this machine only, asks the internet for nothing and keeps nothing."""
+--model MODEL. It is served on this machine only, keeps nothing, and asks the internet for nothing but a model
+of the Hub."""
 
 import argparse
 import logging
@@ -18,6 +19,11 @@ from types import ModuleType
 
 logger = logging.getLogger(__name__)
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
+LIMITS = {
+    "megabytes": "size of a file (default: %(default)s)",
+    "minutes": "length of a recording (default: %(default)s)",
+    "people": "who wait for an answer at once (default: %(default)s)",
+}
 UPLOAD_SECONDS = 60  # after which Gradio deletes what was sent, and looks for it
 
 
@@ -82,7 +88,7 @@ def open_page(
             quiet=True,
             share=False,
             server_port=port,
-            max_file_size=f"{limits.megabytes}mb",
+            max_file_size=limits.megabytes * 1_000_000,
             allowed_paths=[],
             footer_links=[],
             run_history=False,
@@ -183,11 +189,9 @@ def main(argv: list[str]) -> None:
         "--trust_remote_code", action="store_true", help="run the code that comes with the model"
     )
     parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
-    for limit, of in zip(
-        fields(Limits), ("size of a file", "length of a recording", "who wait"), strict=True
-    ):
-        text = f"largest {of} (default: {limit.default})"
-        parser.add_argument(f"--max_{limit.name}", type=int, default=limit.default, help=text)
+    for limit in fields(Limits):
+        options = {"type": int, "default": limit.default, "help": LIMITS[limit.name]}
+        parser.add_argument(f"--max_{limit.name}", metavar="N", **options)
     args = vars(parser.parse_args(argv))
     try:
         limits = Limits(**{limit.name: args.pop(f"max_{limit.name}") for limit in fields(Limits)})
