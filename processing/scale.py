@@ -9,6 +9,7 @@ import json
 import os
 import posixpath
 import shlex
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -36,6 +37,8 @@ from .scoring import Batches, identify_scorer
 from .shards import Shard, find_shards, score_shard
 
 
+# Of a shard that fails datatrove prints the traceback, by loguru: without the values of all variables.
+os.environ |= {"LOGURU_DIAGNOSE": "NO", "LOGURU_BACKTRACE": "NO"}
 try:
     from datatrove import executor as executors
 except ImportError as error:
@@ -63,7 +66,7 @@ class ScoreShard:
         try:
             table = score_shard(countermeasure, shard.read(self.columns), batches)
         except (ValueError, OSError) as error:
-            raise ValueError(f"{shard.url} cannot be scored: {error}.") from error
+            raise ValueError(f"{shard.url} cannot be scored: {error}") from None
         with write_whole(fs, path) as stream:
             pq.write_table(table, stream)
 
@@ -105,6 +108,7 @@ def begin_worker(number: Value) -> None:
         os._exit(1)
 
     Thread(target=follow, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker, and not only its task
     with number.get_lock():
         if torch.cuda.device_count() > 1:
             torch.cuda.set_device(number.value % torch.cuda.device_count())
@@ -124,14 +128,11 @@ def score_shards(scoring: ScoringArguments, args: ScaleArguments) -> None:
     Score the shards that have no file in the output folder yet. ValueError, OSError: no input or model, a
     folder that holds other scores, a shard that is damaged, or a worker that was killed.
     """
-    is_local, options = args.executor == "local", args.executor_options
-    shards = find_shards(args.input, args.list_size)
-    workers = args.workers or (1 if is_local else -1)
+    is_local, workers = args.executor == "local", args.workers or (1 if args.executor == "local" else -1)
     if scoring.num_threads is None:
-        cores = max(1, count_cores() // workers) if is_local else options.get("cpus_per_task", 1)
-        scoring = replace(scoring, num_threads=cores)
-    fs, folder = url_to_fs(args.output)
-    fs.makedirs(folder, exist_ok=True)
+        cores = count_cores() // workers if is_local else args.executor_options.get("cpus_per_task", 1)
+        scoring = replace(scoring, num_threads=max(1, cores))
+    shards, (fs, folder) = find_shards(args.input, args.list_size), url_to_fs(args.output)
     columns = {"audio": args.audio_column, "id": args.id_column}
     settings = {
         **identify_scorer(*load_worker(scoring, args.label_map)),
@@ -148,19 +149,20 @@ def score_shards(scoring: ScoringArguments, args: ScaleArguments) -> None:
             f"{args.output} holds scores of something else: {difference}. Give the same input and "
             "settings, among them --num_threads, or another --output."
         )
+    fs.makedirs(folder, exist_ok=True)
     with write_whole(fs, posixpath.join(folder, SETTINGS_NAME)) as stream:
         stream.write(json.dumps(settings, indent=2).encode())
-    logs = posixpath.join(folder, "logs")
-    forget_deleted(fs, folder, posixpath.join(logs, "completions"))
+    output = fs.unstrip_protocol(folder)
+    step = ScoreShard(scoring, args.label_map, shards, columns, output)
+    options = {"tasks": len(shards), "workers": workers, "logging_dir": posixpath.join(output, "logs")}
     if args.executor == "slurm":
         path = f"{shlex.quote(str(Path(sys.executable).parent))}:$PATH"
-        options = {"env_command": f"export PYTHONPATH={shlex.quote(str(ROOT))} PATH={path}", **options}
-    step = ScoreShard(scoring, args.label_map, shards, columns, fs.unstrip_protocol(folder))
-    options = {"tasks": len(shards), "workers": workers, "logging_dir": fs.unstrip_protocol(logs), **options}
+        options["env_command"] = f"export PYTHONPATH={shlex.quote(str(ROOT))} PATH={path}"
     try:
-        executor = EXECUTORS[args.executor]([step], **options)
+        executor = EXECUTORS[args.executor]([step], **{**options, **args.executor_options})
     except TypeError as error:
         raise ValueError(f"--executor_options: {error}") from error
+    forget_deleted(fs, folder)
     executor.run()
     if (finished := len(list_finished(fs, folder))) < len(shards):
         print(f"Scored so far: {finished:,} of {len(shards):,} shards, in {args.output}")
@@ -170,10 +172,10 @@ def score_shards(scoring: ScoringArguments, args: ScaleArguments) -> None:
     print(f"To evaluate: python eval.py --scores {args.output} --protocol PROTOCOL")
 
 
-def forget_deleted(fs: AbstractFileSystem, folder: str, completions: str) -> None:
+def forget_deleted(fs: AbstractFileSystem, folder: str) -> None:
     """Take shards whose files the user has deleted from those that datatrove knows as completed."""
     finished = {posixpath.basename(path).split("-")[0] for path in list_finished(fs, folder)}
-    for path in fs.glob(posixpath.join(completions, "[0-9]*")):
+    for path in fs.glob(posixpath.join(folder, "logs/completions/[0-9]*")):
         if posixpath.basename(path) not in finished:
             fs.rm_file(path)
 

@@ -97,7 +97,9 @@ def _read_parquet(stream: BinaryIO, columns: Columns) -> Iterator[dict]:
     audio, utterance = found["audio"], found["id"]
     for role, name in found.items():
         if name not in names and (role == "audio" or name is not None):
-            raise ValueError(f"it has the columns {', '.join(names)}: name that of {role} by --{role}_column")
+            raise ValueError(
+                f"it has the columns {', '.join(names)}: name that of {role} by --{role}_column."
+            )
     for batch in file.iter_batches(ROWS_AT_ONCE, columns=[name for name in (audio, utterance) if name]):
         for row in batch.to_pylist():
             value = row[audio]
@@ -106,7 +108,7 @@ def _read_parquet(stream: BinaryIO, columns: Columns) -> Iterator[dict]:
                 value = {"path": value if is_path else None, "bytes": None if is_path else value}
             name = value.get("path") if utterance is None else row[utterance]
             if name is None:
-                raise ValueError("a recording has no utterance id: name a column of them by --id_column")
+                raise ValueError("a recording has no utterance id: name a column of them by --id_column.")
             yield {"utterance_id": str(name), "audio": value}
 
 
@@ -194,7 +196,7 @@ def score_shard(countermeasure: Countermeasure, rows: Iterator[dict], batches: B
         if result["score"] is None:
             result["error"] = f"Its score is {score}: check the weights of the model."
     if not results:
-        raise ValueError("it holds no recordings")
+        raise ValueError("it holds no recordings.")
     return pa.Table.from_pylist(results, schema=SCHEMA)
 
 

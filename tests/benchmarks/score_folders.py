@@ -59,14 +59,15 @@ def make_scores(folder: Path, protocol: Path, total: int, num_shards: int) -> No
             lines.write(f"recording_{place:09d},{'bonafide' if is_bonafide[place] else 'spoof'}\n")
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds and the largest resident set in GB of a process."""
+def measure(command: list[str]) -> tuple[float, float, float]:
+    """Seconds, CPU seconds, and the largest resident set in GB of a process."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"{command} ended with status {status}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
+    cpu = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - started, cpu, usage.ru_maxrss * 1024 / 1e9
 
 
 def main() -> None:
@@ -83,8 +84,9 @@ def main() -> None:
             "merging": ["-c", MERGE, str(folder), str(protocol)],
             "eval.py --num_resamples 0": [*evaluate, "--num_resamples", "0"],
         }.items():
-            seconds, gigabytes = measure(command)
-            print(f"{name}, {args.count:,} scores: {seconds:.1f} s, {gigabytes:.2f} GB", flush=True)
+            seconds, cpu, gigabytes = measure(command)
+            took = f"{seconds:.1f} s ({cpu:.1f} s of CPU), {gigabytes:.2f} GB"
+            print(f"{name}, {args.count:,} scores: {took}", flush=True)
 
 
 if __name__ == "__main__":

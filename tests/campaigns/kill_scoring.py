@@ -66,7 +66,7 @@ def make_corpora(recordings: list[Path], folder: Path) -> list[Path]:
 
 def write_shards(corpora: list[Path], folder: Path) -> None:
     """Write the recordings of each corpus into a parquet file, in the order in which eval.py takes them."""
-    folder.mkdir()
+    folder.mkdir(parents=True, exist_ok=True)
     for corpus in corpora:
         rows = load_corpus(CorpusArguments(dataset=[str(corpus)])).splits["train"]
         audio = [{"path": None, "bytes": Path(of["path"]).read_bytes()} for of in rows["audio"]]
@@ -80,12 +80,13 @@ def find_processes(coordinator: psutil.Process) -> list[psutil.Process]:
     return [worker for child in children for worker in child.children()]
 
 
-def kill_once(command: list[str], whom: str, wait: float) -> str:
-    """Start scoring, kill it at a random point, and wait until all its processes are gone."""
+def kill_once(command: list[str], output: Path, whom: str, wait: float) -> str:
+    """Start scoring, kill it at a random point after its first task has begun, and wait until all its
+    processes are gone."""
+    shutil.rmtree(output / "logs" / "logs", ignore_errors=True)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    coordinator, workers = psutil.Process(process.pid), []
-    while process.poll() is None and len(workers) < 2:
-        workers = find_processes(coordinator)
+    coordinator = psutil.Process(process.pid)
+    while process.poll() is None and not [*output.glob("logs/logs/*")]:
         time.sleep(0.05)
     time.sleep(random.uniform(0, wait))
     if process.poll() is not None:
@@ -107,20 +108,22 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--recordings", required=True, nargs="+", type=Path)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=30, help="in which a kill comes, once workers run")
+    parser.add_argument("--seconds", type=float, default=30, help="in which a kill comes, once tasks run")
     parser.add_argument("--batch_size", default="32")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="folder that keeps the shards and the scores of eval.py")
     args = parser.parse_args()
     random.seed(args.seed)
 
     with tempfile.TemporaryDirectory() as work:
-        work = Path(work)
+        work = args.work or Path(work)
         corpora, output = make_corpora(args.recordings, work / "corpora"), work / "scores"
         write_shards(corpora, work / "shards")
         options = ["--model", args.model, "--batch_size", args.batch_size, "--num_threads", "1", "--use_cpu"]
         official = [sys.executable, "eval.py", *options, "--dataset", *map(str, corpora), "--split", "train"]
         official += ["--allow_unreadable", "--num_resamples", "0", "--output_dir", str(work / "official")]
-        subprocess.run(official, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if not (work / "official").is_dir():
+            subprocess.run(official, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         expected = read_scores(work / "official" / "scores.txt").set_index("utterance_id")["score"]
 
         scale = [sys.executable, "-m", "processing.scale", *options, "--workers", "2"]
@@ -128,7 +131,7 @@ def main() -> None:
         kills = 0
         while kills < args.kills:
             whom = ("worker", "coordinator")[kills % 2]
-            outcome = kill_once(scale, whom, args.seconds)
+            outcome = kill_once(scale, output, whom, args.seconds)
             finished = len(list(output.glob("[0-9]*.parquet")))
             print(f"{kills + 1}: {whom} {outcome}, {finished} of {NUM_SHARDS} shards finished", flush=True)
             kills += outcome == "killed"

@@ -30,6 +30,7 @@ from processing.models import load_countermeasure
 from processing.recordings import score_recordings
 from processing.scores import read_scores
 from processing.scoring import Batches, score_rows
+from processing.shards import score_shard
 
 
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -125,6 +126,18 @@ def test_crop_is_of_the_beginning_and_what_is_shorter_stays_so_in_any_batch(mode
     scores = score(models[architecture], rows, batch_size=len(rows), seconds=0.8)
 
     assert scores == pytest.approx(ask_pipeline(models[architecture], cropped), abs=2e-5)
+
+
+def test_recordings_of_a_shard_have_the_same_scores_beside_a_broken_one(models, rows):
+    countermeasure = load_countermeasure(str(models["wav2vec2"]), seconds=0.8)
+    audio = [row["audio"] for row in rows]
+    audio.insert(1, {"path": None, "bytes": b"no audio"})
+    shard = ({"utterance_id": f"u{i}", "audio": of} for i, of in enumerate(audio))
+
+    scores = score_shard(countermeasure, shard, Batches(3))["score"].to_pylist()
+
+    assert scores.pop(1) is None
+    assert scores == score(models["wav2vec2"], rows, batch_size=3, seconds=0.8).tolist()
 
 
 @pytest.mark.parametrize(("architecture", "seconds"), [("wav2vec2", 1.0), ("whisper", None)])
