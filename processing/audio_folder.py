@@ -12,7 +12,16 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, Value, load_dataset_builder, load_from_disk
+from datasets import (
+    Audio,
+    ClassLabel,
+    Dataset,
+    DatasetBuilder,
+    DatasetDict,
+    Value,
+    load_dataset_builder,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
 from huggingface_hub import snapshot_download
@@ -122,10 +131,7 @@ def load_hub(
         saved = load_from_disk(dataset_id)
         splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
         return to_corpus(splits, dataset_id, columns, keys)
-    try:
-        builder = load_dataset_builder(dataset_id, configuration)
-    except DatasetNotFoundError as error:
-        raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
+    builder = open_builder(dataset_id, configuration)
     if isinstance(builder, FolderBasedBuilder):
         below = builder.config.data_dir
         # `datasets` would take splits from the names of files, and drop the others.
@@ -137,9 +143,9 @@ def load_hub(
         builder.BASE_FEATURE = UndecodedAudio
         builder.EXTENSIONS = [*AUDIO_EXTENSIONS]
     builder.download_and_prepare()
-    corpus = to_corpus(builder.as_dataset(), dataset_id, columns, keys)
-    if commit := re.match(r"hf://datasets/([^@]+@[0-9a-f]{40})", builder.base_path or ""):
-        corpus = dataclasses.replace(corpus, hub=commit[1])
+    corpus = dataclasses.replace(
+        to_corpus(builder.as_dataset(), dataset_id, columns, keys), hub=find_commit(builder)
+    )
     used = [file for files in builder.config.data_files.values() for file in files]
     here = [
         path
@@ -148,6 +154,20 @@ def load_hub(
     ]
     left_out = {"files of data that `datasets` takes for no split": len(here) - len(used)}
     return dataclasses.replace(corpus, left_out=left_out) if len(here) > len(used) else corpus
+
+
+def open_builder(dataset_id: str, configuration: str | None) -> DatasetBuilder:
+    """What reads a data set of the Hub or a folder; a FileNotFoundError if there is none."""
+    try:
+        return load_dataset_builder(dataset_id, configuration)
+    except DatasetNotFoundError as error:
+        raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
+
+
+def find_commit(builder: DatasetBuilder) -> str:
+    """Id and commit of a data set of the Hub, ID@COMMIT, or ""."""
+    commit = re.match(r"hf://datasets/([^@]+@[0-9a-f]{40})", builder.base_path or "")
+    return commit[1] if commit else ""
 
 
 class UndecodedAudio(Audio):

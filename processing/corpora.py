@@ -128,7 +128,7 @@ def _load_streamed(name: str | None, arguments: CorpusArguments) -> Corpus:
     folder, keys = Path(name).expanduser(), read_label_map(arguments.label_map)
     source = str(folder.resolve()) if folder.is_dir() else name
     corpus = load_streamed(source, _read_columns(arguments), keys, arguments.dataset_config)
-    return replace(corpus, name=strip_folder(str(folder)) if folder.is_dir() else name)
+    return replace(corpus, name=strip_folder(str(folder))) if corpus.name == str(folder.resolve()) else corpus
 
 
 def _read_columns(arguments: CorpusArguments) -> dict[str, str | None]:

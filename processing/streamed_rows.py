@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import fsspec
 import numpy as np
@@ -14,13 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, DatasetInfo, Features, load_dataset_builder
-from datasets.exceptions import DatasetNotFoundError
 from datasets.packaged_modules.parquet.parquet import Parquet
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
-from .audio_folder import SPLITS, to_corpus
+from .audio_folder import SPLITS, find_commit, open_builder, to_corpus
 from .trials import Corpus
 
 
@@ -43,10 +43,7 @@ def load_streamed(
     As [`~processing.audio_folder.load_hub`], with the same arguments and errors, of a data set of Parquet
     files. Its split "train" is not downloaded: the rows have a column `SHARD`, and empty audio.
     """
-    try:
-        builder = load_dataset_builder(dataset_id, configuration)
-    except DatasetNotFoundError as error:
-        raise FileNotFoundError(f"{dataset_id} is neither a folder nor a Hub data set: {error}") from error
+    builder = open_builder(dataset_id, configuration)
     if not isinstance(builder, Parquet):
         raise ValueError(f"--streaming reads Parquet files, but {dataset_id} has others. Leave it out.")
     splits, shards, features = {}, {}, builder.info.features
@@ -58,7 +55,7 @@ def load_streamed(
             of_split = load_dataset_builder("parquet", data_files={name: [*files]}, features=features)
             of_split.download_and_prepare()
             splits |= of_split.as_dataset()
-    corpus = to_corpus(splits, dataset_id, columns, keys)
+    corpus = replace(to_corpus(splits, dataset_id, columns, keys), hub=find_commit(builder))
     for name, places in shards.items():
         corpus.splits[name] = corpus.splits[name].add_column(SHARD, places)
     return corpus

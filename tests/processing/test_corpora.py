@@ -768,8 +768,10 @@ def test_a_folder_without_recordings_says_what_was_expected(tmp_path):
 
 
 HUB_SCRIPT = """
-import json, sys
+import json, sys, torch
+from types import SimpleNamespace
 from processing.corpora import CorpusArguments, load_corpus
+from processing.streamed_rows import StreamedRows
 from test_corpora import describe
 found = {}
 for name in sys.argv[1:]:
@@ -779,6 +781,13 @@ for name in sys.argv[1:]:
         found[f"{name}, called"] = [corpus.name, corpus.hub]
     except Exception as error:
         found[name] = f"{type(error).__name__}: {error}"
+corpus = load_corpus(CorpusArguments("lab/parquet"), streaming=True)
+args = SimpleNamespace(
+    seed=0, process_index=0, world_size=1, train_batch_size=2, dataloader_drop_last=False
+)
+rows = StreamedRows(corpus.splits["train"], args, torch.tensor(0))
+corpus.splits["train"] = sorted(rows, key=lambda row: row["utterance_id"])
+found["streamed"] = describe(corpus)
 print(json.dumps(found))
 """
 HUB_SPLITS = {"train": "train", "dev": "validation", "eval": "test"}
@@ -872,7 +881,7 @@ def from_hub(hub, tmp_path_factory) -> dict[str, dict[str, list] | str]:
     return json.loads(run_script(HUB_SCRIPT, environment, *names))
 
 
-@pytest.mark.parametrize("name", ["lab/parquet", "lab/metadata"])
+@pytest.mark.parametrize("name", ["lab/parquet", "lab/metadata", "streamed"])
 def test_a_data_set_of_the_hub_gives_the_rows_of_the_corpus_on_disk(published, from_hub, name):
     assert from_hub[name] == describe(load(data_dir=str(published / "LA")))
 
