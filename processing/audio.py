@@ -230,6 +230,8 @@ def _open_soundfile(file: AudioFile) -> sf.SoundFile:
     # Of a WAV, AIFF or AU shorter than its header says, libsndfile takes what is there; only its log tells.
     found = _SIZES.search(sound.extra_info)
     stated, there = map(int, found.groups()[1:]) if found else (0, 0)
+    if sound.format == "W64" and stated < there:
+        raise sf.SoundFileRuntimeError("of a W64 libsndfile takes also what follows the samples for samples")
     slack = _RIFF_SLACK if found and found[1] in ("riff", "Riff size") else 0
     if there + slack < stated < _PLACEHOLDER_BYTES:
         raise ValueError(f"{file.name} was cut off: of {stated:,} bytes {there:,} are there. Fetch it again.")

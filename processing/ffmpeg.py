@@ -26,6 +26,7 @@ _FRAMES_OF_MP3 = re.compile(
 _LENGTH_IN_HEADER = {"flac", "mov,mp4,m4a,3gp,3g2,mj2", "tta", "wv"}
 # Formats that state the time of the end of all tracks, if not always rightly: a remark, no error.
 _LENGTH_FOR_REMARK = {"matroska,webm", "ogg"}
+_LONGEST_SURPLUS = 0.1  # seconds more than a file states
 _DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
@@ -187,7 +188,7 @@ class _Decoding:
                 self.file.remarks.notes.append("It could not be read to its end.")
         elif self.kind == "aac":  # of which FFmpeg passes over what lies between packets
             self.note_rest((begin or 0) + num_bytes)
-        elif stopped or self.kind in ("wav", "aiff"):
+        elif stopped or self.kind in ("wav", "aiff", "w64"):
             self.note_rest(end)
         elif self.kind == "ogg" and not _ends_ogg(self.file.stream, last):
             self.file.remarks.notes.append(
@@ -244,6 +245,9 @@ class _Decoding:
         remarks = self.file.remarks
         missing = self.stated_seconds - self.position / self.rate
         is_damaged = remarks.skipped_packets > self.num_failed or self.num_silent > 0  # before its end
+        if self.stated_seconds and missing < -_LONGEST_SURPLUS:
+            lengths = f"{self.stated_seconds:.2f} s, but holds {self.position / self.rate:.2f} s"
+            remarks.notes.append(f"The file states a length of {lengths}: files may have been joined.")
         slack = 0.5 if self.kind == "flac" else _SLACK  # samples
         if self.kind == "mp3" and is_damaged:  # it loses more than the packets that fail, and has no time
             slack = 0.01 * self.rate
