@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -103,6 +104,24 @@ def kill_once(command: list[str], output: Path, whom: str, wait: float) -> str:
     return "killed"
 
 
+def check_scores(output: Path, expected: pd.Series) -> None:
+    """Every recording has one row, each damaged one an error, and all others have the bits of eval.py."""
+    found = pq.read_table([*output.glob("[0-9]*.parquet")], schema=SCHEMA).to_pandas()
+    errors = found[found["score"].isna()]
+    scores = found.dropna(subset="score").set_index("utterance_id")["score"]
+    assert len(found) == found["utterance_id"].nunique() == NUM_SHARDS * SHARD_SIZE
+    assert len(errors) == len(DAMAGE) and errors["error"].notna().all()
+    assert set(scores.index) == set(expected.index)
+    same = scores.to_numpy(np.float32) == expected[scores.index].to_numpy(np.float32)
+    print(errors[["utterance_id", "error"]].to_string())
+    print(
+        f"{len(found):,} rows, {len(errors)} with an error; {same.sum():,} of {len(same):,} scores have the "
+        f"bits of eval.py; {scores.nunique():,} distinct scores",
+        flush=True,
+    )
+    assert same.all()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", required=True)
@@ -136,22 +155,10 @@ def main() -> None:
             print(f"{kills + 1}: {whom} {outcome}, {finished} of {NUM_SHARDS} shards finished", flush=True)
             kills += outcome == "killed"
             if finished == NUM_SHARDS:
+                check_scores(output, expected)
                 shutil.rmtree(output)
         subprocess.run(scale, check=True, stderr=subprocess.DEVNULL)
-
-        found = pq.read_table([*output.glob("[0-9]*.parquet")], schema=SCHEMA).to_pandas()
-        errors = found[found["score"].isna()]
-        scores = found.dropna(subset="score").set_index("utterance_id")["score"]
-        assert len(found) == found["utterance_id"].nunique() == NUM_SHARDS * SHARD_SIZE
-        assert len(errors) == len(DAMAGE) and errors["error"].notna().all()
-        assert set(scores.index) == set(expected.index)
-        same = scores.to_numpy(np.float32) == expected[scores.index].to_numpy(np.float32)
-        print(errors[["utterance_id", "error"]].to_string())
-        print(
-            f"{args.kills} kills: {len(found):,} rows, {len(errors)} with an error; {same.sum():,} of "
-            f"{len(same):,} scores have the bits of eval.py; {scores.nunique():,} distinct scores"
-        )
-        assert same.all()
+        check_scores(output, expected)
 
 
 if __name__ == "__main__":
