@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -84,6 +84,24 @@ class AudioFile:
             self.remarks.notes.append(f"Bytes of the file that were left unread: {unread:,}.")
 
 
+class _Seeking:
+    """A seek to before the beginning, which damaged files make libraries try, fails without a traceback."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
+class _File(_Seeking, BufferedReader):
+    pass
+
+
+class _Content(_Seeking, BytesIO):
+    pass
+
+
 @contextmanager
 def open_audio_file(source: AudioSource, remarks: Remarks | None = None) -> Iterator[AudioFile]:
     """The source, opened. Where nobody gives `remarks` to read them, they are logged in the end."""
@@ -93,7 +111,7 @@ def open_audio_file(source: AudioSource, remarks: Remarks | None = None) -> Iter
         content, path = (source, None) if isinstance(source, bytes) else (None, source)
     noted = Remarks() if remarks is None else remarks
     if content is not None:
-        yield (file := AudioFile(BytesIO(content), str(path or "audio given as bytes"), noted))
+        yield (file := AudioFile(_Content(content), str(path or "audio given as bytes"), noted))
     elif path is None:
         raise ValueError("The audio has neither a path nor bytes. Give one of them.")
     elif not Path(path).is_file():
@@ -101,7 +119,7 @@ def open_audio_file(source: AudioSource, remarks: Remarks | None = None) -> Iter
     elif os.path.getsize(path) == 0:
         raise ValueError(f"{path} is empty: 0 bytes. Fetch it again.")
     else:
-        with open(path, "rb") as stream:
+        with _File(FileIO(path)) as stream:
             yield (file := AudioFile(stream, str(path), noted))
     if remarks is None and (text := noted.describe()):
         logger.warning_once(f"{file.name}: {text} (said once)")

@@ -315,3 +315,26 @@ def test_channels_beyond_five_are_decoded_as_by_ffmpeg(tmp_path, name):
 
     expected = ffmpeg_pcm(tmp_path / name).reshape(-1, channels).mean(axis=1)
     np.testing.assert_allclose(samples[:40_000], expected[:40_000], atol=1e-4)
+
+
+def test_what_follows_the_samples_of_a_w64_is_not_decoded_and_no_traceback_is_printed(tmp_path, capfd):
+    path = tmp_path / "a.w64"
+    sf.write(path, 0.1 * np.random.default_rng(0).standard_normal(RATE), RATE)
+    whole, content = decode_audio(path), path.read_bytes()
+    path.write_bytes(content + np.random.default_rng(1).bytes(len(content) // 2))
+
+    samples, remarks = decode(path)
+
+    np.testing.assert_array_equal(samples, whole)
+    assert "left unread" in remarks.describe()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_flac_that_holds_more_than_it_states_says_so(sound, tmp_path):
+    path, remarks, content = tmp_path / "a.flac", Remarks(), sound["a.flac"]
+    third = len(content) // 3
+    path.write_bytes(content[: len(content) // 2] + 2 * content[-third:])
+
+    samples = decode_audio(path, remarks=remarks)
+
+    assert f"states a length of 4.00 s, but holds {len(samples) / RATE:.2f} s" in remarks.describe()
