@@ -12,7 +12,9 @@ is said, and a decision threshold and a calibration of the model's scores are le
 """
 
 import json
+import logging
 import shutil
+import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -162,7 +164,8 @@ def make_batches(extractor: SequenceFeatureExtractor) -> Iterator[torch.Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    prog = "python -m modeling.export_onnx"
+    parser = ArgumentParser(prog=prog, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="Folder or Hub id of a trained model.")
     parser.add_argument("--revision", help="Branch, tag or commit of a Hub model.")
     parser.add_argument("--output_dir", type=Path, required=True, help="Where the export goes.")
@@ -170,13 +173,16 @@ def main(arguments: list[str] | None = None) -> None:
         "--int8", action="store_true", help="Products with weights in int8; refused where that is not faster."
     )
     args = parser.parse_args(arguments)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which is not needed
     try:
         countermeasure = load_countermeasure(args.model, revision=args.revision)
+        if isinstance(countermeasure.model, OnnxModel):
+            raise ValueError(f"{args.model} is an export already. Give the model that it was made of.")
         if countermeasure.preprocessing:
             raise ValueError(f"{args.model} is not a model of this package: export it by optimum-cli.")
         difference, milliseconds = export_onnx(countermeasure, args.output_dir, int8=args.int8)
     except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
+        sys.exit(f"{prog}: error: {error}")
     size = (args.output_dir / ONNX_NAME).stat().st_size / 1e6
     print(f"Written: {args.output_dir.resolve()}, {ONNX_NAME} of {size:.1f} MB")
     print(f"Largest difference of a score in batches of {', '.join(map(str, BATCH_SIZES))}: {difference:.1e}")

@@ -25,12 +25,12 @@ def load(folder: Path) -> tuple[onnxruntime.InferenceSession, dict]:
 
 def read(file: str, about: dict) -> np.ndarray:
     """The crop of a recording that the model takes, (num_samples,), float32."""
-    waveform, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    waveform, rate = soundfile.read(file, about["num_samples"] or -1, dtype="float32", always_2d=True)
     if rate != about["sampling_rate"]:
         raise ValueError(f"{file} has {rate} Hz: convert it to {about['sampling_rate']} Hz first.")
     if len(waveform) == 0:
         raise ValueError(f"{file} has no samples.")
-    waveform = waveform.mean(axis=1)[: about["num_samples"]]
+    waveform = waveform.mean(axis=1)
     if about["do_normalize"]:
         waveform = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
     length = about["num_samples"] or len(waveform)
