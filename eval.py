@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
         if os.environ.get("RANK", "0") == "0":  # under accelerate launch, too, one process is enough
             evaluate_score_file(args, corpus_args.label_map, allow_unreadable=corpus_args.allow_unreadable)
-    except (ValueError, OSError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"eval.py: error: {error}")
     return 0
 

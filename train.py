@@ -74,6 +74,7 @@ if __name__ == "__main__":
 import json
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from accelerate import PartialState
@@ -345,6 +346,8 @@ def main(argv: list[str]) -> None:
         results = save_and_evaluate(trainer, collator, corpus, evaluated)
     except (EMError, RecordingError) as error:  # of frames and damage that are known only now
         sys.exit(f"\ntrain.py: error: {error}")  # after a progress bar
+    except UnpicklingError:
+        sys.exit(f"\ntrain.py: error: {checkpoint} holds more than tensors. None of it was run. Remove it.")
     PartialState().destroy_process_group()  # its threads may abort a process that ends before them
     if not trainer.is_world_process_zero():
         return

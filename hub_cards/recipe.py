@@ -1,6 +1,7 @@
 """A system's YAML: what its model card states, which is also the recipe that it is trained by."""
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -185,11 +186,13 @@ def find_recipe(model: str) -> tuple[Path, Path | None]:
 
 def load_recipe(path: Path) -> Recipe:
     """ValueError: no mapping, an unknown or a missing key; the message names the file and the key."""
-    with open(path, encoding="utf-8") as stream:
-        try:
-            content = yaml.safe_load(stream)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not valid YAML: {error}") from error
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError(f"{path} has YAML aliases (*name), which are not read: write the values out.")
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} is not a recipe: a mapping with the keys system, corpus, model, training is expected."
@@ -199,7 +202,10 @@ def load_recipe(path: Path) -> Recipe:
         if "dict" in str(section.type) and not isinstance(content.get(section.name, {}), dict):
             raise ValueError(f"{path}: {section.name} must be a mapping of keys to values.")
     try:
-        return Recipe(**content)
+        recipe = Recipe(**content)
+        if re.search(r"[/\\\n]|^\.", recipe.system):  # it names folders and files
+            raise ValueError(f"{path}: the system is called {recipe.system!r}. Choose a name without a path.")
+        return recipe
     except TypeError as error:
         raise ValueError(f"{path} is incomplete: {str(error).split('__init__() ')[-1]}.") from error
 

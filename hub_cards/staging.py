@@ -86,6 +86,9 @@ def find_files(run: RunFolder) -> dict[str, Path]:
                 f"{folder} holds no {path.relative_to(folder)}, which the model or its results need. Train "
                 "or evaluate again, or copy the missing file there (code from modeling/ or processing/)."
             )
+    for path in (*required, *optional):
+        if folder.resolve() not in path.resolve().parents:
+            raise ValueError(f"{path} leads out of {folder}, so it is not published: copy its content there.")
     files = {path.relative_to(folder).as_posix(): path for path in (*required, *optional) if path.is_file()}
     files = {name: path for name, path in files.items() if "/." not in f"/{name}"}  # hidden
     for evaluation in run.evaluations:

@@ -3,9 +3,15 @@
 python score_onnx.py interview.wav answer.flac
 """
 
+# ruff: noqa: E402  the telemetry of onnxruntime, which reports to Microsoft, begins as it is imported
+
 import json
+import os
 import sys
 from pathlib import Path
+
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import numpy as np
 import onnxruntime

@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -173,13 +171,16 @@ def explain_errors(name: str, remedy: str) -> Iterator[None]:
     logging.set_verbosity_error()
     try:
         yield
-    except (SafetensorError, UnpicklingError, EOFError, RuntimeError, OSError) as error:
-        reason = str(error).partition("\n")[0] or "the file is empty"
-        if isinstance(error, OSError):
-            raise FileNotFoundError(f"{name} is not found, or not complete ({reason}). {remedy}") from error
+    except (ValueError, ImportError):  # which say themselves what is wrong
+        raise
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise FileNotFoundError(f"{name} is not found, or not complete ({reason}). {remedy}") from error
+    except Exception as error:  # whatever the libraries make of a damaged file, or of a config of wild values
+        reason = str(error).split("Error: ", 1)[-1].partition("\n")[0] or "the file is empty"
         raise ValueError(
-            f"{name} cannot be read: its weights are damaged or more than tensors ({reason}). Download or "
-            "copy them again."
+            f"{name} cannot be read: its weights are damaged or more than tensors, or its config is damaged "
+            f"({type(error).__name__}: {reason}). Download or copy them again."
         ) from error
     finally:
         logging.set_verbosity(verbosity)

@@ -10,6 +10,7 @@ from transformers.utils import PaddingStrategy, TensorType, logging
 logger = logging.get_logger(__name__)
 
 PADDINGS = ("repeat", "zero")
+LARGEST = {"sampling_rate": 10**6, "num_samples": 10**8}  # what is more is no audio, but fills the memory
 
 
 class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
@@ -57,8 +58,10 @@ class AntiSpoofingFeatureExtractor(SequenceFeatureExtractor):
             return_attention_mask=return_attention_mask,
             **kwargs,
         )
-        if num_samples is not None and num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1 or None, not {num_samples}.")
+        for name, value in (("sampling_rate", sampling_rate), ("num_samples", num_samples)):
+            is_whole = isinstance(value, int) and 1 <= value <= LARGEST[name]
+            if not is_whole and (name != "num_samples" or value is not None):
+                raise ValueError(f"{name} must be a whole number from 1 to {LARGEST[name]:,}, not {value!r}.")
         if padding not in PADDINGS:
             raise ValueError(f"padding {padding!r} is not one of {', '.join(PADDINGS)}.")
         if not isinstance(do_normalize, bool):

@@ -95,12 +95,14 @@ def is_exported(folder: Path) -> bool:
 
 def find_weights(folder: Path) -> list[Path]:
     """The safetensors files that `from_pretrained` loads from a folder, or the model.onnx of one that was
-    exported. FileNotFoundError: one is missing."""
+    exported. FileNotFoundError: one is missing. ValueError: one would lie elsewhere."""
     if is_exported(folder):
         return [folder / ONNX_NAME]
     files = [folder / "model.safetensors"]
     if not files[0].is_file() and (index := read_json(folder / "model.safetensors.index.json")):
         files = [folder / name for name in sorted(set(index["weight_map"].values()))]
+        if outside := [path for path in files if path.parent != folder or path.name == ".."]:
+            raise ValueError(f"The weights of {folder} would lie outside of it: {outside[0]}.")
     for path in files:
         if not path.is_file():
             raise FileNotFoundError(f"{folder} holds no {path.name}: the weights are not complete.")

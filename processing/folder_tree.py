@@ -29,6 +29,7 @@ AUDIO_EXTENSIONS = frozenset(
         *(".ul", ".ulaw", ".vob", ".wave", ".weba", ".wv"),
     ]
 )
+SMALL_ARCHIVE, LARGEST_EXPANSION = 2**28, 100  # bytes that any archive may hold, else times its own size
 ARCHIVE_EXTENSIONS = tuple(ending for _, endings, _ in shutil.get_unpack_formats() for ending in endings)
 
 
@@ -147,8 +148,12 @@ def unpack_archives(path: Path) -> FolderTree | None:
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         logger.warning("Unpacking the archives of %s into %s.", path, folder)
-        for file in files:
-            _unpack(file, partial / file.relative_to(root))
+        try:
+            for file in files:
+                _unpack(file, partial / file.relative_to(root))
+        except ValueError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         partial.rename(folder)
     return read_tree(folder)
 
@@ -160,8 +165,25 @@ def _unpack(file: Path, target: Path) -> None:
     if ending is None:
         shutil.copy(file, target)
         return
-    options = {} if ending == ".zip" or not hasattr(tarfile, "data_filter") else {"filter": "data"}
+    limit, unpacked = max(SMALL_ARCHIVE, LARGEST_EXPANSION * file.stat().st_size), 0
+    too_large = f"it holds more than {LARGEST_EXPANSION} times its size"
+
+    def take(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        nonlocal unpacked
+        unpacked += member.size
+        if unpacked > limit:
+            raise tarfile.TarError(too_large)
+        return tarfile.data_filter(member, folder)
+
     try:
+        if ending == ".zip":
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+            if outside := [of.filename for of in members if of.filename[:1] == "/" or ".." in of.filename]:
+                raise zipfile.BadZipFile(f"{outside[0]!r} would not be written")  # and nobody be told
+            if sum(of.file_size for of in members) > limit:
+                raise zipfile.BadZipFile(too_large)
+        options = {} if ending == ".zip" or not hasattr(tarfile, "data_filter") else {"filter": take}
         shutil.unpack_archive(file, target.with_name(target.name[: -len(ending)]), **options)
     except (shutil.ReadError, zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError) as error:
         raise ValueError(f"{file} cannot be unpacked: {error}") from error

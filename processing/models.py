@@ -181,22 +181,23 @@ def load_countermeasure(
             f"{model} holds no config.json, so it is no trained model. Give the folder that train.py named "
             "at its end."
         )
-    if is_exported(folder):
-        network = OnnxModel.load(folder)
-    else:
-        network = align_weights(_load_model(folder, model, trust_remote_code=trust_remote_code))
     with explain_errors(f"The model {model}", SAVE_REMEDY):
+        find_weights(folder)
+        if is_exported(folder):
+            network = OnnxModel.load(folder)
+        else:
+            network = align_weights(_load_model(folder, model, trust_remote_code=trust_remote_code))
         extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    labels = name_classes(network.config, read_label_map(label_map), model)
-    preprocessing = {} if labels == {key: key for key in KEYS} else {"labels": labels}
-    if not hasattr(extractor, "num_samples"):
-        extractor = ForeignFeatureExtractor(extractor, seconds)
-        network.forward = compute_by_shape(network.forward)
-        preprocessing |= extractor.describe()
-    elif seconds is not None:
-        raise ValueError(
-            f"--seconds {seconds:g} has no effect: {model} says itself what it crops. Leave it out."
-        )
+        labels = name_classes(network.config, read_label_map(label_map), model)
+        preprocessing = {} if labels == {key: key for key in KEYS} else {"labels": labels}
+        if not hasattr(extractor, "num_samples"):
+            extractor = ForeignFeatureExtractor(extractor, seconds)
+            network.forward = compute_by_shape(network.forward)
+            preprocessing |= extractor.describe()
+        elif seconds is not None:
+            raise ValueError(
+                f"--seconds {seconds:g} has no effect: {model} says itself what it crops. Leave it out."
+            )
     calibration = _take_calibration(network, folder, preprocessing)
     validation = _load_validation_set(folder, calibration)
     return Countermeasure(

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +16,7 @@ from .files import ONNX_NAME
 
 def import_package(name: str) -> ModuleType:
     """A package that ONNX needs; an ImportError says how it is installed."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # by which onnxruntime would report to Microsoft
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -17,6 +17,7 @@ from torchaudio.functional import melscale_fbanks
 from torchaudio.transforms import MelSpectrogram
 
 from .near_names import suggest
+from .onnx_model import import_package
 
 
 Vocoder = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -137,8 +138,7 @@ def vocode_by_network(
 @lru_cache
 def _load_network(path: str):
     """In each process that uses it."""
-    import onnxruntime
-
+    onnxruntime = import_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -163,7 +163,7 @@ def find_vocoder(name: str) -> Vocoder:
     is_network = name.endswith(".onnx")
     try:
         if is_network or name == "world":
-            importlib.import_module("onnxruntime" if is_network else "pyworld")
+            import_package("onnxruntime") if is_network else importlib.import_module("pyworld")
         elif ":" in name:
             return pkgutil.resolve_name(name)
     except (ImportError, AttributeError) as error:

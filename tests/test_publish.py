@@ -431,6 +431,15 @@ def test_score_file_that_the_results_are_not_of_is_refused(own_run):
         find_files(read_run(own_run))
 
 
+@pytest.mark.parametrize("name", ["training.json", "results/eval/det.png"])
+def test_link_out_of_the_folder_is_not_followed(own_run, tmp_path, name):
+    (own_run / name).replace(tmp_path / "private")
+    (own_run / name).symlink_to(tmp_path / "private")
+
+    with pytest.raises(ValueError, match=f"{name} leads out of"):
+        find_files(read_run(own_run))
+
+
 @pytest.mark.parametrize("name", ["sinc.py", "modeling_rawnet2.py", "results/eval/scores.txt"])
 def test_missing_file_that_users_would_need_is_named(own_run, name):
     (own_run / name).unlink()

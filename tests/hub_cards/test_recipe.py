@@ -34,6 +34,20 @@ def write(path, **changes):
     return path
 
 
+@pytest.mark.parametrize("name", ["../x", "/x", "..", "a\\b", "a\nb"])
+def test_system_whose_name_is_a_path_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="Choose a name without a path"):
+        load_recipe(write(tmp_path / "mine.yaml", system=name))
+
+
+def test_aliases_by_which_a_few_lines_become_gigabytes_are_refused(tmp_path):
+    path = write(tmp_path / "mine.yaml")
+    path.write_text(path.read_text() + "reported:\n  a: &a [x, x]\n  b: [*a, *a]\n")
+
+    with pytest.raises(ValueError, match="YAML aliases"):
+        load_recipe(path)
+
+
 @pytest.mark.parametrize("system", list_systems())
 def test_every_system_loads_under_its_own_name(system):
     assert load_recipe(find_recipe(system)[0]).system == system

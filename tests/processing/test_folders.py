@@ -3,6 +3,7 @@
 import os
 import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import datasets
@@ -481,6 +482,32 @@ def test_an_archive_beside_recordings_is_not_unpacked(tmp_path):
 def test_an_archive_that_is_broken_is_named(tmp_path):
     (tmp_path / "corpus.zip").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(ValueError, match=r"corpus\.zip cannot be unpacked"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+def test_an_archive_that_would_fill_the_disk_is_not_unpacked(tmp_path, ending):
+    path, zeros = tmp_path / f"corpus{ending}", tmp_path / "zeros.wav"
+    with zeros.open("wb") as stream:
+        stream.truncate(300 * 2**20)
+    if ending == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.write(zeros, "real/a.wav")
+    else:
+        with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+            archive.add(zeros, "real/a.wav")
+
+    with pytest.raises(ValueError, match=rf"corpus\{ending} cannot be .* more than 100 times its size"):
+        load(path)
+    assert not list((Path(datasets.config.HF_DATASETS_CACHE) / "unpacked").glob(f".{path.name}-*"))
+
+
+@pytest.mark.parametrize("name", ["../a.wav", "/a.wav", "a..wav"])  # of which shutil would say nothing
+def test_no_file_of_an_archive_is_passed_over(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "corpus.zip", "w") as archive:
+        archive.writestr(name, b"")
+
+    with pytest.raises(ValueError, match="corpus.zip cannot be unpacked: .* would not be written"):
         load(tmp_path)
 
 

@@ -150,6 +150,43 @@ def change_config(folder: Path, **settings) -> None:
     (folder / "config.json").write_text(json.dumps({**config, **settings}))
 
 
+@pytest.mark.parametrize(
+    ("config", "settings", "said"),
+    [
+        ("config.json", {"sinc_filters": None}, "Field 'sinc_filters'"),
+        ("config.json", {"id2label": "x"}, "its config is damaged"),
+        ("config.json", {"quantization_config": -1}, "its config is damaged"),
+        ("preprocessor_config.json", {"feature_extractor_type": 1}, "its config is damaged"),
+        ("preprocessor_config.json", {"num_samples": 10**12}, "num_samples must be a whole number from 1"),
+        ("preprocessor_config.json", {"sampling_rate": "x"}, "sampling_rate must be a whole number"),
+    ],
+)
+def test_config_of_wild_values_is_refused_in_words(folder, config, settings, said):
+    path = folder / config
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+    with pytest.raises(ValueError, match=said):
+        load_countermeasure(str(folder))
+
+
+@pytest.mark.parametrize("name", ["../other.safetensors", "/other.safetensors", ".."])
+def test_weights_are_not_taken_from_another_folder(folder, name):
+    (folder / "model.safetensors").rename(folder.parent / "other.safetensors")
+    index = {"metadata": {}, "weight_map": {"weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    with pytest.raises(ValueError, match="would lie outside of it"):
+        load_countermeasure(str(folder))
+
+
+def test_model_of_onnx_that_is_none_is_refused_in_words(folder):
+    pytest.importorskip("onnxruntime")
+    (folder / "model.onnx").write_bytes(b"garbage")
+
+    with pytest.raises(ValueError, match="model cannot be read"):
+        load_countermeasure(str(folder))
+
+
 def test_labels_other_than_bonafide_and_spoof_are_refused(folder):
     labels = {"human": 0, "machine": 1}
     weights = dict.fromkeys(labels, 1)
