@@ -8,7 +8,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants
 from processing.files import hash_file
 from processing.submission import locate_scores, render_submission
 
-from .publish import Target, check_access, explain_errors, open_repository
+from .publish import PublishingError, Target, check_access, explain_errors, open_repository
 
 
 def submit(folder: Path, target: Target) -> CommitInfo:
@@ -18,7 +18,7 @@ def submit(folder: Path, target: Target) -> CommitInfo:
 
     Raises:
         FileNotFoundError: the folder holds no submission.
-        ValueError: it holds several, or scores that the submission is not of.
+        ValueError: it holds several, or scores that the submission is not of; a private repository.
         PublishingError: see [`~hub_cards.publish.publish`].
     """
     found = sorted(folder.glob("submissions/*.yaml"))
@@ -31,10 +31,14 @@ def submit(folder: Path, target: Target) -> CommitInfo:
     scores = folder / locate_scores(dataset_id)
     if hash_file(scores) != submission["artifact"]["scores_sha256"]:
         raise ValueError(f"{scores} has been changed since {found[0]} was written. Evaluate again.")
+    private = f"The Arena reads the scores in {target.repo_id}, which cannot be private. Nothing was sent."
+    if target.private:
+        raise ValueError(private)
     check_access(target)
     outcome = f"Nothing was submitted to {dataset_id}: repeat the same command."
     with explain_errors(target, outcome):
-        open_repository(target)
+        if open_repository(target).private:
+            raise PublishingError(private)
         message, at = f"Scores on {dataset_id}", {"revision": target.revision, "create_pr": target.create_pr}
         operations = [CommitOperationAdd(locate_scores(dataset_id), scores)]
         commit = HfApi().create_commit(target.repo_id, operations, commit_message=message, **at)

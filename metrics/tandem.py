@@ -48,15 +48,15 @@ class Tandem:
         miss = self.cm_miss[cm] + passed * self.asv_miss[asv]
         return miss, passed * self.asv_fa_nontarget[asv], self.cm_fa[cm] * self.asv_fa_spoof[asv]
 
-    def find_path(self, spoof_share: float = 0.5) -> np.ndarray:
+    def find_path(self) -> np.ndarray:
         """
         The t-EER path: for each ASV threshold the index of the CM threshold, (num_asv,), where miss and false
-        alarm rate are nearest, if so large a share of the impostors are spoofs.
+        alarm rate are nearest, if half of the impostors are spoofs.
         """
 
         def excess(cm: np.ndarray) -> np.ndarray:
             miss, nontarget, spoof = self.find_rates(cm, slice(None))
-            return miss - ((1 - spoof_share) * nontarget + spoof_share * spoof)
+            return miss - (nontarget + spoof) / 2
 
         low, high = np.zeros(len(self.asv_miss), int), np.full(len(self.asv_miss), len(self.cm_miss) - 1)
         while (low < high).any():  # bisection, as the excess of misses rises with the CM threshold
@@ -71,13 +71,13 @@ def t_eer(cm: SortedTrials, asv: SortedTrials) -> TandemPoint:
     """
     The concurrent t-EER of trials by their CM scores and by their ASV scores: the point where the three error
     rates of the tandem are equal. The t-EER paths of all shares of spoofs meet there. As in the official
-    script it is the point of the path of the share 0.5 where the ASV's FA_nontarget / FA_spoof is nearest to
+    script it is the point of the path of equal shares where the ASV's FA_nontarget / FA_spoof is nearest to
     the CM's FA / (1 - miss). With few trials the three rates may differ.
     """
     tandem = Tandem.from_trials(cm, asv)
     path = tandem.find_path()
     # A CM can only reject more: none evens out an ASV system that misses more than it falsely accepts.
-    is_allowed = tandem.asv_miss < 0.5 * tandem.asv_fa_nontarget + 0.5 * tandem.asv_fa_spoof
+    is_allowed = tandem.asv_miss < (tandem.asv_fa_nontarget + tandem.asv_fa_spoof) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         of_cm = tandem.cm_fa / (1 - tandem.cm_miss)
         distance = np.abs(tandem.asv_fa_nontarget / tandem.asv_fa_spoof - of_cm[path])

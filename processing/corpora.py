@@ -1,6 +1,6 @@
 """Name, folder or Hub id to corpus, and the splits that training and evaluation use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from .folder_tree import ARCHIVE_EXTENSIONS, FolderTree, open_tree
 from .layouts import LAYOUTS
 from .pooling import list_specs, pool_corpora, pool_rows, read_weight
 from .readable import leave_out_unreadable
-from .streamed_rows import load_streamed
+from .streamed_rows import is_streamed, load_streamed
 from .trials import FEATURES, Corpus, count_classes, list_trials, read_label_map
 
 
@@ -47,20 +47,25 @@ def load_corpus(
             "--data_dir is the folder of one corpus: of several, give --dataset the folder of each, whose "
             "layout tells the corpus."
         )
-    corpora = []
+    load_data_set, corpora = load_streamed if streaming else load_hub, []
     for text in names:
         name, weight = (None, 1) if text is None else read_weight(text)
-        if streaming:
-            corpus = _load_streamed(name, arguments)
-        else:
-            corpus = _load_one(name, arguments, unlabelled, needs_label_map)
-        corpus = replace(corpus, weight=weight)
-        corpora.append(_add_breakdowns(corpus, arguments.breakdown or []))
+        corpus = _load_one(name, arguments, unlabelled, needs_label_map, load_data_set)
+        corpora.append(_add_breakdowns(replace(corpus, weight=weight), arguments.breakdown or []))
+    if streaming and not (len(corpora) == 1 and any(map(is_streamed, corpora[0].splits.values()))):
+        raise ValueError(
+            "--streaming reads the split train of one data set of Parquet files. Name that by --dataset, a "
+            "Hub id or a folder, or leave --streaming out."
+        )
     return corpora[0] if len(corpora) == 1 else pool_corpora(corpora)
 
 
 def _load_one(
-    name: str | None, arguments: CorpusArguments, unlabelled: str | None, needs_label_map: bool
+    name: str | None,
+    arguments: CorpusArguments,
+    unlabelled: str | None,
+    needs_label_map: bool,
+    load_data_set: Callable[..., Corpus],
 ) -> Corpus:
     """The corpus of this name, or that of --data_dir."""
     data_dir = arguments.data_dir and Path(arguments.data_dir).expanduser()
@@ -80,13 +85,15 @@ def _load_one(
             f"--dataset {name} is not one of the named corpora {', '.join([*LAYOUTS, DEMO])}; a folder or a "
             "Hub id is given by --dataset alone."
         )
-    columns, keys = _read_columns(arguments), read_label_map(arguments.label_map)
+    columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
+    columns |= {f"breakdown {name}": name for name in arguments.breakdown or () if name not in FEATURES}
+    keys = read_label_map(arguments.label_map)
     folder = data_dir or Path(name).expanduser()
     if not folder.is_dir() and not (folder.is_file() and folder.name.lower().endswith(ARCHIVE_EXTENSIONS)):
         is_path = folder.is_absolute() or str(name).startswith((".", "~")) or str(name).count("/") > 1
         if data_dir is not None or is_path or folder.exists():
             raise FileNotFoundError(f"There is no folder {folder}.")
-        return load_hub(name, columns, keys, arguments.dataset_config)
+        return load_data_set(name, columns, keys, arguments.dataset_config)
     tree = open_tree(folder)
     found = [name] if name in LAYOUTS else _recognize_layouts(tree)
     if len(found) > 1:
@@ -106,7 +113,7 @@ def _load_one(
     is_data_set = any(name.endswith((".parquet", ".arrow")) for name in tree.list_others())
     if is_data_set and not tree.recordings:
         root = str(tree.root.resolve())
-        corpus = load_hub(root, columns, keys, arguments.dataset_config)
+        corpus = load_data_set(root, columns, keys, arguments.dataset_config)
         return replace(corpus, name=strip_folder(str(folder))) if corpus.name == root else corpus
     try:
         corpus = load_folder(
@@ -119,22 +126,6 @@ def _load_one(
                 absence = layout.describe_absence(tree)
                 raise FileNotFoundError(f"{absence} Nor are its recordings labelled: {error}") from error
         raise
-
-
-def _load_streamed(name: str | None, arguments: CorpusArguments) -> Corpus:
-    """The data set of this name, whose audio of training stays where it is."""
-    if name is None or len(arguments.dataset) > 1:
-        raise ValueError("--streaming is of one data set: name it by --dataset, a Hub id or a folder.")
-    folder, keys = Path(name).expanduser(), read_label_map(arguments.label_map)
-    source = str(folder.resolve()) if folder.is_dir() else name
-    corpus = load_streamed(source, _read_columns(arguments), keys, arguments.dataset_config)
-    return replace(corpus, name=strip_folder(str(folder))) if corpus.name == str(folder.resolve()) else corpus
-
-
-def _read_columns(arguments: CorpusArguments) -> dict[str, str | None]:
-    """The names of columns that are given, by their roles."""
-    columns = {role: getattr(arguments, f"{role}_column") for role in GUESSES}
-    return columns | {f"breakdown {name}": name for name in arguments.breakdown or () if name not in FEATURES}
 
 
 def _add_breakdowns(corpus: Corpus, names: list[str]) -> Corpus:

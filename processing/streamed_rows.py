@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, DatasetInfo, Features, load_dataset_builder
+from datasets import Dataset, DatasetInfo, Features, load_dataset
 from datasets.packaged_modules.parquet.parquet import Parquet
 from torch.utils.data import IterableDataset, get_worker_info
 from tqdm.auto import tqdm
@@ -25,7 +25,6 @@ from .trials import Corpus
 
 
 SHARD = "shard"  # column that says where the audio of a row is: <column>/<number of the row>/<Parquet file>
-BATCH_ROWS = 64  # of a Parquet file, read at once
 
 
 def is_streamed(rows: Dataset) -> bool:
@@ -46,18 +45,17 @@ def load_streamed(
     builder = open_builder(dataset_id, configuration)
     if not isinstance(builder, Parquet):
         raise ValueError(f"--streaming reads Parquet files, but {dataset_id} has others. Leave it out.")
-    splits, shards, features = {}, {}, builder.info.features
+    splits, places, features = {}, None, builder.info.features
     for name, files in builder.config.data_files.items():
         name = str(name)  # a NamedSplit
-        if (ours := SPLITS.get(name.casefold(), name)) == "train":
-            splits[name], shards[ours] = _list_rows(files, features, columns.get("audio"))
+        if SPLITS.get(name.casefold(), name) == "train":
+            splits[name], places = _list_rows(files, features, columns.get("audio"))
         else:
-            of_split = load_dataset_builder("parquet", data_files={name: [*files]}, features=features)
-            of_split.download_and_prepare()
-            splits |= of_split.as_dataset()
+            options = {"data_files": {name: [*files]}, "features": features}
+            splits[name] = load_dataset("parquet", split=name, **options)
     corpus = replace(to_corpus(splits, dataset_id, columns, keys), hub=find_commit(builder))
-    for name, places in shards.items():
-        corpus.splits[name] = corpus.splits[name].add_column(SHARD, places)
+    if places is not None:
+        corpus.splits["train"] = corpus.splits["train"].add_column(SHARD, places)
     return corpus
 
 
@@ -68,20 +66,19 @@ def _list_rows(
     tables, places = [], []
     for file in tqdm(files, desc="Listing the training data", delay=1):
         with open_parquet(file) as parquet:
-            schema = parquet.schema_arrow
-            structs = [field for field in schema if pa.types.is_struct(field.type)]
-            audio = [field.name for field in structs if field.type.get_field_index("bytes") >= 0]
-            single = [field.name for field in schema if not pa.types.is_nested(field.type)]
+            features = features or Features.from_arrow_schema(parquet.schema_arrow)
+            fields = {field.name: field.type for field in parquet.schema_arrow}
+            audio = [name for name, of in fields.items() if pa.types.is_struct(of) and "bytes" in of.names]
+            single = [name for name, of in fields.items() if not pa.types.is_nested(of)]
             table = parquet.read([*single, *(f"{name}.path" for name in audio)])
+        empty = pa.repeat(pa.scalar(b"", pa.binary()), len(table))  # not null: that is a file of its own
         for name in audio:
-            path = pc.struct_field(table[name], "path").cast(pa.string()).combine_chunks()
-            empty = pa.repeat(pa.scalar(b"", pa.binary()), len(table))  # not null: that is a file of its own
+            path = pc.struct_field(table[name], "path").combine_chunks()
             struct = pa.StructArray.from_arrays([empty, path], names=["bytes", "path"])
-            table = table.set_column(table.schema.get_field_index(name), name, struct)
+            table = table.set_column(table.column_names.index(name), name, struct)
         tables.append(table)
         column = audio_column or "".join(audio[:1])
         places += [f"{column}/{number}/{file}" for number in range(len(table))]
-        features = features or Features.from_arrow_schema(schema)
     table = pa.concat_tables(tables)
     features = Features({name: features[name] for name in table.column_names})
     return Dataset(table.cast(features.arrow_schema), DatasetInfo(features=features)), places
@@ -155,16 +152,14 @@ class StreamedRows(IterableDataset):
         """The rows of these numbers with their audio; a file is opened once, and read from where it must."""
         for code, of_file in itertools.groupby(places, key=lambda place: self.files[place]):
             of_file = np.fromiter(of_file, int)
-            wanted, columns = self.numbers[of_file], [self.columns[of_file[0]]]
             with open_parquet(self.names[code]) as parquet:
-                at = 0  # number of the first row of a group, of a batch
-                for group in range(parquet.num_row_groups):
-                    end = at + parquet.metadata.row_group(group).num_rows
-                    is_needed = ((wanted >= at) & (wanted < end)).any()
-                    for batch in parquet.iter_batches(BATCH_ROWS, [group], columns) if is_needed else ():
-                        is_here = (wanted >= at) & (wanted < at + len(batch))
-                        audio = batch.column(0).take(pa.array(wanted[is_here] - at)).to_pylist()
-                        for place, recording in zip(of_file[is_here], audio, strict=True):
-                            yield {**self.rows[int(place)], "audio": recording}
-                        at += len(batch)
-                    at = end
+                sizes = [
+                    parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)
+                ]
+                starts = np.cumsum([0, *sizes])
+                groups = np.searchsorted(starts, self.numbers[of_file], side="right") - 1
+                for group in np.unique(groups):
+                    audio = parquet.read_row_group(group, [self.columns[of_file[0]]])[0]
+                    for place in of_file[groups == group]:
+                        recording = audio[self.numbers[place] - starts[group]].as_py()
+                        yield {**self.rows[int(place)], "audio": recording}

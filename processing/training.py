@@ -147,6 +147,11 @@ class AntiSpoofingTrainer(Trainer):
         loader = DataLoader(self.train_dataset, **options)
         return prepare_data_loader(loader, self.args.device, 1, 0, put_on_device=True, dispatch_batches=False)
 
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """As in [`Trainer`]; of rows that are streamed those of all processes."""
+        rows = dataloader.dataset
+        return len(rows.rows) if isinstance(rows, StreamedRows) else super().num_examples(dataloader)
+
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """As in [`Trainer`], with the collator of evaluation, and with every trial."""
         train_collator, self.data_collator = self.data_collator, self.eval_collator

@@ -600,6 +600,8 @@ def test_submission_is_uploaded_and_its_pull_request_opened(publisher, tmp_path)
     assert "Benchmarks/Set/discussions/2" in output
     assert "refs/pr/1" in publisher.hub.repositories["org/tiny"].branches
 
+    with pytest.raises(ValueError, match="org/tiny, which cannot be private"):
+        submit(tmp_path, Target("org/tiny", private=True))
     (tmp_path / path).write_text("a 2\nb 0\n")
     with pytest.raises(ValueError, match="has been changed since"):
         submit(tmp_path, Target("org/tiny"))
