@@ -13,9 +13,8 @@ from metrics.calibration import cross_validate_calibration, fit_calibration
 from metrics.likelihood_ratios import find_llr_bounds
 
 from .arguments import EvaluationArguments
-from .files import hash_file
 from .layouts import read_protocol
-from .scores import list_scored_trials, match_scores, read_scores
+from .scores import hash_scores, list_scored_trials, match_scores, read_scores
 from .trials import count_classes, split_classes
 
 
@@ -139,7 +138,7 @@ def calibrate_score_file(
             f"{' '.join(map(str, (own, *fused)))}."
         )
     # Lists in the order of the systems, whose files may well have the same name.
-    about = {"files": [file.name for file in files], "sha256": [hash_file(file) for file in files]}
+    about = {"files": [file.name for file in files], "sha256": [*map(hash_scores, files)]}
     if fused:
         about["systems"] = [file.name for file in (own, *fused)]
     of_fitted = calibrate_trials(fitted, of_fitted, prior=args.calibration_prior, about=about)

@@ -2,7 +2,7 @@
 
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
         "sha256": pa.string(),  # of the recording's file
     }
 )
-NUM_SHOWN = 10  # recordings without a score that are listed
+NUM_SHOWN = 10  # recordings without a score, or shards, that are listed
 
 
 @contextmanager
@@ -51,10 +51,16 @@ def list_finished(fs: AbstractFileSystem, folder: str) -> list[str]:
     return sorted(fs.glob(posixpath.join(folder, "[0-9]*.parquet")))
 
 
-def open_scores(url: str) -> tuple[pads.Dataset, list[str], dict]:
+def cut_list(lines: Sequence[str]) -> list[str]:
+    """The first of the lines, and how many more there are."""
+    more = len(lines) - NUM_SHOWN
+    return [*lines[:NUM_SHOWN], *([f"… and {more:,} more"] if more > 0 else [])]
+
+
+def open_scores(url: str) -> tuple[pads.Dataset, list[str]]:
     """
-    All shards of a finished folder as one table of `SCHEMA` that is not read yet, lines that name those that
-    have no score, and what [`read_settings`] gives. ValueError: no such folder, or shards are missing.
+    All shards of a finished folder as one table of `SCHEMA` that is not read yet, and lines that name those
+    that have no score. ValueError: no such folder, or shards are missing.
     """
     fs, folder = url_to_fs(url)
     settings, files = read_settings(fs, folder), list_finished(fs, folder)
@@ -67,11 +73,9 @@ def open_scores(url: str) -> tuple[pads.Dataset, list[str], dict]:
         )
     scores = pads.dataset(files, SCHEMA, filesystem=fs, format="parquet")
     failed = scores.to_table(["utterance_id", "error"], filter=pc.field("score").is_null())
-    shown = [f"{row['utterance_id']}: {row['error']}" for row in failed[:NUM_SHOWN].to_pylist()]
-    more = [f"… and {len(failed) - NUM_SHOWN:,} more"] if len(failed) > NUM_SHOWN else []
-    total = scores.count_rows()
-    head = [f"{len(failed):,} of {total:,} recordings in {url} have no score:"] if len(failed) else []
-    return scores, [*head, *shown, *more], settings
+    head = f"{len(failed):,} of {scores.count_rows():,} recordings in {url} have no score:"
+    lines = cut_list([f"{row['utterance_id']}: {row['error']}" for row in failed.to_pylist()])
+    return scores, [head, *lines] if lines else []
 
 
 def read_score_folder(folder: Path, *, allow_unreadable: bool = False) -> pd.DataFrame:
@@ -79,11 +83,11 @@ def read_score_folder(folder: Path, *, allow_unreadable: bool = False) -> pd.Dat
     The utterance_id and score (float64) of all recordings; NaN where one has none, if that is allowed.
     Errors: see [`open_scores`]; a ValueError for recordings without a score.
     """
-    scores, failed, _ = open_scores(str(folder))
+    scores, failed = open_scores(str(folder))
     if failed and not allow_unreadable:
         remedy = (
-            "Leave their trials out with --allow_unreadable; or replace them, delete the files of their "
-            f"shards in {folder}, and score these again."
+            f"Replace them, delete the files of their shards in {folder}, and score these again; of "
+            "--scores, --allow_unreadable leaves their trials out."
         )
         raise ValueError("\n".join([*failed, remedy]))
     table = scores.to_table(["utterance_id", "score"])

@@ -3,6 +3,8 @@ Logits to scores, and score files as tables: a countermeasure's, ours in the for
 tools and anybody's, and those of the organisers' automatic speaker verification (ASV) system for the t-DCF.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .columns import is_number, read_columns
-from .files import write_whole
+from .files import hash_file, hash_files, write_whole
 from .folder_tree import AUDIO_EXTENSIONS
 from .layouts import LAYOUTS
 from .score_folders import read_score_folder
@@ -82,6 +84,13 @@ def read_scores(
         scores["subset"] = scores["subset"].map(SUBSET_OF_NAME)
     check_trials(scores, str(path))
     return scores
+
+
+def hash_scores(path: Path) -> str:
+    """SHA-256 of a score file; of a folder, that of the JSON of those of its shards by name."""
+    if path.is_file():
+        return hash_file(path)
+    return hashlib.sha256(json.dumps(hash_files(path.glob("[0-9]*.parquet"))).encode()).hexdigest()
 
 
 def match_scores(

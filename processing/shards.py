@@ -1,5 +1,6 @@
 """Shards of recordings anywhere that fsspec reaches, and the table of scores of one."""
 
+import functools
 import hashlib
 import itertools
 import math
@@ -8,7 +9,6 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import has_magic
-from pathlib import Path
 from typing import BinaryIO
 
 import fsspec
@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 from .audio import read_header
 from .collation import AudioCollator
 from .columns import GUESSES
-from .files import hash_file
 from .folder_tree import is_recording
 from .models import Countermeasure
 from .score_folders import SCHEMA
@@ -49,19 +48,20 @@ class Shard:
         return posixpath.basename(self.url).split(".")[0]
 
     def read(self, columns: Columns) -> Iterator[dict]:
-        """Rows of utterance_id and audio, a value of `Audio(decode=False)`. ValueError, OSError: no such
-        column, or a file that is damaged."""
+        """Rows of utterance_id and audio, a value of `Audio(decode=False)`; paths are relative to the shard.
+        ValueError, OSError: no such column, or a file that is damaged."""
         with fsspec.open(self.url, "rb") as stream:
             if self.url.endswith(".parquet"):
-                yield from _read_parquet(stream, columns)
+                rows = _read_parquet(stream, columns)
             elif self.url.endswith(ARCHIVES):
-                yield from _read_archive(stream)
+                rows = _read_archive(stream)
             else:
-                folder = posixpath.dirname(self.url)
-                for line in itertools.islice(stream, self.start, self.stop):
-                    if path := line.decode("utf-8").strip():
-                        place = path if "://" in path else posixpath.join(folder, path)
-                        yield {"utterance_id": path, "audio": {"path": place, "bytes": None}}
+                lines = (line.decode().strip() for line in itertools.islice(stream, self.start, self.stop))
+                rows = ((line, {"path": line, "bytes": None}) for line in lines if line)
+            for utterance, audio in rows:
+                if audio["bytes"] is None and audio["path"] and "://" not in audio["path"]:
+                    audio["path"] = posixpath.join(posixpath.dirname(self.url), audio["path"])
+                yield {"utterance_id": utterance, "audio": audio}
 
 
 def find_shards(inputs: Sequence[str], list_size: int) -> list[Shard]:
@@ -87,32 +87,31 @@ def find_shards(inputs: Sequence[str], list_size: int) -> list[Shard]:
     return shards
 
 
-def _read_parquet(stream: BinaryIO, columns: Columns) -> Iterator[dict]:
+def _read_parquet(stream: BinaryIO, columns: Columns) -> Iterator[tuple[str, dict]]:
     file = pq.ParquetFile(stream)
     names = file.schema_arrow.names
     found = {
-        role: columns[role] or next((x for x in names if x.lower() in GUESSES[role]), None)
-        for role in columns
+        role: name or next((of for of in names if of.lower() in GUESSES[role]), None)
+        for role, name in columns.items()
     }
-    audio, utterance = found["audio"], found["id"]
     for role, name in found.items():
         if name not in names and (role == "audio" or name is not None):
             raise ValueError(
                 f"it has the columns {', '.join(names)}: name that of {role} by --{role}_column."
             )
-    for batch in file.iter_batches(ROWS_AT_ONCE, columns=[name for name in (audio, utterance) if name]):
+    for batch in file.iter_batches(ROWS_AT_ONCE, columns=[name for name in found.values() if name]):
         for row in batch.to_pylist():
-            value = row[audio]
-            if not isinstance(value, dict):
-                is_path = isinstance(value, str)
-                value = {"path": value if is_path else None, "bytes": None if is_path else value}
-            name = value.get("path") if utterance is None else row[utterance]
-            if name is None:
+            audio = row[found["audio"]]
+            if not isinstance(audio, dict):
+                audio = {"path": audio, "bytes": None} if isinstance(audio, str) else {"bytes": audio}
+            audio = {"path": None, "bytes": None, **(audio or {})}
+            utterance = audio["path"] if found["id"] is None else row[found["id"]]
+            if utterance is None:
                 raise ValueError("a recording has no utterance id: name a column of them by --id_column.")
-            yield {"utterance_id": str(name), "audio": value}
+            yield str(utterance), audio
 
 
-def _read_archive(stream: BinaryIO) -> Iterator[dict]:
+def _read_archive(stream: BinaryIO) -> Iterator[tuple[str, dict]]:
     """The recordings of a tar file in the way of WebDataset: other files of a sample are not looked at."""
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as archive:
@@ -120,50 +119,32 @@ def _read_archive(stream: BinaryIO) -> Iterator[dict]:
                 if member.isfile() and is_recording(member.name):
                     folder, name = posixpath.split(member.name)
                     audio = {"path": member.name, "bytes": archive.extractfile(member).read()}
-                    yield {"utterance_id": posixpath.join(folder, name.split(".")[0]), "audio": audio}
+                    yield posixpath.join(folder, name.split(".")[0]), audio
     except tarfile.TarError as error:
         raise ValueError(str(error)) from error
 
 
-class ShardCollator:
-    """Collates rows into what is known of each (see `SCHEMA`) and the inputs of those that can be decoded."""
-
-    def __init__(self, collator: AudioCollator):
-        self.collator = collator
-
-    def __call__(self, rows: list[dict]) -> tuple[list[dict], dict[str, torch.Tensor]]:
-        rows = [*map(_fetch, rows)]
-        try:
-            inputs = self._collate(rows)
-        except Exception:  # whatever a library makes of a damaged file, of which there is one at least
-            rows = [self._try_alone(row) for row in rows]
-            inputs = self._collate(rows)
-        return [{name: row.get(name) for name in SCHEMA.names} for row in rows], inputs
-
-    def _collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        whole = [row for row in rows if "error" not in row]
-        return self.collator(whole) if whole else {}
-
-    def _try_alone(self, row: dict) -> dict:
-        try:
-            self._collate([row])
-        except Exception as error:
-            return row | {"error": str(error) or repr(error)}
-        return row
+def _collate(collator: AudioCollator, rows: list[dict]) -> tuple[list[dict], dict[str, torch.Tensor]]:
+    """What is known of each row (see `SCHEMA`), and the inputs of those that can be decoded."""
+    prepared = [_prepare(collator, row) for row in rows]
+    return [known for known, _ in prepared], _join([inputs for _, inputs in prepared if inputs])
 
 
-def _fetch(row: dict) -> dict:
-    """A row with what is known before it is decoded; the bytes of a URL, or why there are none."""
-    audio, path = row["audio"], row["audio"]["path"] or ""
+def _prepare(collator: AudioCollator, row: dict) -> tuple[dict, dict[str, torch.Tensor] | None]:
+    """What is known of a recording, among it why it cannot be decoded, or the inputs of the model."""
+    known = dict.fromkeys(SCHEMA.names) | {"utterance_id": row["utterance_id"]}
     try:
-        if audio["bytes"] is None and "://" in path:
-            with fsspec.open(path, "rb") as stream:
+        audio = row["audio"]
+        if audio["bytes"] is None and audio["path"] is None:
+            raise ValueError("The row holds no recording.")
+        if audio["bytes"] is None:  # of a URL, or of a local file
+            with fsspec.open(audio["path"], "rb") as stream:
                 audio = {**audio, "bytes": stream.read()}
-        content = audio["bytes"]
-        digest = hash_file(Path(path)) if content is None else hashlib.sha256(content).hexdigest()
-    except Exception as error:  # of the system, or of any server
-        return row | {"error": str(error) or repr(error)}
-    return row | {"audio": audio, "sha256": digest, "seconds": read_header(audio)["seconds"] or None}
+        known["sha256"] = hashlib.sha256(audio["bytes"]).hexdigest()
+        known["seconds"] = read_header(audio)["seconds"] or None
+        return known, collator([row | {"audio": audio}])
+    except Exception as error:  # of the system, of any server, whatever a library makes of a damaged file
+        return known | {"error": str(error) or repr(error)}, None
 
 
 class _Rows:
@@ -184,7 +165,7 @@ def score_shard(countermeasure: Countermeasure, rows: Iterator[dict], batches: B
     loader = DataLoader(
         _Rows(),
         batch_sampler=iter(lambda: [*itertools.islice(rows, size)], []),
-        collate_fn=ShardCollator(AudioCollator(extractor)),
+        collate_fn=functools.partial(_collate, AudioCollator(extractor)),
         num_workers=batches.num_workers,
         pin_memory=device.type == "cuda",
     )

@@ -21,8 +21,8 @@ from processing.arguments import CorpusArguments, ScoringArguments
 from processing.collation import AudioCollator
 from processing.corpora import load_corpus
 from processing.results import describe_environment
-from processing.scale import ScoreShard, load_worker
 from processing.scoring import score_rows
+from processing.shard_workers import ScoreShard, load_worker
 from processing.shards import find_shards
 
 

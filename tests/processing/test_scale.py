@@ -28,7 +28,7 @@ from processing.shards import Shard, find_shards, score_shard
 
 
 pytest.importorskip("datatrove", reason="needs the extra [scale]")
-from processing import scale
+from processing import scale, shard_workers
 
 
 BROKEN = 4  # of the 12 recordings
@@ -182,7 +182,7 @@ def shards(tmp_path, contents) -> Path:
 
 
 @pytest.fixture
-def run(model, shards, tmp_path, capsys, monkeypatch):
+def run(model, shards, tmp_path, capfd, monkeypatch):
     """`python -m processing.scale`, whose workers are forked; what it says, at its end or as an error."""
     monkeypatch.chdir(tmp_path)
     options = {"--model": model, "--input": shards, "--output": "out", "--num_threads": 1, "--use_cpu": True}
@@ -194,7 +194,7 @@ def run(model, shards, tmp_path, capsys, monkeypatch):
             scale.main([str(word) for pair in given.items() for word in pair])
         except SystemExit as stop:
             return str(stop.code)
-        return capsys.readouterr().out
+        return capfd.readouterr().out
 
     return run
 
@@ -213,7 +213,7 @@ def test_worker_that_is_killed_is_told_and_the_same_command_does_the_rest(
             os.kill(os.getpid(), signal.SIGKILL)
         return score_shard(countermeasure, iter(rows), batches)
 
-    monkeypatch.setattr(scale, "score_shard", score_or_die)
+    monkeypatch.setattr(shard_workers, "score_shard", score_or_die)
     assert "A worker was killed. The same command does the rest." in run()
     before = {path.name: path.stat().st_mtime_ns for path in Path("out").glob("*.parquet")}
     assert before.keys() == {"00000-0.parquet", "00001-1.parquet"}
@@ -232,13 +232,14 @@ def test_worker_that_is_killed_is_told_and_the_same_command_does_the_rest(
         assert again.to_pandas().equals(found[3 * i :][:3].reset_index(drop=True))
 
 
-def test_other_settings_are_refused_and_a_damaged_shard_does_not_stop_the_others(run, shards):
+def test_other_settings_are_refused_and_a_damaged_shard_does_not_stop_the_others(run, shards, capfd):
     whole = (shards / "1.parquet").read_bytes()
     (shards / "1.parquet").write_bytes(whole[:-9])
 
     message = run()
 
-    assert "shards/1.parquet cannot be scored" in message and "same command does the rest" in message
+    assert "shards/1.parquet cannot be scored: " in message and "same command does the rest" in message
+    assert capfd.readouterr().err.count("Traceback") == 0
     assert len([*Path("out").glob("*.parquet")]) == 3
     assert "batch_size was 32, now 16. Give the same" in run(batch_size=16)
     (shards / "1.parquet").write_bytes(whole)
@@ -304,6 +305,19 @@ def test_merged_scores_are_evaluated_as_a_score_file_is(scores):
     assert merged.pop("scoring") == {"num_shards": 3, "model": "m"}
     assert merged | {"score_file": "scores.txt"} == of_file
     assert (folder.parent / "a/scores.txt").read_text() == (folder.parent / "b/scores.txt").read_text()
+
+
+def test_folders_can_be_calibrated_on_and_are_known_by_their_content(scores):
+    folder, protocol = scores
+    of_file = folder.parent / "scores.txt"
+
+    first = evaluate(folder, protocol, "a", "--calibrate_on", folder)["calibration"]
+
+    by_file = evaluate(of_file, protocol, "b", "--calibrate_on", of_file)["calibration"]
+    assert (first["a"], first["b"]) == (by_file["a"], by_file["b"])
+    change_shard(folder, "score", 9.0)
+    changed = evaluate(folder, protocol, "c", "--calibrate_on", folder)["calibration"]
+    assert changed["sha256"] != first["sha256"]
 
 
 def test_trials_without_a_score_are_named_and_left_out_only_when_that_is_said(scores, capsys):
