@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from .det import check_scores
-from .statistics import Bootstrap, Speakers, draw_counts
+from .statistics import Bootstrap, draw_counts
 
 
 NUM_FOLDS = 5
@@ -123,7 +123,7 @@ def resample_calibration(
     spoof_scores,
     *,
     prior: float = 0.5,
-    speakers: Speakers | None = None,
+    speakers: Sequence[Sequence[str]] | None = None,
     bootstrap: Bootstrap = Bootstrap(400),
 ) -> list[Calibration]:
     """

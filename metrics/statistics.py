@@ -10,7 +10,7 @@ of the system, the ASV system's error rates, and the choice of attacks. Where no
 resample has one, and the interval is [0, 0]: that does not mean that errors are impossible.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,25 +32,6 @@ class Bootstrap:
 
 # In each class: from fewer the spread can't be told, and an interval would look surer than it is.
 MIN_TRIALS = MIN_SPEAKERS = 10
-
-
-@dataclass(frozen=True)
-class Speakers:
-    """Speaker of each bona fide and of each spoofed trial, in the order of the scores."""
-
-    bonafide: Sequence[str]
-    spoof: Sequence[str]
-
-    def __post_init__(self):
-        for name, speakers in (("bona fide", self.bonafide), ("spoofed", self.spoof)):
-            if (count := len(set(speakers))) < MIN_SPEAKERS:
-                raise ValueError(
-                    f"The {name} trials are of {count} speakers; at least {MIN_SPEAKERS} are needed to draw "
-                    "speakers. Leave the speakers out to draw trials."
-                )
-
-    def __iter__(self) -> Iterator[Sequence[str]]:
-        return iter((self.bonafide, self.spoof))
 
 
 @dataclass(frozen=True)
@@ -102,12 +83,7 @@ class _System:
         """Number of bona fide and of spoofed trials."""
         return len(self.bonafide_order), len(self.spoof_rank)
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of what is measured."""
-        return ("eer",) if self.costs is None else ("eer", *self.costs, *CLLR_PARTS)
-
-    def measure(self, bonafide_counts: np.ndarray, spoof_counts: np.ndarray) -> np.ndarray:
+    def measure(self, bonafide_counts: np.ndarray, spoof_counts: np.ndarray) -> dict[str, float]:
         """The metrics over the trials taken so many times each."""
         rejected_bonafide = np.concatenate([[0], np.cumsum(bonafide_counts[self.bonafide_order])])
         between = np.bincount(self.spoof_rank, spoof_counts, minlength=len(rejected_bonafide))
@@ -115,14 +91,15 @@ class _System:
         rejected = rejected_bonafide, rejected_spoof
         eer, _, _ = find_equal_error(*rejected)
         if self.costs is None:
-            return np.array([eer])
-        costs = (cost.find_minimum(*rejected)[0] for cost in self.costs.values())
+            return {"eer": eer}
+        costs = {name: cost.find_minimum(*rejected)[0] for name, cost in self.costs.items()}
         means = (
             counts @ bits / counts.sum()
             for counts, bits in ((bonafide_counts, self.bonafide_bits), (spoof_counts, self.spoof_bits))
         )
         cllr, cllr_min = sum(means) / 2, find_min_cllr(*rejected)
-        return np.array([eer, *costs, cllr, cllr_min, cllr - cllr_min])
+        parts = zip(CLLR_PARTS, (cllr, cllr_min, cllr - cllr_min), strict=True)
+        return {"eer": eer, **costs, **dict(parts)}
 
 
 def confidence_intervals(
@@ -130,7 +107,7 @@ def confidence_intervals(
     spoof_scores,
     *,
     costs: Mapping[str, DetectionCost] | None = None,
-    speakers: Speakers | None = None,
+    speakers: Sequence[Sequence[str]] | None = None,
     bootstrap: Bootstrap = Bootstrap(),
 ) -> dict[str, Estimate]:
     """
@@ -141,17 +118,16 @@ def confidence_intervals(
         bonafide_scores, spoof_scores: (num_bonafide,) and (num_spoof,), higher = more bona fide.
         costs: detection costs by name, e.g. `{"min_tdcf_2019": tdcf_cost(asv, "2019")}`;
             without them only the EER is measured, which is quicker.
-        speakers: of the trials; `None` where they are not known, and trials are drawn.
+        speakers: of the bona fide and of the spoofed trials; `None` where they are not known, and trials are
+            drawn.
         bootstrap: number of resamples, level and seed.
 
     Raises:
-        ValueError: a class without trials, NaN or infinity, or not one speaker per trial; of [`Speakers`] a
-            class of fewer than ten speakers.
+        ValueError: a class without trials, NaN or infinity, not one speaker per trial, or a class of fewer
+            than ten speakers.
     """
     system = _System.from_scores(bonafide_scores, spoof_scores, costs)
-    observed, low, high, _ = _resample(system.measure, system.sizes, speakers, bootstrap)
-    columns = zip(system.metrics, observed, low, high, strict=True)
-    return {name: Estimate(*map(float, values)) for name, *values in columns}
+    return resample_intervals(system.measure, system.sizes, speakers=speakers, bootstrap=bootstrap)
 
 
 def paired_test(
@@ -159,7 +135,7 @@ def paired_test(
     second: tuple,
     *,
     costs: Mapping[str, DetectionCost] | None = None,
-    speakers: Speakers | None = None,
+    speakers: Sequence[Sequence[str]] | None = None,
     bootstrap: Bootstrap = Bootstrap(),
 ) -> dict[str, Difference]:
     """
@@ -183,14 +159,15 @@ def paired_test(
             "needed.".format(*first.sizes, MIN_TRIALS)
         )
 
-    def difference(*counts: np.ndarray) -> np.ndarray:
-        return first.measure(*counts) - second.measure(*counts)
+    def difference(*counts: np.ndarray) -> dict[str, float]:
+        others = second.measure(*counts)
+        return {name: value - others[name] for name, value in first.measure(*counts).items()}
 
-    observed, low, high, resampled = _resample(difference, first.sizes, speakers, bootstrap)
+    names, observed, low, high, resampled = _resample(difference, first.sizes, speakers, bootstrap)
     # Rounding must not decide whether a resample lies as far out as the observed difference.
     further = np.abs(resampled - observed) >= np.abs(observed) - 1e-12
     p_values = (1 + further.sum(0)) / (1 + len(resampled))
-    columns = zip(first.metrics, observed, low, high, p_values, strict=True)
+    columns = zip(names, observed, low, high, p_values, strict=True)
     return {name: Difference(*map(float, values)) for name, *values in columns}
 
 
@@ -203,28 +180,30 @@ def resample_intervals(
 ) -> dict[str, Estimate]:
     """
     Confidence intervals of what `measure` gives, by name, of how often each trial of each class counts.
-    `sizes` are the numbers of trials of the classes, `speakers` theirs, if they are known.
+    `sizes` are the numbers of trials of the classes; the rest and errors as [`confidence_intervals`].
     """
-    names = [*measure(*(np.ones(size, np.int64) for size in sizes))]
-    measured = _resample(lambda *of: np.array([*measure(*of).values()]), sizes, speakers, bootstrap)
-    return {name: Estimate(*map(float, of)) for name, *of in zip(names, *measured[:3], strict=True)}
+    names, *columns, _ = _resample(measure, sizes, speakers, bootstrap)
+    return {name: Estimate(*map(float, of)) for name, *of in zip(names, *columns, strict=True)}
 
 
 def _resample(
-    measure: Callable[..., np.ndarray],
+    measure: Callable[..., Mapping[str, float]],
     sizes: Sequence[int],
-    speakers: Iterable[Sequence[str]] | None,
+    speakers: Sequence[Sequence[str]] | None,
     bootstrap: Bootstrap,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What `measure` gives of the trials, the bounds of its interval, and what it gives of each resample."""
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The names of what `measure` gives, and as columns what it gives of the trials, the bounds of its
+    interval, and what it gives of each resample."""
     observed = measure(*(np.ones(size, np.int64) for size in sizes))
-    resampled = np.array([measure(*counts) for counts in draw_counts(sizes, speakers, bootstrap)])
+    drawn = draw_counts(sizes, speakers, bootstrap)
+    resampled = np.array([[*measure(*counts).values()] for counts in drawn])
     quantiles = (1 - bootstrap.level) / 2, (1 + bootstrap.level) / 2
-    return observed, *np.quantile(resampled, quantiles, axis=0), resampled
+    values = np.array([*observed.values()])
+    return [*observed], values, *np.quantile(resampled, quantiles, axis=0), resampled
 
 
 def draw_counts(
-    sizes: Sequence[int], speakers: Iterable[Sequence[str]] | None, bootstrap: Bootstrap
+    sizes: Sequence[int], speakers: Sequence[Sequence[str]] | None, bootstrap: Bootstrap
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """How often each trial of each class counts, for every resample; `sizes` are numbers of trials."""
     generator = np.random.default_rng(bootstrap.seed)
@@ -236,6 +215,11 @@ def draw_counts(
     if (given := [*map(len, speakers)]) != [*sizes]:
         given, sizes = (" and ".join(map(str, numbers)) for numbers in (given, sizes))
         raise ValueError(f"There are speakers of {given} trials for scores of {sizes}, by class.")
+    if (fewest := min(len(set(of_class)) for of_class in speakers)) < MIN_SPEAKERS:
+        raise ValueError(
+            f"The trials of a class are of {fewest} speakers; at least {MIN_SPEAKERS} are needed to draw "
+            "speakers. Leave the speakers out to draw trials."
+        )
     names, codes = np.unique(np.concatenate(speakers), return_inverse=True)
     codes = np.split(codes, np.cumsum(sizes)[:-1])
     # Which classes a speaker has trials of: a bit for each.

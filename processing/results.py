@@ -33,7 +33,6 @@ from metrics.statistics import (
     MIN_SPEAKERS,
     MIN_TRIALS,
     Bootstrap,
-    Speakers,
     confidence_intervals,
     paired_test,
 )
@@ -158,8 +157,8 @@ def compare_scores(
     """
     systems = [split_classes(trials, scores) for scores in (first, second)]
     speakers, method = find_speakers(split_classes(trials, trials["speaker_id"]), bootstrap)
-    options = {"speakers": speakers and Speakers(*speakers), "bootstrap": bootstrap}
-    differences = paired_test(*systems, costs=_list_costs(asv, *systems), **options)
+    costs = _list_costs(asv, *systems)
+    differences = paired_test(*systems, costs=costs, speakers=speakers, bootstrap=bootstrap)
     return {**method, "differences": {name: dataclasses.asdict(of) for name, of in differences.items()}}
 
 
@@ -306,8 +305,8 @@ def _find_intervals(
     if bootstrap is None or min(count_classes(trials).values()) < MIN_TRIALS:
         return {}
     speakers, method = find_speakers(split_classes(trials, trials["speaker_id"]), bootstrap)
-    options = {"speakers": speakers and Speakers(*speakers), "bootstrap": bootstrap}
-    intervals = confidence_intervals(*split_classes(trials, trials["score"]), costs=costs, **options)
+    classes = split_classes(trials, trials["score"])
+    intervals = confidence_intervals(*classes, costs=costs, speakers=speakers, bootstrap=bootstrap)
     return {**method, **{name: [interval.low, interval.high] for name, interval in intervals.items()}}
 
 

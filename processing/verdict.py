@@ -12,7 +12,7 @@ from scipy.special import logit
 from metrics.calibration import resample_calibration
 from metrics.exact_intervals import measure_error_rate
 from metrics.names import format_error_rate
-from metrics.statistics import MIN_SPEAKERS, Bootstrap, Speakers
+from metrics.statistics import MIN_SPEAKERS, Bootstrap
 
 from .arguments import EvaluationArguments
 from .fitness import prepare_fitness_test
@@ -180,7 +180,7 @@ def _resample(validation: ValidationSet) -> tuple[np.ndarray, np.ndarray]:
     is_bonafide, speakers = validation.is_bonafide, None
     groups = validation.speakers[is_bonafide], validation.speakers[~is_bonafide]
     if validation.speakers.min() >= 0 and min(len(set(of)) for of in groups) >= MIN_SPEAKERS:
-        speakers = Speakers(*groups)
+        speakers = groups
     classes = validation.scores[is_bonafide], validation.scores[~is_bonafide]
     options = {"prior": validation.about["prior"], "speakers": speakers, "bootstrap": BOOTSTRAP}
     fits = resample_calibration(*classes, **options)

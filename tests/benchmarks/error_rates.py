@@ -15,7 +15,7 @@ import numpy as np
 
 from metrics.costs import FORMS, AsvErrorRates, min_tdcf, tdcf_cost
 from metrics.det import SortedTrials, equal_error_rate
-from metrics.statistics import Speakers, confidence_intervals, paired_test
+from metrics.statistics import confidence_intervals, paired_test
 from metrics.tandem import t_eer
 from processing.results import describe_environment
 
@@ -83,7 +83,7 @@ def main() -> None:
         scores, keys, _ = trials
         bonafide, spoof = scores[keys == "bonafide"], scores[keys == "spoof"]
         names = np.arange(len(scores)) % 67
-        speakers = Speakers(names[: len(bonafide)], names[len(bonafide) :])
+        speakers = names[: len(bonafide)], names[len(bonafide) :]
         for name, of in (("trials", None), ("67 speakers", speakers)):
             start = time.perf_counter()
             confidence_intervals(bonafide, spoof, costs=COSTS, speakers=of)
