@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from hub_cards.recipe import list_systems
-from processing.arguments import ArgumentParser, CorpusArguments, EvaluationArguments
+from processing.arguments import ArgumentParser, CorpusArguments
+from processing.evaluation_arguments import EvaluationArguments
 
 
 # What can be evaluated, and the arguments that go with some of it only.

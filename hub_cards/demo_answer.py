@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from processing.arguments import EvaluationArguments
+from processing.evaluation_arguments import EvaluationArguments
 from processing.files import read_json
 from processing.models import Countermeasure
 from processing.recordings import (
@@ -56,7 +56,7 @@ def answer(file: Path, countermeasure: Countermeasure, max_seconds: float = math
     add_statement(recording, countermeasure, Costs(), **options)
     with TemporaryDirectory(prefix="answer-") as temporary:
         folder = Path(temporary)
-        write_recordings(folder, [recording], threshold, about)
+        write_recordings(folder, [recording], about)
         if window is not None:
             # Where a calibrated model states nothing of passages, the picture does not either.
             write_timelines(folder, [recording], window, None if is_calibrated else threshold)

@@ -12,7 +12,7 @@ import pandas as pd
 from metrics.calibration import cross_validate_calibration, fit_calibration
 from metrics.likelihood_ratios import find_llr_bounds
 
-from .arguments import EvaluationArguments
+from .evaluation_arguments import EvaluationArguments
 from .layouts import read_protocol
 from .scores import hash_scores, list_scored_trials, match_scores, read_scores
 from .trials import count_classes, split_classes

@@ -12,8 +12,8 @@ from metrics.costs import AsvErrorRates
 from metrics.likelihood_ratios import measure_llrs
 from metrics.statistics import MIN_TRIALS, Bootstrap
 
-from .arguments import EvaluationArguments
 from .calibration import LLRs, calibrate_score_file, find_llrs
+from .evaluation_arguments import EvaluationArguments
 from .files import read_json
 from .joint_scores import evaluate_joint_scores, is_joint
 from .layouts import find_layout, read_protocol

@@ -14,8 +14,8 @@ from metrics.names import TANDEM_METRICS, format_estimate
 from metrics.statistics import MIN_TRIALS, Bootstrap, resample_intervals
 from metrics.tandem import t_eer
 
-from .arguments import EvaluationArguments
 from .columns import NAMES, normalize_name
+from .evaluation_arguments import EvaluationArguments
 from .files import write_json
 from .results import describe_environment, find_speakers
 from .scores import read_numbers

@@ -1,7 +1,6 @@
-"""A trained model on a split of a corpus, or on a person's own recordings."""
+"""A trained model on a split of a corpus."""
 
 import re
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,10 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 
-from .arguments import CorpusArguments, EvaluationArguments, ScoringArguments
-from .audio import decode_stream
+from .arguments import CorpusArguments
 from .augmentation import build_augmentation
 from .calibration import apply_calibration, calibrate_trials, find_llrs
 from .collation import AudioCollator
@@ -21,27 +18,12 @@ from .conditions import choose_conditions
 from .corpora import load_corpus, take_readable_splits
 from .corpus_names import shorten_name
 from .evaluation import Evaluation, choose_output_dir, finish_evaluation
+from .evaluation_arguments import EvaluationArguments
 from .examination import make_validation_set
-from .files import write_json
-from .foreign_model import ForeignFeatureExtractor
 from .machine import count_workers, keep_freed_memory, share_out_cores
-from .measurements import SignalMeter
-from .models import Countermeasure, load_countermeasure, write_into_config
+from .models import Countermeasure, load_model, write_into_config
 from .pooling import Scope, list_absent, list_scopes
-from .precision import Precision
-from .recordings import (
-    TITLES,
-    Recording,
-    add_statement,
-    choose_hop,
-    describe_columns,
-    describe_recording,
-    describe_scoring,
-    find_recordings,
-    score_recordings,
-    write_recordings,
-    write_timelines,
-)
+from .recording_evaluation import score_files, score_stream
 from .report import describe_left_out, describe_split
 from .results import (
     choose_decision_threshold,
@@ -50,13 +32,9 @@ from .results import (
 )
 from .scores import write_scores
 from .scoring import Batches, ScoringCheckpoint, identify_scoring, score_conditions, score_rows
-from .segment_labels import describe_localization, match_labels, measure_windows
-from .segments import describe_windows
-from .streaming import WINDOW_TITLES, StreamedWindow, StreamingScorer, describe_window, end_on_interrupt
 from .submission import Submission
-from .trials import KEYS, Corpus, choose_split, list_trials, parse_label_map, read_label_map
+from .trials import Corpus, choose_split, list_trials, read_label_map
 from .validation_set import VALIDATION_NAME, ValidationSet
-from .verdict import Costs
 
 
 def run_model(
@@ -90,7 +68,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     batches = Batches(args.batch_size, num_workers)
     with state.main_process_first():
         countermeasure = load_model(args, corpus_args.label_map)
-        is_of_model = not find_unused_labels(countermeasure, corpus_args.label_map)
+        is_of_model = not countermeasure.find_unused_labels(corpus_args.label_map)
         corpus = load_corpus(corpus_args, needs_label_map=not is_of_model)
     check_arguments(args, countermeasure, corpus)
     split = choose_split(corpus, args.split)
@@ -142,7 +120,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
         "num_scored_before": checkpoint.num_scored_before,
         "seconds": round(time.time() - started, 1),
     }
-    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
+    threshold = countermeasure.decision_threshold
     if args.set_decision_threshold:
         threshold = choose_decision_threshold(whole.trials, scores)
     for scope, evaluation in evaluations:
@@ -178,33 +156,13 @@ def describe_evaluation(
     lines = [corpus.note] if corpus.note else []
     lines += [
         f"Model: {countermeasure.name}, {countermeasure.model.num_parameters():,} parameters",
-        *describe_preprocessing(countermeasure),
+        *countermeasure.describe_preprocessing(),
         f"Precision: {', '.join(countermeasure.precision.describe()) or 'float32'}",
         *(f"Corpus: {describe_split(scope.corpus, scope.split, scope.counts)}" for scope in scopes),
         *describe_left_out(corpus),
         *(f"Of {name} there is no {split}" for name in list_absent(corpus, scopes)),
     ]
     return "\n".join(lines)
-
-
-def describe_preprocessing(countermeasure: Countermeasure) -> list[str]:
-    """Lines that say what a model does in its own way."""
-    own, lines = countermeasure.preprocessing, []
-    if "labels" in own:
-        lines.append(f"Labels: {', '.join(f'{label} means {key}' for label, key in own['labels'].items())}")
-    if "feature_extractor" in own:
-        scored = "whole recordings, since what it was trained on is not stated (--seconds takes a crop)"
-        if own["seconds"] is not None:
-            scored = f"the first {own['seconds']:g} s of each recording"
-        extractor = f"the model's own {own['feature_extractor']} at {own['sampling_rate']:,} Hz"
-        lines.append(f"Preprocessing: {extractor}, {scored}")
-    return lines
-
-
-def find_unused_labels(countermeasure: Countermeasure, label_map: str | None) -> list[str]:
-    """What `--label_map` explains that is no label of the model."""
-    own = {label.strip().casefold() for label in countermeasure.preprocessing.get("labels", KEYS)}
-    return [label for label in parse_label_map(label_map) if label not in own]
 
 
 def check_arguments(args: EvaluationArguments, countermeasure: Countermeasure, corpus: Corpus) -> None:
@@ -233,141 +191,6 @@ def make_evaluations(
             yield scope, Evaluation.from_arguments(own_args, scope.corpus, scope.split, scope.trials, keys)
 
 
-def score_files(args: EvaluationArguments, label_map: str | None, write_reports: Callable[..., None]) -> int:
-    """Score recordings, a printed line each; returns 1 if one could not be read."""
-    files, num_others = find_recordings(Path(file).expanduser() for file in args.files)
-    labels = args.segment_labels and match_labels(Path(args.segment_labels).expanduser(), files)
-    countermeasure, hop, costs = prepare_recordings(args, label_map)
-    extractor, validation = countermeasure.feature_extractor, countermeasure.validation
-    if args.report and validation is None:
-        raise ValueError(
-            f"--report needs a calibrated model: calibrate {args.model} by --calibrate on a development set."
-        )
-    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
-    folder = choose_output_dir(args, Path("evaluation") / time.strftime("files-%Y%m%d-%H%M%S"))
-    folder.mkdir(parents=True, exist_ok=True)
-    if num_others:
-        noun = "file" if num_others == 1 else "files"
-        print(f"Skipped: {num_others:,} {noun} without the ending of an audio file, hidden, or gone.")
-    print_scoring(countermeasure, hop, costs, TITLES)
-    recordings = []
-    try:
-        for recording in score_recordings(countermeasure, files, hop_seconds=hop, batch_size=args.batch_size):
-            print_recording(recording, countermeasure, costs, hop, args.family_wise_rate)
-            recordings.append(recording)
-    finally:  # what has been scored is kept, whatever ends the rest
-        write_recordings(folder, recordings, threshold, describe_scoring(countermeasure, hop))
-    if args.plot_timeline:
-        write_timelines(folder, recordings, extractor.num_samples / extractor.sampling_rate, threshold)
-    if labels:
-        localization = measure_windows(recordings, labels)
-        write_json(folder / "localization.json", localization)
-        print(describe_localization(localization))
-    if args.report:
-        write_reports(folder, [recording.file for recording in recordings], countermeasure.folder)
-    print(f"Written: {folder.resolve()}")
-    failed = sum(bool(recording.error) for recording in recordings)
-    if failed:
-        print(f"{failed:,} of {len(recordings):,} recordings could not be scored.", file=sys.stderr)
-    return int(failed > 0)
-
-
-def score_stream(args: EvaluationArguments, label_map: str | None) -> int:
-    """Score what comes through standard input, a printed line for each window and one for all; returns 1 if
-    it could not be read."""
-    pipe = sys.stdin.buffer.raw
-    if pipe.isatty():
-        raise ValueError("--stream reads a pipe: ffmpeg … -f wav - | python eval.py --model M --stream")
-    countermeasure, hop, costs = prepare_recordings(args, label_map)
-    extractor, calibration = countermeasure.feature_extractor, countermeasure.calibration
-    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
-    folder = args.output_dir and choose_output_dir(args, Path())
-    options = {"hop_seconds": hop, "min_seconds": args.min_seconds, "calibration": calibration}
-    scorer = StreamingScorer(countermeasure.model, extractor, **options)
-    recording, meter = Recording(Path("stream")), SignalMeter(extractor.sampling_rate)
-
-    def take(results: Iterable[StreamedWindow]) -> None:
-        for result in results:
-            print(describe_window(result), flush=True)
-            if not result.is_early:
-                recording.add(result.window)
-
-    print_scoring(countermeasure, hop, costs, WINDOW_TITLES)
-    try:
-        with end_on_interrupt(pipe):
-            options = {"sampling_rate": extractor.sampling_rate, "remarks": recording.remarks}
-            rate, parts = decode_stream(pipe, **options)
-            recording.header = {"sampling_rate": rate}
-            for samples in parts:
-                meter.add(samples)
-                take(scorer.push(samples))
-            take(scorer.finish())
-            recording.measurements = meter.measure() | recording.header
-    except (ValueError, OSError) as error:
-        recording.error = str(error)
-    print(f"\n{TITLES}")
-    print_recording(recording, countermeasure, costs, hop, args.family_wise_rate)
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_recordings(folder, [recording], threshold, describe_scoring(countermeasure, hop))
-        print(f"Written: {folder.resolve()}")
-    return int(bool(recording.error))
-
-
-def prepare_recordings(
-    args: EvaluationArguments, label_map: str | None
-) -> tuple[Countermeasure, float | None, Costs]:
-    """The model, the seconds from window to window, and the costs by which recordings are judged."""
-    countermeasure = load_model(args, label_map)
-    if unused := find_unused_labels(countermeasure, label_map):
-        raise ValueError(f"--label_map: {args.model} has no label {unused[0]!r}. Leave it out.")
-    extractor = countermeasure.feature_extractor
-    if extractor.num_samples is None and (args.window_hop or args.plot_timeline):
-        raise ValueError(
-            f"{args.model} scores whole recordings: there are no windows for --window_hop or --plot_timeline."
-        )
-    hop = choose_hop(extractor, args.window_hop)
-    return countermeasure, hop, Costs.from_arguments(args, countermeasure.validation)
-
-
-def print_scoring(countermeasure: Countermeasure, hop: float | None, costs: Costs, titles: str) -> None:
-    """Print how recordings are scored, and the titles of what follows."""
-    if countermeasure.validation is not None and hop != choose_hop(countermeasure.feature_extractor):
-        print("Passages that look spoofed are not named: the model was calibrated without --window_hop.")
-    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
-    about = [*describe_preprocessing(countermeasure), describe_columns(countermeasure, threshold, hop, costs)]
-    print("\n".join(about), titles, sep="\n\n", flush=True)
-
-
-def print_recording(
-    recording: Recording, countermeasure: Countermeasure, costs: Costs, hop: float | None, rate: float
-) -> None:
-    """Print a recording, and what a calibrated model says of its windows at this family-wise rate."""
-    add_statement(recording, countermeasure, costs, hop_seconds=hop, family_wise_rate=rate)
-    threshold = getattr(countermeasure.model.config, "decision_threshold", None)
-    tqdm.write(describe_recording(recording.summarize(threshold)))
-    if windows := recording.statement and recording.statement["windows"]:
-        tqdm.write(f"{'':>10} {describe_windows(windows, rate)}")
-
-
-def load_model(args: ScoringArguments, label_map: str | None) -> Countermeasure:
-    """The trained model that the arguments name."""
-    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-    options |= {"label_map": label_map, "seconds": args.seconds}
-    countermeasure = load_countermeasure(args.model, **options)
-    extractor = countermeasure.feature_extractor
-    if args.torch_compile and (
-        extractor.num_samples is None or isinstance(extractor, ForeignFeatureExtractor)
-    ):
-        raise ValueError(
-            f"{args.model} scores recordings of any length, and would be compiled for each: leave "
-            "--torch_compile out."
-        )
-    precision = Precision(bf16=args.bf16, tf32=args.tf32, torch_compile=args.torch_compile)
-    precision.apply(countermeasure.model, PartialState().device)
-    return replace(countermeasure, precision=precision)
-
-
 def write_conditions(folder: Path, evaluation: Evaluation, scores: Mapping[str, np.ndarray]) -> None:
     """Write the scores (num_trials,) under each condition, and their LLRs, where the model is calibrated."""
     for condition, changed in scores.items():
@@ -391,7 +214,7 @@ def change_calibration(countermeasure: Countermeasure, validation: ValidationSet
 
 def change_threshold(countermeasure: Countermeasure, threshold: float) -> None:
     """Write the decision threshold into the model's config, and say what it was before."""
-    before = getattr(countermeasure.model.config, "decision_threshold", None)
+    before = countermeasure.decision_threshold
     write_into_config(countermeasure.folder, decision_threshold=threshold)
     instead = "" if before is None else f" instead of {before:.4f}"
     config = countermeasure.folder / "config.json"

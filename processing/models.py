@@ -3,11 +3,12 @@ model's folder holds and that is trained on, and a trained one from a folder or 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from transformers import (
@@ -29,12 +30,13 @@ from .base_model import (
     load_whole,
     read_base_model_record,
 )
+from .evaluation_arguments import ScoringArguments
 from .feature_extraction_antispoofing import AntiSpoofingFeatureExtractor
 from .files import ONNX_NAME, find_weights, hash_files, is_exported, write_json
 from .foreign_model import ForeignFeatureExtractor, compute_by_shape, name_classes
 from .onnx_model import OnnxModel
 from .precision import Precision
-from .trials import KEYS, read_label_map
+from .trials import KEYS, parse_label_map, read_label_map
 from .validation_set import VALIDATION_NAME, ValidationSet
 
 
@@ -56,6 +58,31 @@ class Countermeasure:
     preprocessing: dict = field(default_factory=dict)  # and labels, of a model that has its own
     calibration: dict | None = None  # of its config, which is taken out of `model`, so that it gives scores
     validation: ValidationSet | None = None  # the trials of the calibration, where they are kept
+
+    @property
+    def decision_threshold(self) -> float | None:
+        """Of its config, if that has one."""
+        return getattr(self.model.config, "decision_threshold", None)
+
+    def describe_preprocessing(self) -> list[str]:
+        """Lines that say what it does in its own way."""
+        own, lines = self.preprocessing, []
+        if "labels" in own:
+            lines.append(
+                f"Labels: {', '.join(f'{label} means {key}' for label, key in own['labels'].items())}"
+            )
+        if "feature_extractor" in own:
+            scored = "whole recordings, since what it was trained on is not stated (--seconds takes a crop)"
+            if own["seconds"] is not None:
+                scored = f"the first {own['seconds']:g} s of each recording"
+            extractor = f"the model's own {own['feature_extractor']} at {own['sampling_rate']:,} Hz"
+            lines.append(f"Preprocessing: {extractor}, {scored}")
+        return lines
+
+    def find_unused_labels(self, label_map: str | None) -> list[str]:
+        """What `--label_map` explains that is no label of the model."""
+        own = {label.strip().casefold() for label in self.preprocessing.get("labels", KEYS)}
+        return [label for label in parse_label_map(label_map) if label not in own]
 
 
 def build_model(
@@ -210,6 +237,24 @@ def load_countermeasure(
         calibration=calibration,
         validation=validation,
     )
+
+
+def load_model(args: ScoringArguments, label_map: str | None) -> Countermeasure:
+    """The trained model that the arguments name, at the precision that they name."""
+    options = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
+    options |= {"label_map": label_map, "seconds": args.seconds}
+    countermeasure = load_countermeasure(args.model, **options)
+    extractor = countermeasure.feature_extractor
+    if args.torch_compile and (
+        extractor.num_samples is None or isinstance(extractor, ForeignFeatureExtractor)
+    ):
+        raise ValueError(
+            f"{args.model} scores recordings of any length, and would be compiled for each: leave "
+            "--torch_compile out."
+        )
+    precision = Precision(bf16=args.bf16, tf32=args.tf32, torch_compile=args.torch_compile)
+    precision.apply(countermeasure.model, PartialState().device)
+    return replace(countermeasure, precision=precision)
 
 
 def _take_calibration(model: PreTrainedModel, folder: Path, preprocessing: dict) -> dict | None:

@@ -290,18 +290,17 @@ def describe_scoring(countermeasure: Countermeasure, hop_seconds: float | None) 
     return {
         **describe_countermeasure(countermeasure),
         "score": SCORE_OF_MODEL,
-        "decision_threshold": getattr(countermeasure.model.config, "decision_threshold", None),
+        "decision_threshold": countermeasure.decision_threshold,
         "calibration": countermeasure.calibration,
         "window_hop_seconds": hop_seconds,
         **describe_environment(),
     }
 
 
-def write_recordings(
-    folder: Path, recordings: Iterable[Recording], threshold: float | None, about: Mapping
-) -> None:
-    """Write `recordings.csv`, a line each, and `recordings.json`: `about`, and the score of every
-    window. Where statements have windows, also the files of [`~processing.segments.write_segments`]."""
+def write_recordings(folder: Path, recordings: Iterable[Recording], about: Mapping) -> None:
+    """Write `recordings.csv`, a line each, and `recordings.json`: `about`, as [`describe_scoring`] gives it,
+    and all windows. Where statements have windows, also the files of
+    [`~processing.segments.write_segments`]."""
     recordings = list(recordings)
     stated = [of for of in recordings if of.statement and of.statement["windows"]]
     if (folder / "recordings.json").exists():  # results that are replaced, maybe of more recordings
@@ -310,7 +309,7 @@ def write_recordings(
                 path.unlink()
     if stated:
         write_segments(folder, ((printable(of.file), of.statement["windows"]["segments"]) for of in stated))
-    content = [recording.summarize(threshold) for recording in recordings]
+    content = [recording.summarize(about["decision_threshold"]) for recording in recordings]
     table = pd.DataFrame(content, columns=COLUMNS, dtype=object)  # keeps whole numbers beside no number
     write_text(folder / "recordings.csv", table.to_csv(index=False, lineterminator="\n"))
     for summary, recording in zip(content, recordings, strict=True):
@@ -320,16 +319,14 @@ def write_recordings(
     write_json(folder / "recordings.json", {**about, "recordings": content})
 
 
-def describe_columns(
-    countermeasure: Countermeasure, threshold: float | None, hop_seconds: float | None, costs: Costs
-) -> str:
+def describe_columns(countermeasure: Countermeasure, hop_seconds: float | None, costs: Costs) -> str:
     """What is scored, and what the columns of [`describe_recording`] are."""
     extractor, calibration = countermeasure.feature_extractor, countermeasure.calibration
     verdict = (
         "none, because the model's config has no decision_threshold. To set one, evaluate the model on a "
         "development set with --set_decision_threshold."
     )
-    if threshold is not None:
+    if (threshold := countermeasure.decision_threshold) is not None:
         verdict = (
             f"bona fide if the score is above {threshold:.4f}, the model's decision threshold (an EER "
             "threshold for single crops). It can be far off on recordings of another kind."

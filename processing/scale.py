@@ -14,7 +14,8 @@ from pathlib import Path
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from .arguments import ArgumentParser, ScaleArguments, ScoringArguments
+from .arguments import ArgumentParser
+from .evaluation_arguments import ScaleArguments, ScoringArguments
 from .machine import count_cores
 from .resuming import describe_difference
 from .score_folders import SETTINGS_NAME, list_finished, open_scores, read_settings, write_whole

@@ -20,10 +20,9 @@ from tqdm.auto import tqdm
 
 import modeling  # noqa: F401  registers the architectures; the workers of a script, the other modules know none
 
-from .arguments import ScoringArguments
+from .evaluation_arguments import ScoringArguments
 from .machine import count_workers, keep_freed_memory, share_out_cores
-from .model_evaluation import load_model
-from .models import Countermeasure
+from .models import Countermeasure, load_model
 from .score_folders import cut_list, write_whole
 from .scoring import Batches
 from .shards import Shard, score_shard

@@ -14,7 +14,7 @@ from metrics.exact_intervals import measure_error_rate
 from metrics.names import format_error_rate
 from metrics.statistics import MIN_SPEAKERS, Bootstrap
 
-from .arguments import EvaluationArguments
+from .evaluation_arguments import EvaluationArguments
 from .fitness import prepare_fitness_test
 from .report import EXACT_INTERVALS
 from .validation_set import ValidationSet

@@ -25,10 +25,10 @@ import eval as script
 from metrics.calibration import fit_calibration
 from metrics.det import equal_error_rate
 from processing import model_evaluation
-from processing.arguments import EvaluationArguments
 from processing.audio import decode_audio
 from processing.calibration import calibrate_score_file
 from processing.corpora import load_corpus
+from processing.evaluation_arguments import EvaluationArguments
 from processing.layouts import read_protocol
 from processing.measurements import MEASUREMENTS
 from processing.report import LLR_PLOTS

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import modeling  # noqa: F401  registers the architectures
-from processing.arguments import CorpusArguments, ScoringArguments
+from processing.arguments import CorpusArguments
 from processing.collation import AudioCollator
 from processing.corpora import load_corpus
+from processing.evaluation_arguments import ScoringArguments
 from processing.results import describe_environment
 from processing.scoring import score_rows
 from processing.shard_workers import ScoreShard, load_worker

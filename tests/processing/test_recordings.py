@@ -184,7 +184,7 @@ def test_score_of_what_cannot_be_speech_is_withheld_with_the_reason(
     soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
 
     recordings = score(countermeasure, [tmp_path / "a.wav"])
-    write_recordings(tmp_path / "out", recordings, 0.0, {})
+    write_recordings(tmp_path / "out", recordings, {"decision_threshold": 0.0})
 
     summary = recordings[0].summarize(0.0)
     (line,) = csv.DictReader((tmp_path / "out" / "recordings.csv").open(encoding="utf-8", newline=""))
@@ -521,7 +521,7 @@ def test_windows_of_a_file_that_breaks_off_late_do_not_mix_with_those_of_others(
 def test_windows_of_a_file_that_breaks_off_are_not_written(countermeasure, tmp_path):
     recordings = score(countermeasure, [cut_off_mp3(tmp_path)], 0.5, 7)
 
-    write_recordings(tmp_path / "out", recordings, 0.0, {})
+    write_recordings(tmp_path / "out", recordings, {"decision_threshold": 0.0})
 
     (content,) = json.loads((tmp_path / "out" / "recordings.json").read_text())["recordings"]
     assert content["windows"] == [] and content["score"] is None and "was cut off" in content["error"]
@@ -534,7 +534,7 @@ def test_score_that_is_no_number_is_an_error_of_its_file_and_no_nan_is_written(t
     file = write(tmp_path / "a.wav", 3 * CROP)
 
     recordings = score(countermeasure, [file])
-    write_recordings(tmp_path / "out", recordings, 0.0, {})
+    write_recordings(tmp_path / "out", recordings, {"decision_threshold": 0.0})
 
     assert f"The score of {file} is nan" in recordings[0].error
     assert "NaN" not in (tmp_path / "out" / "recordings.json").read_text()
@@ -551,7 +551,7 @@ def test_what_is_skipped_stands_beside_the_score(countermeasure, tmp_path):
     file.write_bytes(content)
 
     damaged, undamaged = recordings = score(countermeasure, [file, whole])
-    write_recordings(tmp_path / "out", recordings, 0.0, {})
+    write_recordings(tmp_path / "out", recordings, {"decision_threshold": 0.0})
 
     assert damaged.starts == undamaged.starts and damaged.scores[-1] == pytest.approx(undamaged.scores[-1])
     summary = damaged.summarize(0.0)
@@ -627,7 +627,7 @@ def test_csv_has_a_line_for_each_recording_with_the_values_of_its_summary(counte
     files.append(tmp_path / "missing.wav")
     recordings = score(countermeasure, files)
 
-    write_recordings(tmp_path / "out", recordings, 0.5, {})
+    write_recordings(tmp_path / "out", recordings, {"decision_threshold": 0.5})
 
     with open(tmp_path / "out" / "recordings.csv", encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
@@ -646,7 +646,7 @@ def test_json_has_every_window_after_what_the_scores_are_of(countermeasure, tmp_
     files = [write(tmp_path / name, 2 * CROP, seed=i) for i, name in enumerate(AWKWARD)]
     recordings = score(countermeasure, files)
 
-    write_recordings(tmp_path / "out", recordings, None, {"model": "tiny"})
+    write_recordings(tmp_path / "out", recordings, {"decision_threshold": None, "model": "tiny"})
 
     content = json.loads((tmp_path / "out" / "recordings.json").read_text())
     assert content["model"] == "tiny"
@@ -668,7 +668,7 @@ def test_name_that_is_not_utf8_does_not_lose_the_results(countermeasure, tmp_pat
         file.write_text("no audio")
     recordings = score(countermeasure, [file])
 
-    write_recordings(tmp_path / "out", recordings, 0.5, {})
+    write_recordings(tmp_path / "out", recordings, {"decision_threshold": 0.5})
 
     with open(tmp_path / "out" / "recordings.csv", encoding="utf-8", newline="") as stream:
         (line,) = csv.DictReader(stream)
@@ -740,10 +740,10 @@ def test_files_of_results_that_are_replaced_do_not_stay(tmp_path):
     for name in ("segments.rttm", "timeline-002-a.png", "report-002-a.html", "report-mine.html"):
         (tmp_path / name).touch()
 
-    write_recordings(tmp_path, [], None, {})
+    write_recordings(tmp_path, [], {"decision_threshold": None})
     assert (tmp_path / "report-002-a.html").is_file()  # of whom is not known
 
-    write_recordings(tmp_path, [], None, {})
+    write_recordings(tmp_path, [], {"decision_threshold": None})
     assert {path.name for path in tmp_path.iterdir()} == {
         *("recordings.csv", "recordings.json", "report-mine.html")
     }

@@ -13,7 +13,7 @@ from scipy.special import expit
 from scipy.stats import beta
 
 from metrics.calibration import fit_calibration
-from processing.arguments import EvaluationArguments
+from processing.evaluation_arguments import EvaluationArguments
 from processing.fitness import FitnessTest
 from processing.measurements import MEASUREMENTS
 from processing.recordings import Recording
