@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pandas as pd
 from transformers.utils import logging
 
-from .text_tables import find_delimiter, read_fields, read_first_line, refuse_lines, split_line
+from .text_tables import find_delimiter, quote_text, read_fields, read_first_line, refuse_lines, split_line
 from .trials import KEY_OF_LABEL, KEYS, read_keys
 
 
@@ -82,8 +82,8 @@ def read_columns(
         raise ValueError(f"{path} holds no {needed}.")
     if sep == "," and re.search(r"\s[-+]?\d+,\d", first):
         raise ValueError(
-            f"{path}: in the first line, {first!r}, a comma may stand in a number or between two fields. "
-            "Write 0.5 for 0,5, and a field that holds white space in quotes."
+            f"{path}: in the first line, {quote_text(first)}, a comma may stand in a number or between two "
+            "fields. Write 0.5 for 0,5, and a field that holds white space in quotes."
         )
     try:
         if names is not None or is_header:
@@ -102,7 +102,8 @@ def read_columns(
         if names is not None and unused:
             raise ValueError(f"these names of columns are not known: {', '.join(unused)}")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}. Its first line is {first!r}. {REMEDIES[needed]}") from None
+        shown = quote_text(first)
+        raise ValueError(f"{path}: {error}. Its first line is {shown}. {REMEDIES[needed]}") from None
     found = pd.DataFrame({name: table[i] for name, i in columns.items()})
     optional = ["speaker_id", "attack"] if sep != " " else []
     is_short = (found.drop(columns=optional, errors="ignore") == "").any(axis=1)

@@ -19,7 +19,7 @@ from .evaluation_arguments import EvaluationArguments
 from .files import write_json
 from .results import describe_environment, find_speakers
 from .scores import read_numbers
-from .text_tables import find_delimiter, read_fields, read_first_line, refuse_lines, split_line
+from .text_tables import find_delimiter, quote_text, read_fields, read_first_line, refuse_lines, split_line
 
 
 TRIAL = ["speaker_id", "utterance_id"]
@@ -48,7 +48,8 @@ def read_joint_table(path: Path) -> pd.DataFrame:
     if not {*TRIAL} <= {*table}:
         raise ValueError(
             f"{path}: a trial is told by its speaker and utterance. Name their columns in the first line: "
-            f"spk, filename, cm-score, asv-score, sasv-score, or spk, filename, asv-label. It is {first!r}."
+            "spk, filename, cm-score, asv-score, sasv-score, or spk, filename, asv-label. It is "
+            f"{quote_text(first)}."
         )
     refuse_lines(path, table.duplicated(TRIAL), "another trial than those before it")
     if "key" in table:

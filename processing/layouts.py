@@ -14,7 +14,7 @@ from transformers.utils import logging
 from .columns import is_header_line, read_columns
 from .corpus_names import CORPORA, CorpusName
 from .folder_tree import FolderTree, join, read_tree
-from .text_tables import read_first_line, read_table, split_line
+from .text_tables import quote_text, read_first_line, read_table, split_line
 from .trials import KEY_OF_LABEL, SUBSET_OF_NAME, Corpus, as_word, check_trials, complete_trials, make_rows
 
 
@@ -321,7 +321,8 @@ def read_protocol(path: Path, keys: Mapping[str, str] = KEY_OF_LABEL) -> Corpus:
         known = (f"{x.name.title} ({x.header or len(x.columns)})" for x in LAYOUTS.values())
         raise ValueError(
             f"{path} {found}. The layouts known, by the number of fields or the header: {', '.join(known)}. "
-            f"The first line of any other file must name its columns: utterance,key. Here it is {first!r}."
+            "The first line of any other file must name its columns: utterance,key. Here it is "
+            f"{quote_text(first)}."
         )
     splits = layout.split_trials(layout.read_protocol(path), path)
     is_official = path.name in [Path(protocol).name for protocol in layout.protocols.values()]

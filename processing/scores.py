@@ -19,7 +19,7 @@ from .files import hash_file, hash_files, write_whole
 from .folder_tree import AUDIO_EXTENSIONS
 from .layouts import LAYOUTS
 from .score_folders import read_score_folder
-from .text_tables import read_table, refuse_lines
+from .text_tables import quote_text, read_table, refuse_lines
 from .trials import KEY_OF_LABEL, KEYS, SUBSET_OF_NAME, Corpus, check_trials, complete_trials
 
 
@@ -206,7 +206,9 @@ def read_numbers(path: Path, column: pd.Series) -> pd.Series:
     scores = column.map(lambda text: float(text) if is_number(text) else math.nan).astype(float)
     if not np.isfinite(scores).all():
         number = (~np.isfinite(scores)).idxmax()
-        raise ValueError(f"{path}, line {number}: the score {column[number]!r} is not a finite number.")
+        raise ValueError(
+            f"{path}, line {number}: the score {quote_text(column[number])} is not a finite number."
+        )
     return scores
 
 

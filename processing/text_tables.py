@@ -74,10 +74,10 @@ def read_fields(path: Path, num_fields: int, expected: str, *, sep: str = " ") -
                 encoding_errors="backslashreplace",
             )
     except pd.errors.ParserError as error:  # "Expected 6 fields in line 3, saw 8"
-        number = re.search(r"line (\d+)", str(error))
+        number = re.search(r"(?P<line>line|EOF inside string starting at row) (\d+)", str(error))
         if number is None:
             raise ValueError(f"{path} does not parse: {error}") from error
-        raise _line_error(path, int(number[1]), expected) from None
+        raise _line_error(path, int(number[2]) + (number["line"] != "line"), expected) from None
     table.index += 1
     return table[(table != "").any(axis=1)]
 
@@ -99,6 +99,8 @@ def read_first_line(path: Path) -> str:
         first = next((line.rstrip("\n") for line in lines if not line.isspace()), "")
     if "\0" in first:
         raise ValueError(f"{path} is not a text file: it holds NUL bytes. Save it as text in UTF-8.")
+    if len(first) > csv.field_size_limit():
+        raise ValueError(f"{path}: its first line of {len(first):,} characters is not of a table of trials.")
     return first
 
 
@@ -114,10 +116,15 @@ def split_line(line: str, sep: str) -> list[str]:
     return [field.strip() for field in fields]
 
 
+def quote_text(text: str) -> str:
+    """A text of a file for an error, of which a megabyte is not shown."""
+    return repr(text if len(text) <= 200 else f"{text[:200]}…")
+
+
 def _line_error(path: Path, number: int, expected: str) -> ValueError:
     with _open_text(path) as lines:
         line = next(itertools.islice(lines, number - 1, None)).strip()
-    return ValueError(f"{path}, line {number}: {line!r} is not {expected}.")
+    return ValueError(f"{path}, line {number}: {quote_text(line)} is not {expected}.")
 
 
 def _open_text(path: Path) -> TextIO:

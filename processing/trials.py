@@ -95,7 +95,9 @@ def read_keys(labels: pd.Series, keys: Mapping[str, str], source: str) -> pd.Ser
     """The key of each label, by its spelling in any case; a ValueError that begins with `source`."""
     spelt = {label: keys.get(label.strip().casefold()) for label in labels.unique()}
     if None in spelt.values():
-        found = ", ".join(f"{label!r} ({count:,}x)" for label, count in labels.value_counts()[:10].items())
+        found = ", ".join(
+            f"{label[:50]!r} ({count:,}x)" for label, count in labels.value_counts()[:10].items()
+        )
         raise ValueError(
             f"{source} must be spelt {'/'.join(keys)} (in any case), but found were {found}. Say what others "
             "mean with --label_map LABEL=bonafide,OTHER=spoof, or name another column."

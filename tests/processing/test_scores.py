@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from processing.layouts import LAYOUTS
+from processing.layouts import LAYOUTS, read_protocol
 from processing.scores import (
     compute_scores,
     list_scored_trials,
@@ -304,3 +304,25 @@ def test_scores_of_other_splits_are_left_out(score_file):
 def test_scores_that_do_not_match_their_protocol_are_refused(score_file, text, message):
     with pytest.raises(ValueError, match=message):
         match_scores(read_scores(score_file(text)), TRIALS, file=FILE, source="P")
+
+
+@pytest.mark.parametrize("read", [read_scores, read_protocol])
+def test_first_line_of_a_megabyte_is_refused_and_not_shown(tmp_path, read):
+    path = tmp_path / "scores.txt"
+    path.write_text(f"utt,key,score,{'x' * 10**6}\na,spoof,1,x\n")
+
+    with pytest.raises(ValueError, match="scores.txt: its first line of 1,000,014 characters") as error:
+        read(path)
+    assert len(str(error.value)) < 1000
+
+
+def test_huge_field_is_not_shown_whole_and_an_open_quote_is_named_with_its_line(tmp_path):
+    path, lines = tmp_path / "scores.csv", ["utt,key,score", "a,spoof,1", 'b,"spoof,2', "c,spoof,3"]
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="scores.csv, line 3: "):
+        read_scores(path)
+
+    path.write_text(f"a spoof 1\nb spoof {'x' * 10**6}\n")
+    with pytest.raises(ValueError, match="scores.csv, line 2: ") as error:
+        read_scores(path)
+    assert len(str(error.value)) < 1000
