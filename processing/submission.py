@@ -26,7 +26,7 @@ TASK = "antispoofing_eval"  # in the eval.yaml of the benchmark's data sets
 MOST_SKIPPED = 0.05  # share of the trials
 NOT_UPLOADED = "0" * 40  # in place of the commit that holds the scores
 META_NAME = "meta.yaml"
-# What the fields of meta.yaml must be, in words and as a pattern.
+# What the fields of meta.yaml must be, in words and as a pattern; those of PAPER may be left out together.
 TEXT = "text, in quotes where it looks like a number", r".+"
 ADDRESS = "an address, https://…", r"https?://\S+"
 NEEDED = {
@@ -39,7 +39,7 @@ NEEDED = {
     "submitter.contact": TEXT,
 }
 PAPER = {"system.paper.arxiv_id": TEXT, "system.paper.url": ADDRESS, "system.paper.bibtex": TEXT}
-OPTIONAL = {**PAPER, "system.params_millions": ("a number", r"\d+(\.\d+)?"), "notes": TEXT}
+OPTIONAL = {"system.params_millions": ("a number", r"\d+(\.\d+)?"), "notes": TEXT}
 
 
 @dataclass(frozen=True)
@@ -176,17 +176,16 @@ def read_meta(path: Path) -> dict:
         meta = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    fields, known = _flatten(meta), NEEDED | OPTIONAL
+    fields, known = _flatten(meta), NEEDED | PAPER | OPTIONAL
     needed = NEEDED | (PAPER if PAPER.keys() & fields.keys() else {})
-    problems = [f"{name} is missing" for name in needed if name not in fields]
-    problems += [f"{name} is not a field that the Arena knows" for name in fields if name not in known]
-    for name in known.keys() & fields.keys():
-        (what, pattern), value = known[name], fields[name]
+    problems = [f"{name} is not a field that the Arena knows" for name in fields if name not in known]
+    for name in [*needed, *(OPTIONAL.keys() & fields.keys())]:
+        (what, pattern), value = known[name], fields.get(name)
         is_right = isinstance(value, str) != (what == "a number")
         if not is_right or not re.fullmatch(pattern, str(value), re.DOTALL):
             problems.append(f"{name} must be {what}, not {value!r}")
     if problems:
-        raise ValueError(f"{path}: {'; '.join(sorted(problems))}.")
+        raise ValueError(f"{path}: {'; '.join(problems)}.")
     return meta
 
 

@@ -134,8 +134,6 @@ class AntiSpoofingTrainer(Trainer):
         self.layer_decay = layer_decay
         if isinstance(self.data_collator, AudioCollator):
             self.add_callback(EpochCallback(self.data_collator))
-        if isinstance(self.train_dataset, StreamedRows):
-            self.add_callback(SkippingCallback(self.train_dataset))
 
     def get_train_dataloader(self) -> DataLoader:
         """As in [`Trainer`]; rows that are streamed are divided between the processes already."""
@@ -258,28 +256,18 @@ def decay_learning_rates(
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the collator of training the epoch, which augmentation and the random crop depend on."""
+    """Tells the collator of training the epoch, which augmentation and the random crop depend on, and rows
+    that are streamed how many of its batches a resumed run has been trained on before."""
 
     def __init__(self, collator: AudioCollator):
         self.collator = collator
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.collator.epoch.fill_(int(state.epoch or 0))
-
-
-class SkippingCallback(TrainerCallback):
-    """Tells streamed rows how many batches of the epoch a resumed run has been trained on before."""
-
-    def __init__(self, rows: StreamedRows):
-        self.rows = rows
-
     def on_epoch_begin(self, args, state, control, train_dataloader, **kwargs):
-        steps_in_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
-        if not args.ignore_data_skip:
-            self.rows.skip.fill_(state.global_step % steps_in_epoch * args.gradient_accumulation_steps)
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        self.rows.skip.zero_()
+        self.collator.epoch.fill_(int(state.epoch or 0))
+        rows = train_dataloader.dataset
+        if isinstance(rows, StreamedRows) and not args.ignore_data_skip:
+            steps_in_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
+            rows.skip.fill_(state.global_step % steps_in_epoch * args.gradient_accumulation_steps)
 
 
 def make_metrics(

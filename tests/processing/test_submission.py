@@ -176,7 +176,7 @@ def test_system_without_a_paper_has_a_submission(tmp_path, trials, scores):
         ({"licence": "mit"}, "system.licence is not a field that the Arena knows"),
         (
             {"paper": {"arxiv_id": 2110.012}},
-            "arxiv_id must be text, in quotes .*, not 2110.012; system.paper.bibtex is missing",
+            "arxiv_id must be text, in quotes .*, not 2110.012; system.paper.url must be an ad.*, not None",
         ),
     ],
 )
