@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from threading import Event
@@ -19,26 +19,16 @@ from types import ModuleType
 
 logger = logging.getLogger(__name__)
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Liberation Sans", "Arial", "sans-serif"]
-LIMITS = {
-    "megabytes": "size of a file (default: %(default)s)",
-    "minutes": "length of a recording (default: %(default)s)",
-    "people": "who wait for an answer at once (default: %(default)s)",
-}
 UPLOAD_SECONDS = 60  # after which Gradio deletes what was sent, and looks for it
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the page takes: of a file `megabytes` and `minutes`, and `people` who wait for an answer."""
+    """What the page takes at most."""
 
-    megabytes: int = 200
-    minutes: int = 60
-    people: int = 20
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"--max_{name} {value} must be at least 1.")
+    megabytes: int = field(default=200, metadata={"help": "size of a file"})
+    minutes: int = field(default=60, metadata={"help": "length of a recording"})
+    people: int = field(default=20, metadata={"help": "who wait for an answer at once"})
 
 
 def take(upload: str) -> str:
@@ -190,8 +180,8 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--port", type=int, help="by default the first free one from 7860 on")
     for limit in fields(Limits):
-        options = {"type": int, "default": limit.default, "help": LIMITS[limit.name]}
-        parser.add_argument(f"--max_{limit.name}", metavar="N", **options)
+        about = f"{limit.metadata['help']} (default: %(default)s)"
+        parser.add_argument(f"--max_{limit.name}", metavar="N", type=int, default=limit.default, help=about)
     args = vars(parser.parse_args(argv))
     try:
         limits = Limits(**{limit.name: args.pop(f"max_{limit.name}") for limit in fields(Limits)})
