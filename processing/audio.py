@@ -27,8 +27,8 @@ Window = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wa
 
 # A seek is exact to the sample, and so is the header's length. In lossy formats neither is.
 _EXACT_SUBTYPES = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
-# What follows the samples can be told.
-_ENDING_FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "AU"}
+# What follows the samples can be told; of FLAC all but some kB that are read ahead.
+_ENDING_FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "AU", "FLAC"}
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's count for a FLAC stream that does not state its length
 _PLACEHOLDER_BYTES = 0x7FFF0000  # sizes from here on are what writers into a pipe put into the header
 _SIZES = re.compile(r"(data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)")

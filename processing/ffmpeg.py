@@ -64,7 +64,7 @@ def decode_frames(file: AudioFile) -> Iterator[av.AudioFrame]:
                 file.remarks.notes.append(
                     f"Its first time stamp is {start:.2f} s: the beginning may be missing."
                 )
-            if container.format.name == "flac":
+            if container.format.name in ("flac", "ac3", "eac3"):
                 track.codec_context.options = {"err_detect": "crccheck+explode"}
             yield from _Decoding(file, container, track, _find_length(container, track, first_frame)).run()
     except (av.FFmpegError, OSError) as error:

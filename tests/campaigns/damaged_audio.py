@@ -135,7 +135,7 @@ def write_playlist(address: str, victim: Path, rng: np.random.Generator) -> tupl
         "mpd": f"<MPD><Period><AdaptationSet><BaseURL>{target}</BaseURL></AdaptationSet></Period></MPD>",
     }
     name = str(rng.choice(list(lists)))
-    return str(rng.choice([name, "wav", "mp3", "m4a"])), lists[name].encode()
+    return str(rng.choice(["wav", "mp3", "m4a", "flac"])), lists[name].encode()
 
 
 def write_files(folder: Path, number: int, address: str, victim: Path, rng: np.random.Generator) -> list[str]:

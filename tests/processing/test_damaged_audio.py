@@ -330,6 +330,18 @@ def test_what_follows_the_samples_of_a_w64_is_not_decoded_and_no_traceback_is_pr
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_two_flac_files_in_a_row_are_read_as_the_first_with_a_remark(sound, tmp_path):
+    path = tmp_path / "a.flac"
+    path.write_bytes(sound["a.flac"])
+    whole, nothing = decode(path)
+    path.write_bytes(2 * sound["a.flac"])
+
+    samples, remarks = decode(path)
+
+    np.testing.assert_array_equal(samples, whole)
+    assert nothing.describe() == "" and "left unread" in remarks.describe()
+
+
 def test_flac_that_holds_more_than_it_states_says_so(sound, tmp_path):
     path, remarks, content = tmp_path / "a.flac", Remarks(), sound["a.flac"]
     third = len(content) // 3
