@@ -18,7 +18,16 @@ from .arguments import ArgumentParser
 from .evaluation_arguments import ScaleArguments, ScoringArguments
 from .machine import count_cores
 from .resuming import describe_difference
-from .score_folders import SETTINGS_NAME, list_finished, open_scores, read_settings, write_whole
+from .score_folders import (
+    FAILED,
+    SETTINGS_NAME,
+    cut_list,
+    list_finished,
+    open_scores,
+    read_failures,
+    read_settings,
+    write_whole,
+)
 from .scoring import identify_scorer
 from .shard_workers import EXECUTORS, ScoreShard, load_worker
 from .shards import find_shards
@@ -53,7 +62,7 @@ def score_shards(scoring: ScoringArguments, args: ScaleArguments) -> None:
             f"{args.output} holds scores of something else: {difference}. Give the same input and "
             "settings, among them --num_threads, or another --output."
         )
-    fs.makedirs(folder, exist_ok=True)
+    fs.makedirs(posixpath.join(folder, FAILED), exist_ok=True)
     with write_whole(fs, posixpath.join(folder, SETTINGS_NAME)) as stream:
         stream.write(json.dumps(settings, indent=2).encode())
     output = fs.unstrip_protocol(folder)
@@ -69,7 +78,12 @@ def score_shards(scoring: ScoringArguments, args: ScaleArguments) -> None:
     forget_deleted(fs, folder)
     executor.run()
     if (finished := len(list_finished(fs, folder))) < len(shards):
-        print(f"Scored so far: {finished:,} of {len(shards):,} shards, in {args.output}")
+        lines = [f"Scored so far: {finished:,} of {len(shards):,} shards, in {args.output}"]
+        lines += cut_list(read_failures(fs, folder))
+        if is_local:
+            remedy = "Once that is mended, the same command does the rest. Details: "
+            raise ValueError("\n".join([*lines, f"{remedy}{posixpath.join(args.output, FAILED)}"]))
+        print("\n".join(lines))
         return
     scores, failed = open_scores(args.output)
     print("\n".join([f"Scored: {scores.count_rows():,} recordings in {len(shards):,} shards", *failed]))

@@ -17,6 +17,7 @@ from fsspec.core import url_to_fs
 
 
 SETTINGS_NAME = "settings.json"
+FAILED = "logs/failed"  # a note on each shard that could not be scored
 SCHEMA = pa.schema(
     {
         "utterance_id": pa.string(),
@@ -49,6 +50,12 @@ def list_finished(fs: AbstractFileSystem, folder: str) -> list[str]:
     """The files of the shards that have been scored, by whatever process."""
     fs.invalidate_cache()
     return sorted(fs.glob(posixpath.join(folder, "[0-9]*.parquet")))
+
+
+def read_failures(fs: AbstractFileSystem, folder: str) -> list[str]:
+    """Why shards could not be scored when that was last tried."""
+    notes = sorted(fs.glob(posixpath.join(folder, FAILED, "*.txt")))
+    return [fs.read_text(note, encoding="utf-8").split("\n\n")[0] for note in notes]
 
 
 def cut_list(lines: Sequence[str]) -> list[str]:

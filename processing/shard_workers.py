@@ -1,13 +1,12 @@
 """What `processing.scale` hands to datatrove: the step that scores a shard, and what runs it."""
 
 import functools
-import io
 import os
 import posixpath
 import signal
+import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from multiprocessing import Value, connection, get_context, parent_process
 from threading import Thread
@@ -23,13 +22,11 @@ import modeling  # noqa: F401  registers the architectures; the workers of a scr
 from .evaluation_arguments import ScoringArguments
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_model
-from .score_folders import cut_list, write_whole
+from .score_folders import FAILED, write_whole
 from .scoring import Batches
 from .shards import Shard, score_shard
 
 
-# Of a shard that fails datatrove logs the traceback, by loguru: without the values of all variables.
-os.environ["LOGURU_DIAGNOSE"] = "NO"
 try:
     from datatrove import executor as executors
 except ImportError as error:
@@ -38,7 +35,8 @@ except ImportError as error:
 
 @dataclass(frozen=True)
 class ScoreShard:
-    """The one step of the pipeline: task `rank` scores that shard and writes its file, whole or not."""
+    """The one step of the pipeline: task `rank` scores that shard and writes its file, whole or not. A shard
+    that cannot be scored is noted, and is no error of the task, with which a Slurm job would end."""
 
     scoring: ScoringArguments
     label_map: str | None
@@ -48,16 +46,21 @@ class ScoreShard:
 
     def __call__(self, data: object, rank: int, world_size: int) -> None:
         shard, (fs, folder) = self.shards[rank], url_to_fs(self.output)
-        path = posixpath.join(folder, f"{rank:05d}-{shard.name}.parquet")
+        name = f"{rank:05d}-{shard.name}"
+        path, note = posixpath.join(folder, f"{name}.parquet"), posixpath.join(folder, FAILED, f"{name}.txt")
         if fs.exists(path):  # of a worker that was killed before datatrove knew
             return
-        countermeasure, batches = load_worker(self.scoring, self.label_map)
         try:
+            countermeasure, batches = load_worker(self.scoring, self.label_map)
             table = score_shard(countermeasure, shard.read(self.columns), batches)
+            with write_whole(fs, path) as stream:
+                pq.write_table(table, stream)
         except Exception as error:  # also of the device, or of a library
-            raise ValueError(f"{shard.url} cannot be scored: {str(error) or repr(error)}") from error
-        with write_whole(fs, path) as stream:
-            pq.write_table(table, stream)
+            reason = f"{shard.url} cannot be scored: {str(error) or repr(error)}"
+            fs.write_text(note, f"{reason}\n\n{traceback.format_exc()}", encoding="utf-8")
+        else:
+            if fs.exists(note):
+                fs.rm_file(note)
 
 
 @functools.cache
@@ -72,29 +75,23 @@ def load_worker(scoring: ScoringArguments, label_map: str | None) -> tuple[Count
 
 class LocalExecutor(executors.LocalPipelineExecutor):
     """datatrove's, with workers whose death is noticed, on either side: for one that was killed, its own pool
-    would wait for ever. A shard that cannot be scored is named, and does not stop the others."""
+    would wait for ever."""
 
     def run(self) -> None:
-        """Score what is left. ValueError: shards that cannot be scored; OSError: a worker was killed."""
-        context, failed = get_context(self.start_method), []
+        """Score what is left. OSError: a worker was killed."""
+        context = get_context(self.start_method)
         context.set_forkserver_preload([__name__])  # so that the workers need not each import all this
         options = {"initializer": begin_worker, "initargs": (context.Value("i", 0),)}
         pool = ProcessPoolExecutor(self.workers, context, **options)
         try:
-            tasks = [pool.submit(self._run_for_rank, rank) for rank in self.get_incomplete_ranks()]
+            # Of local rank 1, tasks print nothing but errors; all else is in their files of the log.
+            tasks = [pool.submit(self._run_for_rank, rank, 1) for rank in self.get_incomplete_ranks()]
             for task in tqdm(as_completed(tasks), total=len(tasks), desc="Scoring", unit=" shards"):
-                if isinstance(error := task.exception(), BrokenProcessPool):
-                    raise OSError("A worker was killed. The same command does the rest.") from error
-                failed += [str(error)] if error else []
+                task.result()
+        except BrokenProcessPool as error:
+            raise OSError("A worker was killed. The same command does the rest.") from error
         finally:
             pool.shutdown(cancel_futures=True)  # those that have not begun when this is interrupted
-        if failed:
-            remedy = f"Once that is mended (details: {self.logging_dir.path}/logs), the same command does the"
-            raise ValueError("\n".join([*cut_list(failed), f"{remedy} rest."]))
-
-    def _run_for_rank(self, *args) -> object:
-        with redirect_stderr(io.StringIO()):  # the same is in a file of the log for each shard
-            return super()._run_for_rank(*args)
 
 
 def begin_worker(number: Value) -> None:

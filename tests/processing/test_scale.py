@@ -244,7 +244,9 @@ def test_other_settings_are_refused_and_a_damaged_shard_does_not_stop_the_others
     assert "batch_size was 32, now 16. Give the same" in run(batch_size=16)
     (shards / "1.parquet").write_bytes(whole)
     Path("out/00003-3.parquet").unlink()  # scored anew, though datatrove has it as completed
+    assert [*Path("out/logs/failed").iterdir()]
     assert "12 recordings in 4 shards" in run()
+    assert not [*Path("out/logs/failed").iterdir()]
     (shards / "9.parquet").write_bytes(whole)
     assert "num_shards was 4, now 5" in run()
     assert "scale: error: --executor_options: " in run(executor_options='{"sockets": 3}', output="other")
