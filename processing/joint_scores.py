@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from metrics.costs import min_a_dcf
 from metrics.det import KINDS, SortedTrials
@@ -120,9 +121,11 @@ def evaluate_joint_scores(args: EvaluationArguments, label_map: str | None, fold
         speakers, method = find_speakers([of["speaker_id"] for of in classes], bootstrap)
 
         def measure(*counts: np.ndarray) -> dict[str, float]:
+            bar.update()
             return measure_joint({name: of.repeat(np.concatenate(counts)) for name, of in trials.items()})
 
-        estimates = resample_intervals(measure, sizes, speakers=speakers, bootstrap=bootstrap)
+        with tqdm(desc="Intervals", total=1 + args.num_resamples, unit=" resamples", delay=2) as bar:
+            estimates = resample_intervals(measure, sizes, speakers=speakers, bootstrap=bootstrap)
         intervals = {**method, **{name: [of.low, of.high] for name, of in estimates.items()}}
         results["confidence_intervals"] = intervals
     write_json(folder / "results.json", {**results, **describe_environment()})
