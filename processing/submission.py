@@ -100,27 +100,24 @@ class Submission:
         classes = split_classes(trials, np.array(texts, np.float64))  # as the Arena will read them
         of_arena, (eer, _) = interpolated_equal_error_rate(*classes), equal_error_rate(*classes)
         notes = f"Scored by speech-antispoofing; EER by the official ASVspoof definition {100 * eer:.6f} %."
-        self.meta["system"].setdefault("params_millions", num_parameters / 1e6)
+        system = {**self.meta["system"]}
+        system.setdefault("params_millions", num_parameters / 1e6)
         submission = {
             "schema_version": 4,
-            "system": self.meta["system"],
+            "system": system,
             "dataset": self.dataset,
             "scores": {
                 "eer_percent": 100 * of_arena,
                 "n_trials": len(trials) + self.num_skipped,
                 "n_skipped": self.num_skipped,
             },
-            "artifact": {
-                "scores_url": "",
-                "scores_sha256": hash_file(path),
-                "bench_version": BENCH_VERSION,
-            },
+            "artifact": {"scores_url": "", "scores_sha256": hash_file(path), "bench_version": BENCH_VERSION},
             "reproduction": {},
             "submitter": self.meta["submitter"],
             "submitted_at": datetime.date.today().isoformat(),
-            "notes": " ".join([*filter(None, [self.meta.get("notes")]), notes]),
+            "notes": " ".join(filter(None, [self.meta.get("notes"), notes])),
         }
-        repo_id = "{hf_username}/{slug}".format(**self.meta["submitter"], **self.meta["system"])
+        repo_id = f"{self.meta['submitter']['hf_username']}/{system['slug']}"
         for name, text in render_submission(submission, repo_id, NOT_UPLOADED).items():
             write_text(self.folder / name, text)
         eers = f"{format_value('eer', of_arena)} as the Arena computes it (interpolated)"

@@ -139,11 +139,18 @@ class AntiSpoofingTrainer(Trainer):
         """As in [`Trainer`]; rows that are streamed are divided between the processes already."""
         if not isinstance(self.train_dataset, StreamedRows):
             return super().get_train_dataloader()
-        names = "num_workers pin_memory persistent_workers prefetch_factor multiprocessing_context".split()
-        options = {name: getattr(self.args, f"dataloader_{name}") for name in names}
-        options |= {"batch_size": self.args.train_batch_size, "collate_fn": self.data_collator}
-        loader = DataLoader(self.train_dataset, **options)
-        return prepare_data_loader(loader, self.args.device, 1, 0, put_on_device=True, dispatch_batches=False)
+        args = self.args
+        loader = DataLoader(
+            self.train_dataset,
+            args.train_batch_size,
+            num_workers=args.dataloader_num_workers,
+            collate_fn=self.data_collator,
+            pin_memory=args.dataloader_pin_memory,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            persistent_workers=args.dataloader_persistent_workers,
+        )
+        return prepare_data_loader(loader, args.device, 1, 0, put_on_device=True, dispatch_batches=False)
 
     def num_examples(self, dataloader: DataLoader) -> int:
         """As in [`Trainer`]; of rows that are streamed those of all processes."""
