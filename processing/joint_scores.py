@@ -67,26 +67,30 @@ def read_joint_scores(path: Path, protocol: Path | None = None) -> pd.DataFrame:
         speaker_id, utterance_id, key (one of `KINDS`), and those of `SCORES` that there are (float64).
 
     Raises:
-        ValueError: as [`read_joint_table`]; no keys, other trials than those of `protocol`, or a score that
-            is no finite number.
+        ValueError: as [`read_joint_table`]; no keys, other trials or keys than those of `protocol`, a score
+            that is no finite number, or scores of which there is no metric.
     """
     scores = read_joint_table(path)
     for name in scores.columns.intersection(SCORES):
         numbers = scores.pop(name)
         if (numbers != "-").any():
             scores[name] = read_numbers(path, numbers)
+    if "sasv_score" not in scores and not {"cm_score", "asv_score"} <= {*scores}:
+        raise ValueError(
+            f"{path}: the a-DCF needs SASV scores, the t-EER CM and ASV scores. There are neither."
+        )
     listed = scores if protocol is None else read_joint_table(protocol)
     if "key" not in listed:
         raise ValueError(
             f"{protocol or path} does not say which trials are {', '.join(KINDS)}. Name a file of keys by "
             "--protocol, and the columns in its first line: spk, filename, asv-label."
         )
-    scores = scores.drop(columns="key", errors="ignore")
-    joined = scores.merge(listed[[*TRIAL, "key"]], on=TRIAL, how="outer", indicator="file")
+    # By what both have: the scores may have keys, too.
+    joined = scores.merge(listed[[*TRIAL, "key"]], how="outer", indicator="file")
     if len(other := joined[joined["file"] != "both"]):
         only = path if other["file"].iloc[0] == "left_only" else protocol
         raise ValueError(
-            f"{path} and {protocol} must list the same trials, but {len(other):,} are in one of them only. "
+            f"{path} and {protocol} must list the same trials and keys, but {len(other):,} are in one only. "
             f"The first, {' '.join(other[TRIAL].iloc[0])}, is in {only}."
         )
     return joined.drop(columns="file")

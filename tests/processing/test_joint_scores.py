@@ -81,13 +81,18 @@ def test_score_that_a_system_does_not_have_is_left_out(joint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[:-1], "must list the same trials, but 1 are in one of them only"),
+        (lambda lines: lines[:-1], "must list the same trials and keys, but 1 are in one only"),
         (lambda lines: [*lines, lines[5]], "scores.tsv, line 122: .* is not another trial than those before"),
         (
             lambda lines: [*lines[:9], [*lines[9][:4], "nan"], *lines[10:]],
             "line 10: the score 'nan' is not a",
         ),
         (lambda lines: [*lines[:9], lines[9][:4], *lines[10:]], "line 10: .* is not a line of 5 fields"),
+        (lambda lines: [lines[0], *([*of[:3], "-", "-"] for of in lines[1:])], "There are neither"),
+        (
+            lambda lines: [[*lines[0], "key"], *([*of, "spoof"] for of in lines[1:])],
+            "the same trials and keys, but 160 are in one only",
+        ),
         (lambda lines: [["a", *lines[0][1:]], *lines[1:]], "a trial is told by its speaker and utterance"),
     ],
 )
