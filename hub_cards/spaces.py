@@ -71,7 +71,7 @@ def stage_metric(name: str, space: str) -> Iterator[dict[str, Path]]:
         card.data[key] = value
     card.text = card.text.replace(f"metrics/{name}.py", space)
     example = ",\n  ".join(f'"{key}": {json.dumps(value)}' for key, value in METRICS[name].items())
-    values = {"module": name, "title": card.data.title, "example": example}
+    values = {"module": name, "space": space, "title": card.data.title, "example": example}
     with TemporaryDirectory(prefix="publish-") as temporary:
         folder = Path(temporary)
         card.save(folder / CARD_NAME)

@@ -23,7 +23,7 @@ from .resampling import check_rate, count_resampled, get_resampler
 
 logger = logging.get_logger(__name__)
 
-Window = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wanted of it, one after the last
+Part = Callable[[int], tuple[int, int]]  # rate of the file -> first sample wanted of it, one after the last
 
 # A seek is exact to the sample, and so is the header's length. In lossy formats neither is.
 _EXACT_SUBTYPES = {"PCM_U8", "PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
@@ -243,13 +243,13 @@ def _open_soundfile(file: AudioFile) -> sf.SoundFile:
 def _decode_blocks(file: AudioFile, sampling_rate: int, start: int, stop: int) -> Iterator[np.ndarray]:
     """Samples `start` to `stop` at `sampling_rate`, as far as the file goes: one block or more."""
 
-    def window(rate: int) -> tuple[int, int]:
+    def find_part(rate: int) -> tuple[int, int]:
         check_rate(rate, file.name)
         if rate == sampling_rate:
             return start, stop
         return get_resampler(rate, sampling_rate).find_source(start, stop)
 
-    blocks = _read_blocks(file, window)
+    blocks = _read_blocks(file, find_part)
     first, rate = next(blocks)
     source = itertools.chain([first], (block for block, _ in blocks))
     if rate == sampling_rate:
@@ -257,24 +257,24 @@ def _decode_blocks(file: AudioFile, sampling_rate: int, start: int, stop: int) -
     return get_resampler(rate, sampling_rate).resample(source, start, stop)
 
 
-def _read_blocks(file: AudioFile, window: Window) -> Iterator[tuple[np.ndarray, int]]:
-    """The mono samples inside `window(rate)`, as far as the file goes: one block or more, and their rate."""
+def _read_blocks(file: AudioFile, part: Part) -> Iterator[tuple[np.ndarray, int]]:
+    """The mono samples inside `part(rate)`, as far as the file goes: one block or more, and their rate."""
     num_read = 0
     try:
-        for mono, rate in _read_by_soundfile(file, window):
+        for mono, rate in _read_by_soundfile(file, part):
             yield mono, rate
             num_read += len(mono)
     except sf.SoundFileError:
         # It may have failed far into the file. What both decode, FFmpeg decodes to the same bits: it goes on.
         file.stream.seek(0)
-        yield from _read_by_ffmpeg(file, window, skip=num_read)
+        yield from _read_by_ffmpeg(file, part, skip=num_read)
 
 
-def _read_by_soundfile(file: AudioFile, window: Window) -> Iterator[tuple[np.ndarray, int]]:
+def _read_by_soundfile(file: AudioFile, part: Part) -> Iterator[tuple[np.ndarray, int]]:
     with _open_soundfile(file) as sound:
-        first, stop = (min(edge, sound.frames) for edge in window(sound.samplerate))
+        first, stop = (min(edge, sound.frames) for edge in part(sound.samplerate))
         sound.seek(first)
-        yield np.empty(0, np.float32), sound.samplerate  # the rate, even if the file ends before the window
+        yield np.empty(0, np.float32), sound.samplerate  # the rate, even if the file ends before the part
         for at in range(first, stop, _BLOCK_FRAMES):
             wanted = min(_BLOCK_FRAMES, stop - at)
             mono = _mix_down(sound.read(wanted, dtype="float32", always_2d=True), file)
@@ -285,11 +285,11 @@ def _read_by_soundfile(file: AudioFile, window: Window) -> Iterator[tuple[np.nda
             file.note_unread_bytes(file.stream.tell())
 
 
-def _read_by_ffmpeg(file: AudioFile, window: Window, *, skip: int = 0) -> Iterator[tuple[np.ndarray, int]]:
-    """As `_read_by_soundfile`, without the window's first `skip` samples. What lies before is decoded too."""
+def _read_by_ffmpeg(file: AudioFile, part: Part, *, skip: int = 0) -> Iterator[tuple[np.ndarray, int]]:
+    """As `_read_by_soundfile`, without the part's first `skip` samples. What lies before is decoded too."""
     position, held = 0, []
     for frame in decode_frames(file):
-        first, stop = window(frame.sample_rate)
+        first, stop = part(frame.sample_rate)
         begin, end = max(0, first + skip - position), min(frame.samples, stop - position)
         if begin < end:
             held.append(_mix_down(convert_pcm(frame)[begin:end], file))
