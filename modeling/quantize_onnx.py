@@ -68,7 +68,7 @@ def quantize_products(file: Path, weights: set[str], example: np.ndarray) -> tup
         extra_options={"MatMulConstBOnly": True},
     )
     folded.unlink()
-    quantized = ir.load(rounded)
+    quantized = ir.load(rounded)  # in whose metadata onnxruntime has left notes
     quantized.metadata_props.clear()
     quantized.metadata_props.update(metadata)
     ir.save(quantized, rounded)

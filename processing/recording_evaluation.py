@@ -74,8 +74,7 @@ def score_files(args: EvaluationArguments, label_map: str | None, write_reports:
 def score_stream(args: EvaluationArguments, label_map: str | None) -> int:
     """Score what comes through standard input, a printed line for each window and one for all; returns 1 if
     it could not be read."""
-    pipe = sys.stdin.buffer.raw
-    if pipe.isatty():
+    if sys.stdin is None or (pipe := sys.stdin.buffer.raw).isatty():
         raise ValueError("--stream reads a pipe: ffmpeg … -f wav - | python eval.py --model M --stream")
     countermeasure, hop, costs = prepare_recordings(args, label_map)
     extractor, calibration = countermeasure.feature_extractor, countermeasure.calibration
