@@ -29,17 +29,18 @@ TANDEM_METRICS = {
     "min_a_dcf": Metric("min a-DCF", "a-dcf"),
     "t_eer": Metric("t-EER (concurrent)", "t-eer", is_rate=True),
 }
+_ALL = METRICS | TANDEM_METRICS
 CLLR_PARTS = ("cllr", "cllr_min", "calibration_loss")  # the first is the sum of the others
 
 
 def format_value(name: str, value: float) -> str:
     """A metric's value with its unit: `16.001 %`, `0.3722`."""
-    return f"{format_number(name, value)} %" if _is_rate(name) else format_number(name, value)
+    return f"{format_number(name, value)} %" if _ALL[name].is_rate else format_number(name, value)
 
 
 def format_number(name: str, value: float) -> str:
     """A metric's value without its unit: `16.001` (per cent), `0.3722`."""
-    return f"{100 * value:.3f}" if _is_rate(name) else f"{value:.4f}"
+    return f"{100 * value:.3f}" if _ALL[name].is_rate else f"{value:.4f}"
 
 
 def format_estimate(name: str, value: float, bounds: Sequence[float] | None) -> str:
@@ -58,7 +59,3 @@ def format_error_rate(of: Mapping) -> str:
     estimate = format_estimate("eer", of["rate"], (of["low"], of["high"]))
     rate = estimate if of["errors"] else f"at most {highest} %"
     return f"{rate}, {of['errors']:,} of {of['trials']:,}"
-
-
-def _is_rate(name: str) -> bool:
-    return (METRICS | TANDEM_METRICS)[name].is_rate

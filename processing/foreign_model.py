@@ -33,11 +33,13 @@ class ForeignFeatureExtractor:
             it crops.
 
     Attributes:
+        name: class of the model's own extractor.
         num_samples: of a crop; `None` for whole recordings. Shorter recordings stay as long as they are.
     """
 
     def __init__(self, extractor: SequenceFeatureExtractor, seconds: float | None = None):
         self.extractor, self.sampling_rate = extractor, extractor.sampling_rate
+        self.name = type(extractor).__name__
         self.num_samples = longest = count_own_samples(extractor)
         if seconds is not None:
             self.num_samples = round(seconds * self.sampling_rate)
@@ -47,11 +49,6 @@ class ForeignFeatureExtractor:
                     f"--seconds {seconds:g}: the {self.name} of this model takes {SHORTEST_SECONDS:g} s to "
                     f"{limit:g} s."
                 )
-
-    @property
-    def name(self) -> str:
-        """The class of the model's own extractor."""
-        return type(self.extractor).__name__
 
     def describe(self) -> dict:
         """What is done to recordings, for records; `seconds` are those of a crop."""

@@ -113,8 +113,8 @@ def evaluate_joint_scores(args: EvaluationArguments, label_map: str | None, fold
     table = read_joint_scores(path, protocol)
     classes = [table[table["key"] == kind] for kind in KINDS]
     sizes = [*map(len, classes)]
-    scores = {name: [of[name] for of in classes] for name in SCORES if name in table}
-    trials = {name: SortedTrials.from_classes(of) for name, of in scores.items()}
+    scored = table.columns.intersection(SCORES)
+    trials = {name: SortedTrials.from_classes([of[name] for of in classes]) for name in scored}
     results = {"score_file": path.name, "protocol": protocol and protocol.name}
     results |= {f"num_{kind}": size for kind, size in zip(KINDS, sizes, strict=True)} | measure_joint(trials)
     if "t_eer" in results:
