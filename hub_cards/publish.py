@@ -22,7 +22,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import get_session, validate_repo_id
 
 from processing.files import read_json
 
@@ -32,6 +32,7 @@ from .spaces import stage_page
 from .staging import MANIFEST, describe_files, format_total_size, stage_files
 
 
+TIMEOUT = 300  # seconds without an answer: the Hub may think long about a commit of many files
 LOG_IN = "log in by `hf auth login`, or set HF_TOKEN to a token with write access"
 UNCHANGED = (
     "Unless only its last answer was lost, nothing was published; the local run is unchanged: repeat the "
@@ -154,7 +155,7 @@ def open_repository(target: Target) -> ModelInfo | SpaceInfo:
     api, kind = HfApi(), {"repo_type": target.repo_type}
     sdk = {"space_sdk": "gradio"} if target.repo_type == "space" else {}
     api.create_repo(target.repo_id, private=target.private or None, exist_ok=True, **kind, **sdk)
-    found = api.repo_info(target.repo_id, **kind)
+    found = api.repo_info(target.repo_id, **kind, timeout=TIMEOUT)
     if target.private and not found.private:
         raise PublishingError(
             f"{target.repo_id} exists already and is public, so --private was not done. Make it private in "
@@ -162,7 +163,7 @@ def open_repository(target: Target) -> ModelInfo | SpaceInfo:
         )
     if target.revision:
         api.create_branch(target.repo_id, branch=target.revision, exist_ok=True, **kind)
-        found = api.repo_info(target.repo_id, revision=target.revision, **kind)
+        found = api.repo_info(target.repo_id, revision=target.revision, **kind, timeout=TIMEOUT)
     return found
 
 
@@ -177,7 +178,9 @@ def read_manifest(target: Target, there: Collection[str], commit: str) -> set[st
 
 @contextmanager
 def explain_errors(target: Target, outcome: str = "") -> Iterator[None]:
-    """Turn an error of the Hub's client into one line with what to do, which never holds the token."""
+    """Turn an error of the Hub's client into one line with what to do, which never holds the token. The
+    client waits for an answer for `TIMEOUT` seconds, by itself for ever."""
+    get_session().timeout = TIMEOUT
     try:
         yield
     except PublishingError:

@@ -25,9 +25,10 @@ from conftest import ROOT, TINY_RECIPE, Script
 from elsewhere import Elsewhere
 from hub_publishing import READER, WRITER, PublishingHub, Repository
 from hub_server import serve
+from huggingface_hub.utils import get_session
 from small_aasist import converted_aasist
 
-from hub_cards.publish import Target
+from hub_cards.publish import UNCHANGED, PublishingError, Target, explain_errors
 from hub_cards.run_folder import read_run
 from hub_cards.spaces import METRICS
 from hub_cards.staging import find_files, stage_files
@@ -429,6 +430,17 @@ def test_score_file_that_the_results_are_not_of_is_refused(own_run):
     scores.write_text(scores.read_text().replace(" spoof ", " bonafide ", 1))
     with pytest.raises(ValueError, match="eval/scores.txt has .* trials: evaluate the model again"):
         find_files(read_run(own_run))
+
+
+def test_hub_that_never_answers_is_an_error_after_a_while(monkeypatch):
+    monkeypatch.setattr("hub_cards.publish.TIMEOUT", 0.2)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(PublishingError, match="The request to .* failed: ReadTimeout.*repeat the same"),
+        explain_errors(Target("org/tiny"), UNCHANGED),
+    ):
+        get_session().get(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 @pytest.mark.parametrize("name", ["training.json", "results/eval/det.png"])
