@@ -24,11 +24,10 @@ CORPUS_ARGUMENTS = [f.name for f in dataclasses.fields(CorpusArguments)]
 ONLY_WITH = {
     **dict.fromkeys(["protocol", "higher_is", "score_columns"], {"score_file"}),
     **dict.fromkeys(["calibrate_on", "calibrate_protocol", "fuse"], {"score_file"}),
-    **dict.fromkeys(["files", "plot_timeline", "segment_labels"], {"files"}),
+    **dict.fromkeys(["files", "plot_timeline", "segment_labels", "report", "report_audio"], {"files"}),
     **dict.fromkeys(["stream", "min_seconds"], {"stream"}),
     **dict.fromkeys(["window_hop", "family_wise_rate"], {"files", "stream"}),
     **dict.fromkeys(["prior", "cost_miss", "cost_false_alarm", "cost_abstain"], {"files", "stream"}),
-    **dict.fromkeys(["report", "report_audio"], {"files"}),
     **dict.fromkeys([*CORPUS_ARGUMENTS, "num_workers", "conditions"], {"corpus"}),
     **dict.fromkeys(["set_decision_threshold", "calibrate", "submission"], {"corpus"}),
     **dict.fromkeys(["split", "asv_score_file", "num_resamples"], {"corpus", "score_file"}),
@@ -36,8 +35,8 @@ ONLY_WITH = {
     "label_map": set(MODES),
     **dict.fromkeys(["compare", "compare_higher_is", "compare_columns"], {"corpus", "score_file"}),
     "batch_size": {"corpus", "files"},
-    **dict.fromkeys(["revision", "trust_remote_code", "use_cpu", "seconds"], {"corpus", "files", "stream"}),
-    **dict.fromkeys(["bf16", "tf32", "torch_compile"], {"corpus", "files", "stream"}),
+    **dict.fromkeys(["revision", "trust_remote_code", "use_cpu", "seconds"], set(MODES) - {"score_file"}),
+    **dict.fromkeys(["bf16", "tf32", "torch_compile"], set(MODES) - {"score_file"}),
 }
 
 
