@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from .models import Countermeasure
 
 PACKAGES = ("torch", "torchaudio", "transformers", "datasets", "accelerate", "safetensors", "numpy")
-SCORE_OF_MODEL = "logit of bonafide minus logit of spoof, single crop; higher is more bona fide"
+SCORE_OF_MODEL = "logit of bonafide minus logit of spoof, of one crop or the whole; higher is more bona fide"
 TDCF_FORMS = {f"min_tdcf_{form}": form for form in FORMS}
 UNNAMED_ATTACKS = {"-", "unknown"}
 
