@@ -7,8 +7,8 @@ The folder holds `model.onnx`, which takes `input_values` (batch, num_samples), 
 must know in its metadata; `config.json` and `preprocessor_config.json`, by which `eval.py --model
 exported/lcnn` scores with it; and `score_onnx.py`, which needs numpy, soundfile and onnxruntime only.
 
-With `--int8` the products with weights are in int8, see `quantize_onnx.py`. Scores then differ, by how much
-is said, and a decision threshold and a calibration of the model's scores are left out.
+With `--int8` the products with an encoder's weights are in int8, see `processing/quantize_onnx.py`. Scores
+then differ, by how much is said; a decision threshold and a calibration of the model's scores are left out.
 """
 
 import json
@@ -30,10 +30,10 @@ from processing.demo import synthesise
 from processing.files import ONNX_NAME, hash_files, move_model, write_json
 from processing.models import Countermeasure, load_countermeasure
 from processing.onnx_model import OnnxModel, import_package
+from processing.quantize_onnx import list_linear_weights, quantize_products
 from processing.scoring import score_batch
 
 from .modeling_countermeasure import list_labels
-from .quantize_onnx import list_linear_weights, quantize_products
 
 
 BATCH_SIZES = (1, 3, 64)  # at which the export is held against the model

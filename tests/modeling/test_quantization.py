@@ -8,8 +8,8 @@ from test_export_onnx import make_signals, save_model
 from torch import nn
 from transformers import AutoModelForAudioClassification, BitsAndBytesConfig, QuantoConfig, TorchAoConfig
 
-from modeling import quantize_onnx
 from modeling.export_onnx import main
+from processing import quantize_onnx
 from processing.models import load_countermeasure
 from processing.scoring import score_batch
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from processing.onnx_model import import_package, open_session
+from .onnx_model import import_package, open_session
 
 
 REPEATS = 7  # of the measurement of which the median counts
