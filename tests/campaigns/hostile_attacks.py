@@ -462,7 +462,7 @@ def list_attacks() -> Iterator[tuple[str, Callable[[Place], list], bool]]:
             partial(write_zip, members={"../../../../../../../../../evil.wav": b"x", "real/a.wav": b"x"}),
         ),
         ("../ of tar", "a.tar.gz", partial(write_tar, name="../../../../evil.wav", content=b"x")),
-        ("absolute", "a.tar.gz", partial(write_tar, name="/work/evil.wav", content=b"x")),
+        ("absolute", "a.tar.gz", partial(write_tar, name="/evil/evil.wav", content=b"x")),
         ("link", "a.tar.gz", partial(write_tar, name="a.wav", type=tarfile.SYMTYPE, linkname="/etc/passwd")),
         ("hard link", "a.tar.gz", partial(write_tar, name="a.wav", type=tarfile.LNKTYPE, linkname="../../x")),
         ("pipe", "a.tar.gz", partial(write_tar, name="a.wav", type=tarfile.FIFOTYPE)),
