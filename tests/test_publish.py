@@ -156,6 +156,7 @@ def test_published_are_model_code_card_log_and_results_and_nothing_else(publishe
         "configuration_sinc.py",
         "cosine_classifier.py",
         "feature_extraction_antispoofing.py",
+        "float32.py",
         "learning_curves/tiny.png",
         "loss.py",
         "micro_batch.py",
