@@ -15,9 +15,9 @@ from processing.report import (
     describe_calibration,
     describe_caveats,
     describe_counts,
+    format_time,
     tabulate_conditions,
 )
-from processing.segments import format_time
 
 from . import tables
 

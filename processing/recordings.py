@@ -19,9 +19,9 @@ from .files import write_figure, write_json, write_text
 from .folder_tree import FolderTree, read_tree
 from .measurements import SignalMeter
 from .models import Countermeasure
-from .report import describe_calibration
+from .report import describe_calibration, format_time
 from .results import SCORE_OF_MODEL, describe_countermeasure, describe_environment
-from .segments import format_time, state_windows, write_segments
+from .segments import state_windows, write_segments
 from .signal_check import check_channels
 from .verdict import Costs, describe_decisions, explain, state
 from .windows import Window, score_windows

@@ -268,3 +268,10 @@ def _group_table(name: str, groups: Mapping[str, Mapping]) -> list[str]:
         counts = f"{values['num_bonafide']:>10,}{values['num_spoof']:>10,}"
         lines.append(f"  {group:{width}}{counts}{eer:>12}{interval}")
     return lines
+
+
+def format_time(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    hours, rest = divmod(round(seconds, 1), 3600)
+    minutes, rest = divmod(rest, 60)
+    return f"{hours:.0f}:{minutes:02.0f}:{rest:04.1f}" if hours else f"{minutes:.0f}:{rest:04.1f}"

@@ -13,6 +13,7 @@ import pandas as pd
 from metrics.exact_intervals import find_interval
 
 from .files import write_text
+from .report import format_time
 from .validation_set import ValidationSet
 
 
@@ -190,10 +191,3 @@ def write_segments(folder: Path, segments: Iterable[tuple[str, Iterable[Mapping]
         name = "_".join(Path(file).stem.split())  # fields are parted by white space
         lines.append(f"SPEAKER {name} 1 {start:.3f} {end - start:.3f} <NA> <NA> spoof <NA> <NA>\n")
     write_text(folder / "segments.rttm", "".join(lines))
-
-
-def format_time(seconds: float) -> str:
-    """Hours, minutes and seconds."""
-    hours, rest = divmod(round(seconds, 1), 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours:.0f}:{minutes:02.0f}:{rest:04.1f}" if hours else f"{minutes:.0f}:{rest:04.1f}"

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, SequenceFeatureExtractor
 
 from .audio import WindowCutter
 from .recordings import choose_hop
-from .segments import format_time
+from .report import format_time
 from .windows import Window, score_windows
 
 
