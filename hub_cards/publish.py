@@ -1,6 +1,7 @@
 """Publish a finished run on the Hugging Face Hub: python -m hub_cards.publish RUN --repo_id ORG/NAME."""
 
 import argparse
+import json
 import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping
@@ -72,7 +73,7 @@ def check_access(target: Target) -> None:
     """PublishingError: nobody is logged in, or the account may not write where the target is."""
     with explain_errors(target):
         account = HfApi().whoami()
-    token = (account.get("auth") or {}).get("accessToken") or {}
+        token = (account.get("auth") or {}).get("accessToken") or {}
     if token.get("role") == "read":
         raise PublishingError(f"The token of {account['name']} may only read: {LOG_IN}.")
     names = [account["name"], *(organisation["name"] for organisation in account.get("orgs") or [])]
@@ -185,7 +186,7 @@ def explain_errors(target: Target, outcome: str = "") -> Iterator[None]:
         yield
     except PublishingError:
         raise
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+    except (HTTPError, OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
         if isinstance(error, RuntimeError) and error.__cause__:
             error = error.__cause__  # of the upload of one file
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -200,6 +201,8 @@ def explain_errors(target: Target, outcome: str = "") -> Iterator[None]:
             reason = (
                 f"{hub} answered {status} ({getattr(error, 'server_message', None) or 'no reason given'})"
             )
+        elif isinstance(error, (TypeError, LookupError, AttributeError, json.JSONDecodeError)):
+            reason = f"{hub} answered something else than a Hub does: {error!r}"
         elif isinstance(error, ValueError):  # of what the client has the Hub check
             reason = f"{hub} refuses the header of the card: {error}"
         else:  # among them, that there is no connection

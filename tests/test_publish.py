@@ -13,7 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import numpy as np
@@ -25,10 +27,11 @@ from conftest import ROOT, TINY_RECIPE, Script
 from elsewhere import Elsewhere
 from hub_publishing import READER, WRITER, PublishingHub, Repository
 from hub_server import serve
+from huggingface_hub import HfApi
 from huggingface_hub.utils import get_session
 from small_aasist import converted_aasist
 
-from hub_cards.publish import UNCHANGED, PublishingError, Target, explain_errors
+from hub_cards.publish import UNCHANGED, PublishingError, Target, check_access, explain_errors
 from hub_cards.run_folder import read_run
 from hub_cards.spaces import METRICS
 from hub_cards.staging import find_files, stage_files
@@ -442,6 +445,24 @@ def test_hub_that_never_answers_is_an_error_after_a_while(monkeypatch):
         explain_errors(Target("org/tiny"), UNCHANGED),
     ):
         get_session().get(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("answer", [b"[1]", b"<html>", b'{"type": "user", "auth": 3}'])
+def test_answer_that_no_hub_gives_is_an_error_in_words(monkeypatch, answer):
+    class Liar(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(HfApi, "whoami", HfApi(f"http://127.0.0.1:{server.server_port}", "hf_a").whoami)
+        with pytest.raises(PublishingError, match="answered something else than a Hub does"):
+            check_access(Target("org/tiny"))
+        server.shutdown()
 
 
 @pytest.mark.parametrize("name", ["training.json", "results/eval/det.png"])
