@@ -126,12 +126,22 @@ def _read_archive(stream: BinaryIO) -> Iterator[tuple[str, dict]]:
 
 def _collate(collator: AudioCollator, rows: list[dict]) -> tuple[list[dict], dict[str, torch.Tensor]]:
     """What is known of each row (see `SCHEMA`), and the inputs of those that can be decoded."""
-    prepared = [_prepare(collator, row) for row in rows]
-    return [known for known, _ in prepared], _join([inputs for _, inputs in prepared if inputs])
+    results = [_describe(row) for row in rows]
+    whole = [(row, known) for row, known in zip(rows, results, strict=True) if known["error"] is None]
+    try:
+        return results, collator([row for row, _ in whole]) if whole else {}
+    except Exception:  # of the system, of any server, whatever a library makes of a damaged file
+        inputs = []
+        for row, known in whole:
+            try:
+                inputs.append(collator([row]))
+            except Exception as error:
+                known["error"] = str(error) or repr(error)
+        return results, _join(inputs)
 
 
-def _prepare(collator: AudioCollator, row: dict) -> tuple[dict, dict[str, torch.Tensor] | None]:
-    """What is known of a recording, among it why it cannot be decoded, or the inputs of the model."""
+def _describe(row: dict) -> dict:
+    """What is known of a recording before it is decoded, or why it cannot be read; `row` gets its bytes."""
     known = dict.fromkeys(SCHEMA.names) | {"utterance_id": row["utterance_id"]}
     try:
         audio = row["audio"]
@@ -139,12 +149,12 @@ def _prepare(collator: AudioCollator, row: dict) -> tuple[dict, dict[str, torch.
             raise ValueError("The row holds no recording.")
         if audio["bytes"] is None:  # of a URL, or of a local file
             with fsspec.open(audio["path"], "rb") as stream:
-                audio = {**audio, "bytes": stream.read()}
+                audio["bytes"] = stream.read()
         known["sha256"] = hashlib.sha256(audio["bytes"]).hexdigest()
         known["seconds"] = read_header(audio)["seconds"] or None
-        return known, collator([row | {"audio": audio}])
-    except Exception as error:  # of the system, of any server, whatever a library makes of a damaged file
-        return known | {"error": str(error) or repr(error)}, None
+    except Exception as error:
+        known["error"] = str(error) or repr(error)
+    return known
 
 
 class _Rows:

@@ -3,15 +3,17 @@ Publish to a Hub on loopback that fails, stalls or lies at each of its answers:
 
     PYTHONPATH=. python tests/campaigns/unreliable_hub.py
 
-A run with a Space is published once to learn which requests are made. Then, for each of them and each kind of
-failure, the same is published to a new Hub that fails there: the command must end in words within its time,
-with another status than 0 unless everything is there, without the token in its output; what it calls
-published must be there whole; and the same command, repeated when the Hub is well, must succeed.
+A run with a Space is published once, and a submission to a benchmark once, to learn which requests are made.
+Then, for each of them and each kind of failure, the same is published to a new Hub that fails there: the
+command must end in words within its time, with another status than 0 unless everything is there, without the
+token in its output; what it calls published must be there whole; and the same command, repeated when the Hub
+is well, must succeed.
 """
 
 import argparse
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -26,6 +28,7 @@ from hub_publishing import WRITER, PublishingHandler, PublishingHub, Repository
 from hub_server import serve
 
 
+BENCHMARK = "Benchmarks/Set"
 SECONDS = 60  # that a command may take
 KINDS = ("500", "429", "404", "reset", "half", "garbage", "other JSON", "empty", "etag", "stall")
 
@@ -98,19 +101,77 @@ def run(arguments: list[str], hub: UnreliableHub, log: Path) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(status), log.read_text(errors="replace")
 
 
-def is_whole(hub: UnreliableHub, expected: dict[str, dict[str, bytes]]) -> bool:
-    """Whether all repositories hold what a publication without failures put there."""
-    return all(
-        name in hub.repositories and set(files) <= set(list_files(hub.repositories[name]))
-        for name, files in expected.items()
-    )
-
-
-def list_files(repository: Repository) -> dict[str, bytes]:
-    """All files of all branches."""
+def list_files(hub: UnreliableHub) -> set[tuple[str, str, bytes]]:
+    """Repository, name and content of all files of all branches; the commits that they name are left out."""
     return {
-        name: of for branch in repository.branches.values() for name, of in repository.commits[branch].items()
+        (repo_id, name, re.sub(rb"[0-9a-f]{40}", b"commit", content))
+        for repo_id, of in hub.repositories.items()
+        for commit in of.branches.values()
+        for name, content in of.commits[commit].items()
     }
+
+
+def write_submission(folder: Path) -> None:
+    """What `eval.py --submission` leaves of two trials of a benchmark."""
+    import numpy as np
+    import pandas as pd
+    import yaml
+
+    from processing.corpora import Corpus
+    from processing.submission import Submission
+
+    folder.mkdir()
+    pages = dict.fromkeys(["code", "checkpoint"], "https://huggingface.co/org/tiny")
+    system = {"name": "Tiny", "slug": "tiny", "description": "A trial.", **pages}
+    meta = {"system": system, "submitter": {"hf_username": "writer", "contact": "w@example.com"}}
+    (folder / "meta.yaml").write_text(yaml.safe_dump(meta))
+    trials = pd.DataFrame({"utterance_id": ["a", "b"], "key": ["bonafide", "spoof"]})
+    benchmark = Corpus("Set", {}, hub=f"{BENCHMARK}@{'5' * 40}")
+    Submission.prepare(folder, benchmark, "eval", 2, overwrite=False).write(trials, np.array([1.0, 0.0]), 1)
+
+
+def reset(hub: UnreliableHub, kind: str, turn: int) -> None:
+    """A Hub with nothing but the benchmark's data set, which will fail once."""
+    hub.repositories.clear()
+    hub.large.clear()
+    hub.asked.clear()
+    hub.stalled.clear()
+    hub.kind, hub.turn = kind, turn
+    hub.repositories[BENCHMARK] = Repository(False)
+    hub.repositories[BENCHMARK].commit("main", {"README.md": b"data"}, "initial commit")
+
+
+def try_failures(name: str, command: list[str], hub: UnreliableHub, kinds: list[str], log: Path) -> int:
+    """Publish with each failure at each request; returns the number of findings, which are printed."""
+    reset(hub, "", -1)
+    status, text = run(command, hub, log)
+    assert status == 0, text
+    number, findings, outcomes, expected = len(hub.asked), 0, Counter(), list_files(hub)
+    print(f"{name}, {number} requests: {', '.join(hub.asked)}", flush=True)
+    for kind in kinds:
+        for turn in range(number):
+            reset(hub, kind, turn)
+            status, text = run(command, hub, log)
+            hub.stalled.set()
+            whole = expected <= list_files(hub)
+            hub.turn = -1
+            again, text_again = run(command, hub, log)
+            problems = {
+                f"exit status {status}": status not in (0, 1),
+                "a traceback": "Traceback" in text,
+                "done, but not whole": status == 0 and not whole,
+                "no word of why": status == 1 and "error: " not in text,
+                "the token is shown": WRITER in text + text_again,
+                f"repeated, status {again}: {text_again[-200:]}": again != 0,
+                "repeated, but not whole": not expected <= list_files(hub),
+            }
+            found = [problem for problem, is_found in problems.items() if is_found]
+            outcomes[kind, status] += 1
+            findings += bool(found)
+            if found:
+                print(f"{kind} at {turn}, {hub.met}: {'; '.join(found)}\n    {text[-400:]}", flush=True)
+    print(f"{name}, {sum(outcomes.values())} publications: {dict(outcomes)}, {findings} findings", flush=True)
+    return findings
 
 
 def main() -> None:
@@ -134,41 +195,15 @@ def main() -> None:
             assert constants.ENDPOINT == hub.endpoint
             trials = made_trials()
             add_evaluation(make_run(work / "run"), trials, made_scores(trials, seed=1))
-            command = [str(work / "run"), "--repo_id", "org/tiny", "--space", "org/page"]
-            status, text = run(command, hub, work / "log.txt")
-            assert status == 0, text
-            number, findings, outcomes = len(hub.asked), 0, Counter()
-            expected = {name: list_files(of) for name, of in hub.repositories.items()}
-            print(f"{number} requests: {', '.join(hub.asked)}")
-            for kind in args.kinds:
-                for turn in range(number):
-                    hub.repositories.clear()
-                    hub.large.clear()
-                    hub.asked.clear()
-                    hub.stalled.clear()
-                    hub.kind, hub.turn = kind, turn
-                    status, text = run(command, hub, work / "log.txt")
-                    hub.stalled.set()
-                    whole = is_whole(hub, expected)
-                    hub.turn = -1
-                    again, text_again = run(command, hub, work / "log.txt")
-                    problems = {
-                        f"exit status {status}": status not in (0, 1),
-                        "a traceback": "Traceback" in text,
-                        "done, but not whole": status == 0 and not whole,
-                        "no word of why": status == 1 and "error: " not in text,
-                        "the token is shown": WRITER in text + text_again,
-                        f"repeated, status {again}: {text_again[-200:]}": again != 0
-                        or not is_whole(hub, expected),
-                    }
-                    found = [problem for problem, is_found in problems.items() if is_found]
-                    outcomes[kind, status] += 1
-                    findings += bool(found)
-                    if found:
-                        print(
-                            f"{kind} at {turn}, {hub.met}: {'; '.join(found)}\n    {text[-400:]}", flush=True
-                        )
-            print(f"{sum(outcomes.values())} publications: {dict(outcomes)}, {findings} findings")
+            write_submission(work / "submission")
+            commands = {
+                "a run with its Space": [str(work / "run"), "--repo_id", "org/tiny", "--space", "org/page"],
+                "a submission": [str(work / "submission"), "--repo_id", "org/tiny", "--submit"],
+            }
+            log = work / "log.txt"
+            findings = sum(
+                try_failures(name, command, hub, args.kinds, log) for name, command in commands.items()
+            )
             sys.exit(bool(findings))
 
 
