@@ -149,8 +149,10 @@ def build_model(
 def describe_parameters(model: PreTrainedModel, base_model: dict | None) -> str:
     """Say how large a model is, how much of it is trained, and what [`load_base_model`] loaded into it."""
     trained, total = model.num_parameters(only_trainable=True), model.num_parameters()
+    in_adapters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
+    adapters = f" and {in_adapters:,} of adapters" if in_adapters else ""
     frozen = "" if trained == total else f", {trained:,} of them trained"
-    text = f"Model: {model.config.model_type}, {total:,} parameters{frozen}"
+    text = f"Model: {model.config.model_type}, {total - in_adapters:,} parameters{adapters}{frozen}"
     if base_model is None:
         return text
     if base_model["name"] == RANDOM:

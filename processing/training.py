@@ -186,14 +186,20 @@ class AntiSpoofingTrainer(Trainer):
         return optimizer
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """As in [`Trainer`]; of a run that had stopped early, only the best model is loaded."""
-        if resume_from_checkpoint is not None and self.early_stopping_patience is not None:
+        """As in [`Trainer`]; of a run that had stopped early, or done its last step, only the model is
+        loaded."""
+        if resume_from_checkpoint is not None:
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
             stopping = state.stateful_callbacks.get("EarlyStoppingCallback")
             counter = stopping["attributes"]["early_stopping_patience_counter"] if stopping else 0
-            if counter >= self.early_stopping_patience:
+            had_stopped = self.early_stopping_patience is not None and counter >= self.early_stopping_patience
+            # In the middle of an epoch, the library would train one step more.
+            if had_stopped or 0 < self.args.max_steps <= state.global_step:
                 self.state = state
-                self._load_best_model()
+                if self.args.load_best_model_at_end:
+                    self._load_best_model()
+                else:
+                    self._load_from_checkpoint(resume_from_checkpoint)
                 return None
         output = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         is_moved = self.state.best_global_step and self.state.best_model_checkpoint is None

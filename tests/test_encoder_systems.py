@@ -54,6 +54,8 @@ def test_system_is_trained_by_its_recipe_saved_loaded_and_scored(run, tmp_path):
 
     trainer = build_trainer(model, collator, corpus.splits, run.args, run.choose_method())
     trainer.train()
+    trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))  # which was the last
+    assert trainer.state.global_step == 2
     if run.gradient_args.is_averaging:
         assert keep_better_average(trainer, run.gradient_args.average_checkpoints)
     trainer.save_model(tmp_path / "saved")

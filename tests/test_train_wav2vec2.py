@@ -344,15 +344,17 @@ def test_adapters_are_averaged_merged_and_named_in_record_and_card(arguments, tr
     options = ("--lora_rank", 4, "--num_trainable_layers", 0, "--average_checkpoints", 2)
     output = train_script.run(*arguments, "--output_dir", tmp_path / "run", *options)
 
-    num_trained = 3 * 2 * 4 * (32 + 32) + (32 * 16 + 16) + (16 * 2 + 2)  # of adapters, projector, classifier
+    of_adapters = 3 * 2 * 4 * (32 + 32)
+    num_trained = of_adapters + (32 * 16 + 16) + (16 * 2 + 2)  # of projector and classifier
     record = json.loads((tmp_path / "run" / "training.json").read_text())
     total = sum(tensor.numel() for tensor in weights_of(tmp_path / "run").values())
-    assert f"{num_trained:,} of them trained" in output
+    counts = f"{total:,} parameters and {of_adapters:,} of adapters, {num_trained:,} of them trained"
+    assert counts in output
     assert (record["num_trainable_parameters"], record["num_parameters"]) == (num_trained, total)
     assert record["overridden"]["lora_rank"] == 4 and record["averaging"]["steps"] == [6, 12]
     card = (tmp_path / "run" / "README.md").read_text()
     assert "| Trained in the encoder | adapters of rank 4 (LoRA)" in card
-    assert f"| Parameters | {total:,}, {num_trained:,} of them trained |" in card
+    assert f"| Parameters | {total:,}; {num_trained:,} were trained, adapters among them |" in card
 
 
 @pytest.mark.slow
