@@ -1,6 +1,6 @@
 """The back ends of the model on an encoder, by the names that `backend` has in its config. Each makes one
-vector, of `output_size`, of the encoder's states: of all of them where `config.needs_all_layers`, else of
-one."""
+vector, (batch, output_size), of the encoder's states, (batch, states, frames, hidden_size): of all of them
+where `config.needs_all_layers`, else of one."""
 
 from torch import nn
 
@@ -23,11 +23,6 @@ BACKENDS = {
 }
 
 
-def make_backend(config: Wav2Vec2AntiSpoofingConfig) -> nn.Module:
-    """The back end `config.backend`: states (batch, states, frames, hidden_size) to (batch, output_size)."""
-    return BACKENDS[config.backend](config)
-
-
 def make_last_layer(in_features: int, config: Wav2Vec2AntiSpoofingConfig) -> nn.Module:
     """The layer after the back end, (batch, in_features) to logits (batch, num_labels)."""
     if config.backend == "sls" and config.loss not in config.losses_of_cosines:
@@ -35,4 +30,4 @@ def make_last_layer(in_features: int, config: Wav2Vec2AntiSpoofingConfig) -> nn.
     return make_classifier(in_features, config)
 
 
-__all__ = ["BACKENDS", "make_backend", "make_last_layer"]
+__all__ = ["BACKENDS", "make_last_layer"]

@@ -11,10 +11,9 @@ from transformers import initialization as init
 from transformers.modeling_outputs import XVectorOutput
 from transformers.utils import can_return_tuple
 
-from .backends import make_backend, make_last_layer
+from .backends import BACKENDS, make_last_layer
 from .configuration_wav2vec2_antispoofing import Wav2Vec2AntiSpoofingConfig
 from .encoder_stages import EncoderStages, find_stages, make_encoder, make_front_end
-from .gradient_factor import scale_gradient
 from .log_mel import LogMelSpectrogram
 from .micro_batch import run_in_micro_batches
 from .modeling_countermeasure import CountermeasureForAudioClassification, CountermeasurePreTrainedModel
@@ -65,7 +64,7 @@ class Wav2Vec2AntiSpoofingModel(Wav2Vec2AntiSpoofingPreTrainedModel):
             if config.use_weighted_layer_sum
             else None
         )
-        self.backend = make_backend(config)
+        self.backend = BACKENDS[config.backend](config)
         self.add_classifier(self.backend.output_size, config.classifier_dropout)
         self.post_init()
         self.freeze()
@@ -143,7 +142,8 @@ class Wav2Vec2AntiSpoofingModel(Wav2Vec2AntiSpoofingPreTrainedModel):
         states = stages.run_blocks(states, self.config.num_frozen_layers, len(stages.layers), frame_mask)
         # (batch, states, frames, hidden_size)
         seen = torch.stack(states if self.config.needs_all_layers else states[-1:], dim=1)
-        seen = scale_gradient(seen, self.config.encoder_gradient_factor)
+        if seen.requires_grad and (factor := self.config.encoder_gradient_factor) != 1:
+            seen.register_hook(lambda gradient: factor * gradient)
         if self.layer_weights is not None:
             seen = torch.einsum("s,bsth->bth", self.layer_weights.softmax(0), seen).unsqueeze(1)
         return states[-1], self.backend(seen, frame_mask), tuple(states)
