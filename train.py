@@ -95,8 +95,8 @@ from processing.files import strip_folders
 from processing.machine import count_workers, keep_freed_memory, share_out_cores
 from processing.models import build_model, describe_parameters
 from processing.origin import describe_start, describe_training
-from processing.pooling import Scope, list_absent, list_scopes, repeat_rows
-from processing.report import describe_left_out, describe_results, describe_split
+from processing.pooling import Scope, list_scopes, record_part, repeat_rows
+from processing.report import describe_corpora, describe_results
 from processing.run_settings import check_same_settings, describe_settings, record_start
 from processing.streamed_rows import is_streamed
 from processing.trainer_arguments import TrainerArguments, check_trainer_arguments
@@ -274,7 +274,7 @@ class Run:
             "note": corpus.note,
             "splits": specs,
             "counts": {role: of[0].counts for role, of in scopes.items()},
-            "corpora": {part.name: describe_part(part, scopes) for part in corpus.parts},
+            "corpora": {part.name: record_part(part, scopes) for part in corpus.parts},
             "base_model": base_model,
             "origin": describe_training(corpus.name, settings["started_from"]),
             "settings": settings,
@@ -423,18 +423,6 @@ def find_unused_arguments(recipe: Recipe, weights: Path | None) -> set[str]:
     return of_em | ({"base_model"} if weights else set())
 
 
-def describe_part(part: Corpus, scopes: dict[str, list[Scope]]) -> dict:
-    """What `training.json` says of one of several corpora."""
-    own = {role: s for role, of in scopes.items() for s in of if s.corpus.name == part.name}
-    return {
-        "weight": part.weight,
-        "splits": {role: scope.split for role, scope in own.items()},
-        "counts": {role: scope.counts for role, scope in own.items()},
-        "missing": part.missing,
-        "unreadable": part.unreadable,
-    }
-
-
 def announce(run: Run, corpus: Corpus, scopes: dict[str, list[Scope]]) -> None:
     """Say what is going to be done, before it takes long."""
     lines = [corpus.note] if corpus.note else []
@@ -442,18 +430,7 @@ def announce(run: Run, corpus: Corpus, scopes: dict[str, list[Scope]]) -> None:
     for key, value in run.reduced.items():
         lines.append(f"Reduced on the demo corpus: {key} {value} instead of {run.recipe.training.get(key)}")
     lines += [f"From the command line: {key} {value}" for key, value in run.overrides.items()]
-    for role, of_role in scopes.items():
-        lines += [f"Corpus: {describe_split(s.corpus, s.split, s.counts)}" for s in of_role]
-        lines += [f"Of {name} nothing is used as {role}" for name in list_absent(corpus, of_role)]
-    lines += describe_left_out(corpus)
-    for part in corpus.parts or (corpus,):
-        if part.weight > 1:
-            lines.append(f"In an epoch, each utterance of {part.name} is seen {part.weight} times")
-        lines += [
-            f"Left out: {part.name} {split}, all audio of its {missing:,} trials is missing"
-            for split, missing in part.missing.items()
-            if split not in part.splits
-        ]
+    lines += describe_corpora(corpus, scopes)
     if len(scopes["dev"]) > 1 and isinstance(run.choose_method(), GradientArguments):
         lines.append(
             f"Model choice: {run.args.metric_for_best_model} on dev; eer is that of all corpora pooled, "

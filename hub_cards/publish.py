@@ -22,7 +22,6 @@ from huggingface_hub import (
     get_token,
 )
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
-from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import get_session, validate_repo_id
 
 from processing.files import read_json
@@ -123,8 +122,9 @@ def push_files(files: Mapping[str, Path], target: Target, what: str) -> CommitIn
         )
     # The Hub leaves out what a .gitignore in the repository names, and does not say so.
     with explain_errors(target, f"The files were sent ({commit.commit_url}) but could not be listed."):
-        listed = api.list_repo_tree(target.repo_id, recursive=True, revision=commit.oid, **kind)
-        there = {file.path: file.size for file in listed if isinstance(file, RepoFile)}
+        at = {"revision": commit.oid, "timeout": TIMEOUT}  # list_repo_tree would wait for ever
+        listed = api.repo_info(target.repo_id, files_metadata=True, **at, **kind)
+        there = {file.rfilename: file.size for file in listed.siblings}
     if lacking := [name for name, size in sizes.items() if there.get(name) != size]:
         raise PublishingError(
             f"{commit.commit_url} lacks {', '.join(lacking)} or has them of another size: is there a "

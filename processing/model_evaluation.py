@@ -12,7 +12,7 @@ from accelerate import PartialState
 
 from .arguments import CorpusArguments
 from .augmentation import build_augmentation
-from .calibration import apply_calibration, calibrate_trials, find_llrs
+from .calibration import LLRs, apply_calibration, calibrate_trials, find_llrs
 from .collation import AudioCollator
 from .conditions import choose_conditions
 from .corpora import load_corpus, take_readable_splits
@@ -83,11 +83,7 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     scopes = list_scopes(corpus, split, list_trials(rows))
     evaluations = list(make_evaluations(args, scopes, keys))
     asv_files = [name for _, evaluation in evaluations for name in evaluation.asv_files]
-    names = " ".join(shorten_name(part.name) for part in corpus.parts) or corpus.name
-    name = re.sub(r"[^a-z0-9_]+", "-", f"{names} {split}".lower().replace(":", "_")).strip("-")
-    of_hub = Path("evaluation") / countermeasure.name.replace("/", "--")
-    beside = of_hub if countermeasure.revision else countermeasure.folder / "results"
-    folder = choose_output_dir(args, beside / name)
+    folder = choose_output_dir(args, name_folder(countermeasure, corpus, split))
     about = describe_countermeasure(countermeasure)
     state.print(describe_evaluation(countermeasure, corpus, split, scopes))
     state.print(f"ASV scores: {', '.join(asv_files) or 'none, so there will be no t-DCF'}")
@@ -107,13 +103,8 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     state.destroy_process_group()  # its threads may abort a process that ends before them
     if not state.is_main_process:
         return
-    llrs, calibration, whole = None, countermeasure.calibration, scopes[0]
-    if args.calibrate:
-        fitted_on = {"corpus": whole.corpus.name, "split": whole.split}
-        fitted_on |= {of: about[of] for of in ("weights_sha256", "preprocessing") if of in about}
-        llrs = calibrate_trials(whole.trials, scores, prior=args.calibration_prior, about=fitted_on)
-    elif calibration is not None:
-        llrs = apply_calibration(calibration, scores, whole.corpus.name, whole.split)
+    whole = scopes[0]
+    llrs = find_evaluated_llrs(args, countermeasure, whole, scores, about)
     about["num_processes"] = state.num_processes
     # After a kill, `seconds` are those of the last start, which found so many utterances scored.
     of_all = {
@@ -147,6 +138,28 @@ def evaluate_model(args: EvaluationArguments, corpus_args: CorpusArguments) -> N
     card, is_changed = countermeasure.folder / "README.md", args.set_decision_threshold or args.calibrate
     if card.is_file() and (is_changed or folder.is_relative_to(card.parent)):
         print(f"{card} does not have this yet: python -m hub_cards.card {card.parent}")
+
+
+def name_folder(countermeasure: Countermeasure, corpus: Corpus, split: str) -> Path:
+    """Where results go if nothing else is said: beside a local model, else in `evaluation`."""
+    names = " ".join(shorten_name(part.name) for part in corpus.parts) or corpus.name
+    name = re.sub(r"[^a-z0-9_]+", "-", f"{names} {split}".lower().replace(":", "_")).strip("-")
+    of_hub = Path("evaluation") / countermeasure.name.replace("/", "--")
+    return (of_hub if countermeasure.revision else countermeasure.folder / "results") / name
+
+
+def find_evaluated_llrs(
+    args: EvaluationArguments, countermeasure: Countermeasure, whole: Scope, scores: np.ndarray, about: dict
+) -> LLRs | None:
+    """LLRs of the scores (num_trials,) by the calibration that `--calibrate` fits to them, or else by that of
+    the model, if it has one; `about` is that of the results."""
+    if args.calibrate:
+        fitted_on = {"corpus": whole.corpus.name, "split": whole.split}
+        fitted_on |= {of: about[of] for of in ("weights_sha256", "preprocessing") if of in about}
+        return calibrate_trials(whole.trials, scores, prior=args.calibration_prior, about=fitted_on)
+    if countermeasure.calibration is None:
+        return None
+    return apply_calibration(countermeasure.calibration, scores, whole.corpus.name, whole.split)
 
 
 def describe_evaluation(

@@ -3,7 +3,7 @@ for results of it alone."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -154,6 +154,18 @@ def list_absent(corpus: Corpus, scopes: Iterable[Scope]) -> list[str]:
     """The names of the pool's corpora of which there are no trials."""
     present = {scope.corpus.name for scope in scopes}
     return [part.name for part in corpus.parts if part.name not in present]
+
+
+def record_part(part: Corpus, scopes: Mapping[str, Sequence[Scope]]) -> dict:
+    """What `training.json` says of one of several corpora, of the scopes of each role."""
+    own = {role: scope for role, of in scopes.items() for scope in of if scope.corpus.name == part.name}
+    return {
+        "weight": part.weight,
+        "splits": {role: scope.split for role, scope in own.items()},
+        "counts": {role: scope.counts for role, scope in own.items()},
+        "missing": part.missing,
+        "unreadable": part.unreadable,
+    }
 
 
 def _make_prefix(part: Corpus) -> str:

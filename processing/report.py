@@ -1,7 +1,7 @@
 """Results in words, tables and plots: no number without what it is of. Imports nothing that takes long, as
 cards need no model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from .files import write_figure
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .pooling import Scope
     from .trials import Corpus
 
 
@@ -57,6 +58,26 @@ def describe_split(corpus: "Corpus", spec: str, counts: Mapping[str, int]) -> st
 def describe_left_out(corpus: "Corpus") -> list[str]:
     """A line for each reason why files of the corpus folder are not used."""
     return [f"Left out, {reason}: {count:,}" for reason, count in corpus.left_out.items()]
+
+
+def describe_corpora(corpus: "Corpus", scopes: Mapping[str, Sequence["Scope"]]) -> list[str]:
+    """Lines that say what training takes of a corpus, by the scopes of each role, and what it leaves out."""
+    lines = []
+    for role, of_role in scopes.items():
+        lines += [f"Corpus: {describe_split(scope.corpus, scope.split, scope.counts)}" for scope in of_role]
+        used = {scope.corpus.name for scope in of_role}
+        unused = [part.name for part in corpus.parts if part.name not in used]
+        lines += [f"Of {name} nothing is used as {role}" for name in unused]
+    lines += describe_left_out(corpus)
+    for part in corpus.parts or (corpus,):
+        if part.weight > 1:
+            lines.append(f"In an epoch, each utterance of {part.name} is seen {part.weight} times")
+        lines += [
+            f"Left out: {part.name} {split}, all audio of its {missing:,} trials is missing"
+            for split, missing in part.missing.items()
+            if split not in part.splits
+        ]
+    return lines
 
 
 def make_title(results: Mapping) -> str:

@@ -78,7 +78,11 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def send_info(self, asked: re.Match, commit: str, files: dict[str, bytes]) -> None:
-        siblings = [{"rfilename": path} for path in files]
+        has_sizes = "blobs" in parse_qs(urlsplit(self.path).query)
+        siblings = [
+            {"rfilename": path, **({"size": len(content)} if has_sizes else {})}
+            for path, content in files.items()
+        ]
         private = self.server.is_private(asked["kind"], asked["id"])
         info = {"id": asked["id"], "sha": commit, "private": private, "tags": [], "siblings": siblings}
         self.send(200, json.dumps(info).encode())
