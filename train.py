@@ -257,6 +257,7 @@ class Run:
         recipe["training"] |= {k: v for k, v in overridden.items() if k not in MACHINE_ARGUMENTS}
         recipe["training"] = {k: v for k, v in recipe["training"].items() if k not in DATA_ARGUMENTS}
         recipe["demo_training"] = {k: v for k, v in recipe["demo_training"].items() if k not in overridden}
+        recipe["inferred"] = self.recipe.list_inferred(overridden)
         for arguments in (recipe["training"], overridden):
             if "augmentation" in arguments:
                 arguments["augmentation"] = self.gradient_args.augmentation

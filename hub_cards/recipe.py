@@ -69,6 +69,15 @@ class Recipe:
         check_keys(self.training, valid, f"{where}, training")
         check_keys(self.demo_training, valid, f"{where}, demo_training")
 
+    def list_inferred(self, changed: Iterable[str]) -> dict[str, str]:
+        """`inferred` without the arguments of training that were changed."""
+        changed = set(changed)
+        if "lr_scheduler_type" in changed:
+            changed.add("lr_scheduler_kwargs")
+        if "num_trainable_layers" in changed:
+            changed.update(name for name in self.model if name.startswith("train_"))
+        return {name: why for name, why in self.inferred.items() if changed.isdisjoint(name.split(".")[1:2])}
+
     def drop_replaced(self, optim: str | None, lr_scheduler_type: str | None) -> None:
         """Drop from `training` what belongs to an optimizer or a schedule that the command line replaces."""
         if optim is not None:

@@ -191,15 +191,10 @@ class RunFolder:
     def inferred_values(self) -> dict[str, str]:
         """Values of the recipe that its source does not state, with the reason; not those that were changed,
         nor those of a training that was not run."""
-        changed = {*self.overridden, *self.reduced}
-        if "lr_scheduler_type" in changed:
-            changed.add("lr_scheduler_kwargs")
-        found = {}
-        for name, reason in self.recipe.inferred.items() if self.recipe else ():
-            section, _, argument = name.partition(".")
-            if argument.split(".")[0] not in changed and (self.training or section != "training"):
-                found[name] = reason
-        return found
+        inferred = self.recipe.list_inferred({*self.overridden, *self.reduced}) if self.recipe else {}
+        return {
+            name: why for name, why in inferred.items() if self.training or not name.startswith("training")
+        }
 
     @property
     def log_likelihoods(self) -> dict[str, list[float]]:

@@ -272,8 +272,9 @@ def test_training_goes_on_from_a_saved_models_folder(tmp_path, trained, la_corpu
 def test_command_line_overrides_the_recipe_and_is_recorded(
     trained, tmp_path, tiny_recipe, la_corpus, train_script
 ):
-    reduced = {"demo_training": {"num_train_epochs": 3, "max_steps": 5}}
-    tiny_recipe.write_text(yaml.safe_dump(yaml.safe_load(tiny_recipe.read_text()) | reduced))
+    stated = {"demo_training": {"num_train_epochs": 3, "max_steps": 5}}
+    stated["inferred"] = {"training.weight_decay": "a choice", "training.crop": "not stated"}
+    tiny_recipe.write_text(yaml.safe_dump(yaml.safe_load(tiny_recipe.read_text()) | stated))
 
     output = train_script.run(
         *("--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tmp_path / "run"),
@@ -297,6 +298,7 @@ def test_command_line_overrides_the_recipe_and_is_recorded(
     assert record["overridden"] == {**expected, "bf16": True, "use_cpu": True, "run_name": "run7"}
     assert recipe["training"]["lr_scheduler_type"] == "linear"
     assert recipe["demo_training"] == {"max_steps": 5}  # for a training that goes on from here
+    assert recipe["inferred"] == {"training.crop": "not stated"}
     assert "From the command line: weight_decay 0.5" in output
     assert json.loads((trained / "training.json").read_text())["overridden"] == {}
 
