@@ -88,7 +88,7 @@ def find_shards(inputs: Sequence[str], list_size: int) -> list[Shard]:
 
 
 def _read_parquet(stream: BinaryIO, columns: Columns) -> Iterator[tuple[str, dict]]:
-    file = pq.ParquetFile(stream)
+    file = pq.ParquetFile(stream, page_checksum_verification=True)  # where it has them
     names = file.schema_arrow.names
     found = {
         role: name or next((of for of in names if of.lower() in GUESSES[role]), None)

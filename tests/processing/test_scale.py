@@ -171,6 +171,19 @@ def test_parquet_files_without_what_is_needed_are_refused(tmp_path, countermeasu
         score_shard(countermeasure, Shard(str(tmp_path / "a.parquet")).read(COLUMNS), Batches())
 
 
+def test_shard_whose_bytes_are_not_those_that_were_written_is_refused(tmp_path, countermeasure, contents):
+    path = tmp_path / "a.parquet"
+    pq.write_table(
+        pa.table({"id": [*contents], "audio": [*contents.values()]}), path, write_page_checksum=True
+    )
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+
+    with pytest.raises(OSError, match="page integrity"):
+        score_shard(countermeasure, Shard(str(path)).read({"audio": None, "id": "id"}), Batches())
+
+
 @pytest.fixture
 def shards(tmp_path, contents) -> Path:
     """Four parquet files of three recordings."""
