@@ -174,6 +174,7 @@ class Run:
             raise ValueError(f"--{min(unused)} has no effect on {of}. Leave it out.")
         if {"optim", "optimizer"} <= self.given.keys():
             raise ValueError("--optim and --optimizer both name the optimizer: give one of them.")
+        self.recipe.check_model()
         if augmentation := build_augmentation(method.augmentation):
             method.augmentation = augmentation.stated  # in full, for the records
         min_lr = (args.lr_scheduler_kwargs or {}).get("min_lr")

@@ -248,8 +248,8 @@ def divide_speakers(speakers: Sequence[str], arguments: CopySynthesisArguments) 
     of_split = [s for s, share in shares.items() if share for _ in range(max(1, round(share * len(names))))]
     if len(of_split) >= len(names):
         raise ValueError(
-            f"There are {len(names)} speakers: too few for splits without a common one. Give recordings of "
-            "more, or another --speaker_pattern."
+            f"The recordings have too few speakers, {len(names)}, for splits that share none. Give more, or "
+            "another --speaker_pattern."
         )
     split_of = dict(zip(names, of_split, strict=False))
     return [split_of.get(speaker, "train") for speaker in speakers]
@@ -285,7 +285,8 @@ def main(argv: list[str]) -> None:
             difference = describe_difference(before, settings) if before else f"it has no {SETTINGS_FILE}"
             if path.exists() and difference:
                 raise FileExistsError(
-                    f"{path} is there, not made with these settings: {difference}. Name another --output_dir."
+                    f"{path} is there, not made with these settings: {difference}. Remove it, or name "
+                    "another --output_dir."
                 )
         if not folder.exists():
             num_speakers = len(set(rows["speaker_id"]))
@@ -298,7 +299,7 @@ def main(argv: list[str]) -> None:
         corpus = load_corpus(CorpusArguments(dataset=str(folder)))
         cues = compare_cues(concatenate_datasets([*corpus.splits.values()]))
         write_text(folder / "trivial_cues.csv", cues.to_csv(index=False))
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError, re.error) as error:  # the last, of --speaker_pattern
         sys.exit(f"processing.copy_synthesis: error: {error}")
     trials = pd.concat([list_trials(rows).assign(split=split) for split, rows in corpus.splits.items()])
     counts = trials.replace({"attack": {"-": "bonafide"}}).groupby(["attack", "split"]).size()

@@ -110,7 +110,6 @@ def build_model(
         ValueError: a bad key or value; a base model or a checkpoint that does not fit.
         FileNotFoundError: a base model that is not found.
     """
-    recipe.check_model()  # before anything is fetched
     if weights is not None:
         config = recipe.build_config(train_counts, weights=weights)
         extractor = AutoFeatureExtractor.from_pretrained(weights)

@@ -23,8 +23,8 @@ def import_package(name: str) -> ModuleType:
         raise ImportError(f'{error}. Install what ONNX needs by pip install -e ".[onnx]".') from error
 
 
-def open_session(file: Path):
-    """An onnxruntime session of `model.onnx`, on as many threads as torch has."""
+def open_session(file: Path | str):
+    """An onnxruntime session of a network, on as many threads as torch has."""
     onnxruntime = import_package("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

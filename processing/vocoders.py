@@ -17,7 +17,7 @@ from torchaudio.functional import melscale_fbanks
 from torchaudio.transforms import MelSpectrogram
 
 from .near_names import suggest
-from .onnx_model import import_package
+from .onnx_model import open_session
 
 
 Vocoder = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
@@ -128,20 +128,14 @@ def vocode_by_network(
     waveform: np.ndarray, rate: int, generator: np.random.Generator, *, path: str
 ) -> np.ndarray:
     """A network in ONNX's format from [`compute_log_mel`], (1, bands, frames), to a waveform, as HiFi-GAN."""
-    session = _load_network(path)
+    session = _open_network(path)
     mel_input = session.get_inputs()[0]
     bands = mel_input.shape[1]  # a name where any number will do
     mel = compute_log_mel(waveform, rate, bands if isinstance(bands, int) else 80)[None].numpy()
     return np.ravel(session.run(None, {mel_input.name: mel})[0]).astype(np.float64)
 
 
-@lru_cache
-def _load_network(path: str):
-    """In each process that uses it."""
-    onnxruntime = import_package("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+_open_network = lru_cache(open_session)  # once in each process that uses it
 
 
 VOCODERS: dict[str, Vocoder] = {
@@ -157,16 +151,18 @@ def find_vocoder(name: str) -> Vocoder:
     One of `VOCODERS`, a Python function `module:function`, or a network in a file of ONNX.
 
     Raises:
-        ImportError: a package that the vocoder needs, the module or the function is not there.
+        ImportError: a package, the module, the function or the file is not there, or cannot be loaded.
         ValueError: no such vocoder.
     """
     is_network = name.endswith(".onnx")
     try:
-        if is_network or name == "world":
-            import_package("onnxruntime") if is_network else importlib.import_module("pyworld")
+        if is_network:
+            open_session(name)
+        elif name == "world":
+            importlib.import_module("pyworld")
         elif ":" in name:
             return pkgutil.resolve_name(name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a user's module or onnxruntime raises
         raise ImportError(
             f"The vocoder {name} cannot be loaded: {error}. What world and networks need is installed by "
             'pip install -e ".[synthesis]".'

@@ -104,11 +104,13 @@ def test_network_in_onnx_is_given_the_log_mel(tmp_path):
     np.testing.assert_allclose(vocoder(waveform, 22_050, np.random.default_rng(0)), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["world", "processing.demo:no_such_function"])
+@pytest.mark.parametrize("name", ["world", "processing.demo:no_such_function", "no_such.onnx"])
 def test_vocoder_that_cannot_be_loaded_says_why_and_how_to_install_packages(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyworld", None)
 
-    with pytest.raises(ImportError, match=rf"{name} cannot be loaded: .*(pyworld|no_such).*\[synthesis\]"):
+    with pytest.raises(
+        ImportError, match=rf"{name} cannot be loaded: .*(pyworld|no_such|onnx).*\[synthesis\]"
+    ):
         vocoders.find_vocoder(name)
 
 
