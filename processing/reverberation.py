@@ -47,11 +47,11 @@ class Reverberation:
 
     def __call__(self, waveform: np.ndarray, rate: int, generator: np.random.Generator) -> np.ndarray:
         """(num_samples,), float32, at `rate` in Hz."""
+        from scipy.signal import oaconvolve  # takes 0.4 s
+
         response = read_response(self.responses[generator.integers(len(self.responses))], rate, generator)
         direct = int(np.argmax(np.abs(response)))
-        length = 2 ** (len(waveform) + len(response)).bit_length()
-        spectrum = np.fft.rfft(waveform, length) * np.fft.rfft(response, length)
-        reverberant = np.fft.irfft(spectrum, length)[direct : direct + len(waveform)]
+        reverberant = oaconvolve(waveform, response)[direct : direct + len(waveform)]
         return scale_to_level(reverberant, measure_level(waveform))
 
 
