@@ -18,7 +18,6 @@ from .trials import Corpus, as_word, count_classes
 
 
 NAMES = ("utterance_id", "speaker_id", "attack")  # columns in which a pool has the corpus before the name
-NONE = "-"  # in place of a split: nothing of this corpus
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def list_specs(corpus: Corpus, spec: str) -> list[tuple[Corpus, str]]:
             f"{spec!r} names {len(specs)} splits, but there are {len(corpus.parts)} corpora, {corpus.name}: "
             "name one for all, or one for each, - for none of it."
         )
-    return [pair for pair in zip(corpus.parts, specs, strict=True) if pair[1] != NONE]
+    return [pair for pair in zip(corpus.parts, specs, strict=True) if pair[1] != "-"]
 
 
 def list_scopes(corpus: Corpus, spec: str, trials: pd.DataFrame) -> list[Scope]:

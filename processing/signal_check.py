@@ -40,6 +40,3 @@ def check_channels(remarks: Remarks) -> str:
     if remarks.mixed_energy < SMALLEST_MIX * remarks.channel_energy:
         return "its channels cancel each other when they are mixed: export one of them alone"
     return ""
-
-
-__all__ = ["check_channels", "check_signal"]

@@ -127,6 +127,3 @@ def describe_cues(cues: pd.DataFrame) -> str:
         for line in telling.loc[best].itertuples()
     ]
     return "\n".join(lines)
-
-
-__all__ = ["CUES", "compare_cues", "describe_cues", "measure_auc", "measure_cues"]

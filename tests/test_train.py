@@ -548,16 +548,14 @@ def test_missing_model_is_an_error_of_one_line(refused):
         ("demo_training", "max_step", "max_steps"),
     ],
 )
-def test_unknown_yaml_key_is_an_error_with_the_nearest_name(
-    refused, tiny_recipe, la_corpus, section, key, nearest
+def test_unknown_yaml_key_is_an_error_with_the_nearest_name_before_data_are_loaded(
+    refused, tiny_recipe, section, key, nearest
 ):
     recipe = yaml.safe_load(tiny_recipe.read_text())
     recipe.setdefault(section, {})[key] = 1
     tiny_recipe.write_text(yaml.safe_dump(recipe))
 
-    message = refused(
-        "--model", tiny_recipe, "--data_dir", la_corpus, "--output_dir", tiny_recipe.parent / "run"
-    )
+    message = refused("--model", tiny_recipe, "--data_dir", "not_there")
 
     assert f"{section}: unknown key '{key}' (did you mean '{nearest}'?)" in message
 
