@@ -171,11 +171,20 @@ class _Decoding:
             raise ValueError(f"{self.file.name} holds no audio samples. Leave it out.")
         self.check_length()
 
+    def demux(self) -> Iterator[av.Packet]:
+        """The track's packets, as PyAV gives them, and an empty one at the end."""
+        while True:
+            try:
+                yield from self.container.demux(self.track)
+                return
+            except IndexError:  # PyAV 18.1, of a track that begins only here: the next call knows of it
+                continue
+
     def read_packets(self) -> Iterator[av.Packet | None]:
         """The packets that hold something, as far as the file can be read, and `None` at the end."""
         begin, last, end, num_bytes, stopped = None, 0, 0, 0, False
         try:
-            for packet in self.container.demux(self.track):
+            for packet in self.demux():
                 if packet.size:
                     begin, last = packet.pos if begin is None else begin, packet.pos or 0
                     end, num_bytes = max(end, (packet.pos or 0) + packet.size), num_bytes + packet.size

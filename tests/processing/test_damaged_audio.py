@@ -132,6 +132,20 @@ def test_what_follows_a_hole_keeps_its_time(sound, tmp_path, name):
     assert abs((samples == 0).sum() / RATE - remarks.skipped_seconds) < 0.01
 
 
+def test_packet_that_claims_to_be_of_another_track_is_silence(sound, tmp_path):
+    path, content = tmp_path / "a.ts", bytearray(sound["a.ts"])
+    path.write_bytes(content)
+    whole, _ = decode(path)
+    begins = [i for i in range(0, len(content), 188) if content[i + 1 : i + 3] == b"\x41\x00"]  # PID 256
+    content[begins[len(begins) // 2] + 2] |= 8  # now 264
+    path.write_bytes(content)
+
+    samples, remarks = decode(path)
+
+    assert len(samples) == len(whole) and 0 < remarks.skipped_seconds < 0.5
+    np.testing.assert_allclose(samples[-RATE // 2 :], whole[-RATE // 2 :], atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["a.flac", "a.m4a", "a.opus", "stream.mp3"])
 def test_parts_and_windows_of_a_damaged_file_have_the_bits_of_the_whole(sound, tmp_path, name):
     path = tmp_path / name
