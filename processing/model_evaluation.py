@@ -22,9 +22,9 @@ from .evaluation_arguments import EvaluationArguments
 from .examination import make_validation_set
 from .machine import count_workers, keep_freed_memory, share_out_cores
 from .models import Countermeasure, load_model, write_into_config
-from .pooling import Scope, list_absent, list_scopes
+from .pooling import Scope, list_scopes
 from .recording_evaluation import score_files, score_stream
-from .report import describe_left_out, describe_split
+from .report import describe_left_out, describe_split, list_absent
 from .results import (
     choose_decision_threshold,
     describe_countermeasure,

@@ -149,12 +149,6 @@ def list_scopes(corpus: Corpus, spec: str, trials: pd.DataFrame) -> list[Scope]:
     return [Scope(pool, spec, trials, everything), *scopes]
 
 
-def list_absent(corpus: Corpus, scopes: Iterable[Scope]) -> list[str]:
-    """The names of the pool's corpora of which there are no trials."""
-    present = {scope.corpus.name for scope in scopes}
-    return [part.name for part in corpus.parts if part.name not in present]
-
-
 def record_part(part: Corpus, scopes: Mapping[str, Sequence[Scope]]) -> dict:
     """What `training.json` says of one of several corpora, of the scopes of each role."""
     own = {role: scope for role, of in scopes.items() for scope in of if scope.corpus.name == part.name}

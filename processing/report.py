@@ -1,7 +1,7 @@
 """Results in words, tables and plots: no number without what it is of. Imports nothing that takes long, as
 cards need no model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,14 +60,18 @@ def describe_left_out(corpus: "Corpus") -> list[str]:
     return [f"Left out, {reason}: {count:,}" for reason, count in corpus.left_out.items()]
 
 
+def list_absent(corpus: "Corpus", scopes: Iterable["Scope"]) -> list[str]:
+    """The names of the pool's corpora of which there are no trials."""
+    present = {scope.corpus.name for scope in scopes}
+    return [part.name for part in corpus.parts if part.name not in present]
+
+
 def describe_corpora(corpus: "Corpus", scopes: Mapping[str, Sequence["Scope"]]) -> list[str]:
     """Lines that say what training takes of a corpus, by the scopes of each role, and what it leaves out."""
     lines = []
     for role, of_role in scopes.items():
         lines += [f"Corpus: {describe_split(scope.corpus, scope.split, scope.counts)}" for scope in of_role]
-        used = {scope.corpus.name for scope in of_role}
-        unused = [part.name for part in corpus.parts if part.name not in used]
-        lines += [f"Of {name} nothing is used as {role}" for name in unused]
+        lines += [f"Of {name} nothing is used as {role}" for name in list_absent(corpus, of_role)]
     lines += describe_left_out(corpus)
     for part in corpus.parts or (corpus,):
         if part.weight > 1:
